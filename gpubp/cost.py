@@ -1,0 +1,182 @@
+"""The costs. Each owns its output function, so that no wrong pair can be written.
+
+The last layer is taken in four steps, each a formula:
+
+`score(z, b)`   s, what the cost is computed from: z^(L) with its bias (for softmax: log h). J comes from s and never
+                from log(h), which would lose everything once h rounds to 0 or 1.
+`cell(s, y, w)` the cost of one output of one row, times the row's weight w; summed in float64.
+`h(s)`          a^(L) = h_Θ(x).
+`delta(h, y, w)` δ^(L) = w · ∂cost/∂z^(L). For the matching pairs it is a^(L) − y, the line of the course; the classic
+                `sigmoid_squares` shows that this is a property of the pair and not of backpropagation.
+
+To add a cost, add one class with these four; its name is the class's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import UsageError
+from .formula import Formula, elementwise, rowwise, total
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The output function and the cost that belongs to it (see the module's text).
+
+    Attributes:
+        name: as the user writes it.
+        formula: the cost of one row in plain notation.
+        score, cell, h, delta: the four steps.
+        probabilities: whether h are probabilities (a classifier's).
+    """
+
+    name: str
+    formula: str
+    score: Formula
+    cell: Formula
+    h: Formula
+    delta: Formula
+    probabilities: bool = True
+
+
+_COSTS: dict[str, Cost] = {}
+
+
+def names() -> tuple[str, ...]:
+    """The costs there are, as the user writes them."""
+    return tuple(_COSTS)
+
+
+def cost(name: str) -> Cost:
+    """The cost of that name.
+
+    Raises:
+        UsageError: there is none; the message lists those there are.
+    """
+    try:
+        return _COSTS[name]
+    except KeyError:
+        raise UsageError(f"cost '{name}'", wanted=f"one of {', '.join(_COSTS)}") from None
+
+
+def _entry(described: Any) -> Any:
+    name = described.__name__
+    _COSTS[name] = Cost(
+        name, (described.__doc__ or "").split("\n")[0],
+        described.score, described.cell, described.h, described.delta,
+        getattr(described, "probabilities", True),
+    )  # fmt: skip
+    return described
+
+
+@elementwise("T z, T b", "T s", "s = z + b")
+def weighted_input(xp: Any, z: Any, b: Any) -> Any:
+    """s = z^(L) with its bias."""
+    return z + b
+
+
+@elementwise("T h, T y, T w", "T d", "d = w * (h - y)")
+def difference(xp: Any, h: Any, y: Any, w: Any) -> Any:
+    """δ^(L) = a^(L) − y, times the row's weight."""
+    return w * (h - y)
+
+
+@elementwise("T s", "T h", "h = T(1) / (T(1) + exp(-s))")
+def sigmoid_output(xp: Any, s: Any) -> Any:
+    """h = 1 / (1 + e^−s)."""
+    return 1 / (1 + xp.exp(-s))
+
+
+# A row of weight 0 costs nothing even where its cost is not finite: validation rows have training weight 0.
+
+
+@_entry
+class logistic:
+    """−Σ_k [y_k log h_k + (1 − y_k) log(1 − h_k)],  h = sigmoid(z)
+
+    One output, K one-against-all outputs as in the course, or several labels per row. With s = z^(L) the cost of one
+    output is max(s, 0) − y·s + log(1 + e^−|s|).
+    """
+
+    score = weighted_input
+    h = sigmoid_output
+    delta = difference
+
+    @total(
+        "T s, T y, T w",
+        "const double v = s; cell = w == T(0) ? 0.0 :"
+        " double(w) * ((v > 0.0 ? v : 0.0) - double(y) * v + log1p(exp(-fabs(v))))",
+    )
+    def cell(xp: Any, s: Any, y: Any, w: Any) -> Any:
+        s = s.astype("float64")
+        return xp.where(w == 0, 0.0, w * (xp.maximum(s, 0) - y * s + xp.log1p(xp.exp(-abs(s)))))
+
+
+@_entry
+class softmax:
+    """−Σ_k y_k log h_k,  h = softmax(z)
+
+    The score is log h itself: log h_k = z_k − log Σ_i e^{z_i}, taken with the largest z subtracted.
+    """
+
+    delta = difference
+
+    @rowwise(
+        "T z, T b",
+        "T s",
+        "const double top = row_max([&](int j) { return double(z(j)) + double(b(j)); });"
+        " const double rest = log(row_sum([&](int j) { return exp(double(z(j)) + double(b(j)) - top); }));"
+        " each([&](int j) { s(j) = T(double(z(j)) + double(b(j)) - top - rest); })",
+    )
+    def score(xp: Any, z: Any, b: Any) -> Any:
+        z = z.astype("float64") + b
+        z = z - z.max(axis=1, keepdims=True)
+        return z - xp.log(xp.exp(z).sum(axis=1, keepdims=True))
+
+    @elementwise("T s", "T h", "h = exp(s)")
+    def h(xp: Any, s: Any) -> Any:
+        return xp.exp(s)
+
+    @total("T s, T y, T w", "cell = w == T(0) || y == T(0) ? 0.0 : -double(w) * double(y) * double(s)")
+    def cell(xp: Any, s: Any, y: Any, w: Any) -> Any:
+        return xp.where((w == 0) | (y == 0), 0.0, -(w * (y * s.astype("float64"))))
+
+
+@_entry
+class squares:
+    """½ Σ_k (h_k − y_k)²,  h = z: regression"""
+
+    score = weighted_input
+    delta = difference
+    probabilities = False
+
+    @elementwise("T s", "T h", "h = s")
+    def h(xp: Any, s: Any) -> Any:
+        return s
+
+    @total("T s, T y, T w", "const double e = double(s) - double(y); cell = w == T(0) ? 0.0 : 0.5 * double(w) * e * e")
+    def cell(xp: Any, s: Any, y: Any, w: Any) -> Any:
+        e = s.astype("float64") - y
+        return xp.where(w == 0, 0.0, 0.5 * w * e * e)
+
+
+@_entry
+class sigmoid_squares:
+    """½ Σ_k (h_k − y_k)²,  h = sigmoid(z): the classic of the textbooks, where δ^(L) = (h − y)·h·(1 − h)"""
+
+    score = weighted_input
+    h = sigmoid_output
+
+    @elementwise("T h, T y, T w", "T d", "d = w * ((h - y) * (h * (T(1) - h)))")
+    def delta(xp: Any, h: Any, y: Any, w: Any) -> Any:
+        return w * ((h - y) * (h * (1 - h)))
+
+    @total(
+        "T s, T y, T w",
+        "const double e = 1.0 / (1.0 + exp(-double(s))) - double(y); cell = w == T(0) ? 0.0 : 0.5 * double(w) * e * e",
+    )
+    def cell(xp: Any, s: Any, y: Any, w: Any) -> Any:
+        e = 1 / (1 + xp.exp(-s.astype("float64"))) - y
+        return xp.where(w == 0, 0.0, 0.5 * w * e * e)

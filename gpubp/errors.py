@@ -1,0 +1,54 @@
+"""What can go wrong, as one sentence a person can act on.
+
+Every error that gpubp raises on purpose is a `GpubpError`. Its message is one line: what was found, what was
+wanted, what to do. The command line prints that line and leaves with `exit_code`; a traceback is a bug.
+"""
+
+from __future__ import annotations
+
+
+class GpubpError(Exception):
+    """The parent of every error gpubp raises on purpose.
+
+    Args:
+        found: what was met, with its names and numbers.
+        wanted: what would have been right.
+        do: what the reader can do about it.
+    """
+
+    exit_code = 3
+
+    def __init__(self, found: str, *, wanted: str = "", do: str = "") -> None:
+        self.found, self.wanted, self.do = found, wanted, do
+        parts = [found]
+        if wanted:
+            parts.append(f"wanted {wanted}")
+        if do:
+            parts.append(do)
+        super().__init__("; ".join(parts))
+
+
+class UsageError(GpubpError):
+    """An option, an argument or a setting that cannot be meant."""
+
+    exit_code = 2
+
+
+class DataError(GpubpError):
+    """A data file, a dataset in it, a row or a column that cannot be used."""
+
+
+class CheckpointError(GpubpError):
+    """A checkpoint or a run folder that cannot be read or written."""
+
+
+class MismatchError(CheckpointError):
+    """A sound checkpoint that belongs to something else: other data, another network, a newer format."""
+
+
+class BackendError(GpubpError):
+    """A device that is missing or does not work, a kernel that does not build."""
+
+
+class OutOfMemory(BackendError):
+    """The device's memory does not hold what was asked for; the message names a smaller request."""
