@@ -1,0 +1,172 @@
+"""The Python door: `cost_and_gradient`, `train`, `load`.
+
+Files are another room: it is entered, and h5py imported, by `train` and `load` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .backend import choose
+from .data.rows import Rows
+from .data.scaling import Scaling
+from .data.source import ArrayRows
+from .errors import DataError, UsageError
+from .network import Network
+from .objective import Objective
+
+if TYPE_CHECKING:
+    from .inference import Model
+    from .training import Callback
+
+__all__ = ["cost_and_gradient", "load", "train"]
+
+
+def cost_and_gradient(
+    network: Network,
+    Theta: Any,
+    X: Any,
+    y: Any,
+    *,
+    lambda_: float = 0.0,
+    weights: Any = None,
+    precision: str = "fp64",
+    backend: str = "cpu",
+    device: int = 0,
+    threads: int | None = None,
+    leaves: int | None = None,
+    block_rows: int | None = None,
+) -> tuple[float, np.ndarray]:
+    """J(Θ) and ∇J(Θ) on arrays: the mathematics, without files, scaling or training.
+
+    Args:
+        network: the layers, the activation and the cost.
+        Theta: the flat vector, (P,), as `network.pack` makes it from Ng's matrices.
+        X: (m, s_1) numbers, used as they are.
+        y: (m,) class numbers 0…K−1 (for one output: 0 or 1, or real targets), or an (m, K) matrix.
+        lambda_: λ; the bias is left out.
+        weights: (m,) row weights w, not negative; sums are divided by Σw instead of m.
+        precision: "fp64" or "fp32".
+        backend, device: "cpu", "gpu" or "auto", and which GPU.
+        threads, leaves, block_rows: how the sum is shared out; threads never change a bit of the result.
+
+    Returns:
+        J, and ∇J as a flat float64 vector; `network.unpack` gives the matrices D^(l).
+
+    Raises:
+        UsageError: Θ of another length, λ < 0, an unknown precision or backend.
+        DataError: X or y whose shape or values do not fit the network.
+
+    >>> import numpy as np, gpubp
+    >>> net = gpubp.Network((2, 2, 4), activation="sigmoid", cost="logistic")
+    >>> T1, T2 = (np.arange(1.0, 7).reshape(3, 2).T / 10, np.arange(7.0, 19).reshape(3, 4).T / 10)
+    >>> X = np.cos([[1, 2], [3, 4], [5, 6]])
+    >>> J, gradient = gpubp.cost_and_gradient(net, net.pack([T1, T2]), X, [3, 1, 2], lambda_=4)
+    >>> round(J, 6)
+    19.473637
+    """
+    Theta = np.asarray(Theta, dtype=np.float64)
+    if Theta.shape != (network.P,):
+        raise UsageError(
+            f"Theta of shape {Theta.shape}", wanted=f"({network.P},)", do="make it with network.pack([...])"
+        )
+    source = ArrayRows(np.asarray(X))
+    labels = _labels(network, np.asarray(y), source.m)
+    w = None if weights is None else np.asarray(weights, dtype=np.float64)
+    if w is not None and w.shape != (source.m,):
+        raise DataError(f"weights of shape {w.shape}", wanted=f"({source.m},)")
+    chosen, _ = choose(backend, device=device, threads=threads)
+    rows = Rows(source, source.array, Scaling("none", None, None), labels, w)
+    objective = Objective(
+        network, rows, lambda_, backend=chosen, precision=precision, leaves=leaves, block_rows=block_rows
+    )
+    gradient = np.zeros(network.P)
+    try:
+        return objective.value_and_gradient(Theta, gradient), gradient
+    finally:
+        objective.close()
+
+
+def train(
+    data: Any,
+    y: Any = None,
+    *,
+    out: str | Path | None = None,
+    weights: Any = None,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+    **options: Any,
+) -> Model:
+    """Train a network on a file or on arrays.
+
+    Args:
+        data: the path of an HDF5 file, or X as an (m, s_1) array.
+        y: labels or targets where X is an array; the name of a dataset where `data` is a file.
+        out: a run folder for checkpoints and history; without one nothing is written.
+        weights: row weights, or the name of a dataset.
+        overwrite: whether a run in `out` may be replaced.
+        callbacks: called as ``callback(progress, state)`` after each iteration; True ends the run.
+        options: the other fields of `gpubp.job.Job`: hidden, activation, cost, lambda_, optimizer, iterations, …
+
+    Returns:
+        The trained model; ``model.ending`` says why training ended.
+
+    Raises:
+        UsageError: an option that does not exist or cannot be meant.
+        DataError: data that cannot be used.
+        CheckpointError: `out` holds a run and `overwrite` is False.
+    """
+    from . import run
+    from .job import Job
+    from .prepare import array_dataset
+
+    unknown = set(options) - set(Job.__dataclass_fields__)
+    if unknown:
+        raise UsageError(f"option {', '.join(sorted(unknown))}", wanted=f"one of {', '.join(Job.__dataclass_fields__)}")
+    if isinstance(data, str | Path):
+        job = Job(data=str(data), y=y, weights=weights, **options)
+        return run.start(job, out, overwrite=overwrite, callbacks=callbacks)
+    if y is None:
+        raise UsageError("X without y", wanted="labels or targets: train(X, y)")
+    dataset = array_dataset(data, y, weights)
+    return run.start(Job(**options), out, dataset=dataset, overwrite=overwrite, callbacks=callbacks)
+
+
+def load(path: str | Path) -> Model:
+    """The model of a run folder (its newest sound checkpoint) or of a checkpoint file.
+
+    Raises:
+        CheckpointError: nothing there that can be read; the message says why for each file tried.
+    """
+    from . import run
+
+    return run.load(path)
+
+
+def _labels(network: Network, y: np.ndarray, m: int) -> np.ndarray:
+    """y as the pass takes it: codes for one-hot outputs, or an (m, K) matrix."""
+    if len(y) != m or y.ndim > 2:
+        raise DataError(f"y of shape {y.shape} beside {m} rows of X", wanted="one entry per row")
+    if y.ndim == 1 and network.K == 1:
+        y = y[:, None]
+    if y.ndim == 2:
+        if y.shape[1] != network.K:
+            raise DataError(f"y with {y.shape[1]} columns", wanted=f"{network.K}, one for each output")
+        if y.dtype.kind not in "buif" or not np.isfinite(y).all():
+            raise DataError(
+                f"y of type {y.dtype} with values that are no finite numbers", wanted="0, 1 or real targets"
+            )
+        return y.astype(np.float64)
+    codes = y.astype(np.int64, casting="unsafe") if y.dtype.kind in "iubf" else None
+    if codes is None or not np.array_equal(codes, y):
+        raise DataError(
+            f"y of type {y.dtype} with values that are no class numbers", wanted=f"whole numbers 0…{network.K - 1}"
+        )
+    if codes.size and (codes.min() < 0 or codes.max() >= network.K):
+        row = int(((codes < 0) | (codes >= network.K)).argmax())
+        raise DataError(f"class number {y[row]} in row {row}", wanted=f"0…{network.K - 1}")
+    return codes.astype(np.uint32)

@@ -1,0 +1,91 @@
+"""Options that several commands share, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+DATA = click.Path(path_type=Path)
+
+
+def json_option(function: Command) -> Command:
+    """--json: the result as one JSON object on stdout."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")(function)
+
+
+def names_options(function: Command) -> Command:
+    """--x, --y, --weights, --split: which datasets of a file are meant."""
+    for option in (
+        click.option("--split", help="Rows to take: train, val or test, where the file has them.", metavar="NAME"),
+        click.option("--weights", help="Dataset with row weights.", metavar="NAME"),
+        click.option(
+            "--y", help="Dataset with labels or targets, where the common names do not find it.", metavar="NAME"
+        ),
+        click.option("--x", help="Dataset with the rows, where the common names do not find it.", metavar="NAME"),
+    ):
+        function = option(function)
+    return function
+
+
+def device_options(function: Command) -> Command:
+    """--backend and --device."""
+    for option in (
+        click.option("--device", type=click.IntRange(0), default=0, help="Which GPU."),
+        click.option(
+            "--backend",
+            type=click.Choice(["auto", "cpu", "gpu"]),
+            default="auto",
+            help="auto: the GPU where one works.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def memory_option(function: Command) -> Command:
+    """--memory: the budget for rows kept in memory."""
+    return click.option(
+        "--memory",
+        metavar="SIZE",
+        help="Memory for rows kept between passes, such as 256MB; the default is half of what is free.",
+    )(function)
+
+
+def memory_bytes(text: str | None) -> int | None:
+    """What --memory means in bytes."""
+    from ..data.memory import parse_size
+
+    return None if text is None else parse_size(text)
+
+
+def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
+    """The result on stdout: as JSON, or as text for a person."""
+    click.echo(json.dumps(_plain(result), ensure_ascii=False) if as_json else text)
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: NumPy scalars as Python's, paths as text, numbers that JSON does not have as null."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def table(rows: list[tuple[str, Any]]) -> str:
+    """Lines of a name and a value, the values aligned."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -1,0 +1,97 @@
+"""What a person sees while a run works: a bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+import click
+
+log = logging.getLogger("gpubp")
+
+LINE_EVERY = 5.0  # seconds between log lines where stderr is no terminal
+
+
+class Display:
+    """A training callback that shows where the run is; use as a context manager.
+
+    The bar counts iterations up to the limit; the text has the evaluations (passes), J, max|∇J|, rows per second.
+    """
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._quiet = log.level > logging.INFO
+        self._terminal = sys.stderr.isatty() and not self._quiet
+        self._m = self._limit = 0
+        self._began = self._spoke = time.monotonic()
+        self._first = 0
+        self._first_iteration = 0
+        self._last: Any = None
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def scanned(self, done: int, rows: int) -> None:
+        """During the first reading of the data."""
+        if time.monotonic() - self._spoke > (0.2 if self._terminal else LINE_EVERY) and not self._quiet:
+            self._spoke = time.monotonic()
+            text = f"reading the data: {done:,} of {rows:,} rows"
+            if self._terminal:
+                click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+            else:
+                log.info(text)
+
+    def prepared(self, ready: Any) -> None:
+        """The run is about to begin: say what was chosen."""
+        if self._terminal:
+            click.echo("\r\x1b[K", err=True, nl=False)
+        for name, choice in ready.choices.items():
+            log.info("%-8s %s", name, choice)
+        self._m, self._limit = ready.rows.m, ready.job.iterations
+        self._began = time.monotonic()
+
+    def __call__(self, progress: Any, state: Any) -> None:
+        """One iteration is done."""
+        if self._last is None:
+            self._first, self._first_iteration = progress.evaluations - 1, progress.iteration - 1
+        self._last = progress
+        now = time.monotonic()
+        if self._terminal:
+            if self._bar is None:
+                self._bar = click.progressbar(
+                    length=self._limit,
+                    file=sys.stderr,
+                    show_pos=True,
+                    item_show_func=lambda _: self._text(),
+                    bar_template="%(label)s [%(bar)s] %(info)s",
+                    width=20,
+                ).__enter__()
+                self._bar.update(progress.iteration - 1)
+            self._bar.update(1)
+        elif not self._quiet and now - self._spoke >= LINE_EVERY:
+            self._spoke = now
+            log.info("iteration %d of %d  %s%s", progress.iteration, self._limit, self._text(), self._left())
+
+    def _text(self) -> str:
+        p = self._last
+        if p is None:
+            return ""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        rate = (p.evaluations - self._first) * self._m / seconds
+        validation = "" if p.validation is None else f"  validation {p.validation:.5g}"
+        return f"evaluations {p.evaluations}  J {p.J:.6g}  |∇J| {p.gradient:.2e}{validation}  {rate:,.0f} rows/s"
+
+    def _left(self) -> str:
+        done = self._last.iteration - self._first_iteration
+        left = (time.monotonic() - self._began) / done * (self._limit - self._last.iteration)
+        return f"  {left:.0f} s left at most"
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None

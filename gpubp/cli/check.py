@@ -1,0 +1,63 @@
+"""gpubp check RUN DATA"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ._options import DATA, device_options, emit, json_option, names_options
+
+
+@click.command(name="check", short_help="The numerical gradient beside backpropagation's.")
+@click.argument("run", type=DATA)
+@click.argument("data", type=DATA)
+@click.option("--rows", type=click.IntRange(1), default=200, help="How many rows of DATA to take.")
+@click.option("--elements", type=click.IntRange(1), default=20, help="How many elements of each Θ^(l).")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Which elements.")
+@names_options
+@device_options
+@json_option
+def command(
+    run: Path, data: Path, rows: int, elements: int, seed: int,
+    x: str | None, y: str | None, weights: str | None, split: str | None,
+    backend: str, device: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Check backpropagation on RUN's own Θ and DATA's own rows: finite differences of J in fp64.
+
+    Exit code 1 if a layer's relative error is above 1e-7.
+    """
+    from ..backend import choose
+    from ..diagnostics import TOLERANCE, gradient_check
+    from ..objective import Objective
+    from ..prepare import first_rows, open_for, rows_for
+    from ..run import load
+
+    model = load(run)
+    dataset = first_rows(open_for(model, data, x=x, y=y, weights=weights, split=split), rows)
+    few = rows_for(model, dataset, labelled=True)
+    objective = Objective(
+        model.network, few, model.lambda_, backend=choose(backend, device=device)[0], precision="fp64"
+    )
+    layers = gradient_check(objective, model.Theta, elements=elements, seed=seed)
+    passed = all(layer.passed for layer in layers)
+    result = {
+        "passed": passed,
+        "tolerance": TOLERANCE,
+        "rows": few.m,
+        "layers": [{**asdict(layer), "passed": layer.passed} for layer in layers],
+    }
+    lines = [f"{'':8}  elements  relative error  verdict   largest difference: numerical, backprop"]
+    for layer in layers:
+        w = layer.worst
+        lines.append(
+            f"Θ^({layer.layer})    {layer.elements:>10}  {layer.error:>14.2e}  {'PASS' if layer.passed else 'FAIL':<8}"
+            f"  [{w['row']}, {w['column']}]  {w['numerical']:.12g}, {w['backprop']:.12g}"
+        )
+    lines.append(
+        f"{'PASS' if passed else 'FAIL'}: {few.m} rows, fp64, λ = {model.lambda_:g}, wanted {TOLERANCE:g} or less"
+    )
+    emit(result, as_json, "\n".join(lines))
+    sys.exit(0 if passed else 1)

@@ -1,0 +1,87 @@
+"""gpubp demo"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._evaluate import evaluation_text
+from ._options import DATA, device_options, emit, json_option, table
+from ._train import outcome, watched
+
+
+@click.command(name="demo", short_help="Train on real handwritten digits in seconds.")
+@click.option(
+    "--out",
+    type=DATA,
+    default="gpubp-demo",
+    help="Run folder; a demo's folder is replaced by the next one.",
+    metavar="RUN",
+)
+@click.option("--iterations", type=click.IntRange(0), default=100, help="The most iterations.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the initial Θ.")
+@device_options
+@json_option
+def command(out: Path, iterations: int, seed: int, backend: str, device: int, as_json: bool) -> None:
+    """Train a 784-25-10 network, as in the course's exercise 4, on 5,000 real MNIST digits; test it on 5,000 others."""
+    from ..backend import choose
+    from ..data.demo import demo_file
+    from ..inference import evaluate
+    from ..job import Job
+    from ..prepare import open_for, rows_for
+    from ..run import load, start
+
+    began = time.perf_counter()
+    data = demo_file()
+    job = Job(
+        data=str(data), hidden=(25,), activation="sigmoid", cost="logistic", lambda_=1.0,
+        iterations=iterations, seed=seed, backend=backend, device=device,
+    )  # fmt: skip
+    model, code = watched(lambda **watch: start(job, out, overwrite=_is_demo(out, data, load), **watch))
+    rows = rows_for(model, open_for(model, data, split="test"), labelled=True)
+    tested = evaluate(model, rows, backend=choose(backend, device=device)[0])
+    result = {**outcome(model, out), **{f"test_{k}": v for k, v in tested.items()}}
+    result["accuracy"] = tested["accuracy"]
+    result["total_seconds"] = time.perf_counter() - began
+    text = table(
+        [
+            ("network", f"784-25-10, sigmoid units, logistic cost, λ = 1, seed {seed}"),
+            ("trained on", "5,000 handwritten digits (MNIST), every one of them in every step"),
+            (
+                "cost J",
+                f"{result['cost']:.6g} after {result['iterations']} iterations" if result["cost"] is not None else "-",
+            ),
+            (
+                "seconds",
+                f"{result['seconds']:.2f} for {result['evaluations']} passes, {result['total_seconds']:.2f} in all",
+            ),
+            ("ended", result["reason"]),
+            ("run", out),
+        ]
+    )
+    text += "\n\non 5,000 digits it has never seen:\n" + evaluation_text(tested)
+    text += f"""
+
+what to try next:
+  gpubp info {out}
+  gpubp resume {out} --iterations {iterations + 100}
+  gpubp check {out} {data}
+  gpubp train {data} --out better --hidden 100 --activation tanh
+"""
+    emit(result, as_json, text.rstrip())
+    sys.exit(code)
+
+
+def _is_demo(out: Path, data: Path, load: Callable[[Path], Any]) -> bool:
+    """Whether the folder holds an earlier demo's run, which may be replaced; another run may not."""
+    from ..errors import GpubpError
+
+    try:
+        return load(out).job.get("data") == str(data)
+    except GpubpError:
+        return False

@@ -1,0 +1,39 @@
+"""gpubp evaluate RUN DATA"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ._evaluate import evaluation_text
+from ._options import DATA, device_options, emit, json_option, names_options
+
+
+@click.command(name="evaluate", short_help="Cost and accuracy of a model on labelled rows.")
+@click.argument("run", type=DATA)
+@click.argument("data", type=DATA)
+@names_options
+@device_options
+@click.option("--precision", type=click.Choice(["fp32", "fp64"]), default="fp32", help="Of the pass.")
+@json_option
+def command(
+    run: Path, data: Path, x: str | None, y: str | None, weights: str | None, split: str | None,
+    backend: str, device: int, precision: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Cost, accuracy and confusion matrix (R² and RMSE for a regression) of RUN's model on DATA.
+
+    RUN is a run folder or a checkpoint. Where DATA has test rows, they are taken.
+    """
+    from ..backend import choose
+    from ..inference import evaluate
+    from ..prepare import open_for, rows_for
+    from ..run import load
+
+    model = load(run)
+    dataset = open_for(model, data, x=x, y=y, weights=weights, split=split)
+    result = evaluate(
+        model, rows_for(model, dataset, labelled=True), backend=choose(backend, device=device)[0], precision=precision
+    )
+    result = {"split": dataset.split, **result}
+    emit(result, as_json, evaluation_text(result))

@@ -1,0 +1,66 @@
+"""gpubp info [PATH]"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._options import DATA, emit, json_option, table
+
+
+@click.command(name="info", short_help="This machine's backends; or what a file or run holds.")
+@click.argument("path", type=DATA, required=False)
+@json_option
+def command(path: Path | None, as_json: bool) -> None:
+    """Say what this machine computes with, and why; or what PATH holds: a data file, a run or a checkpoint."""
+    if path is None:
+        result = _machine()
+    else:
+        from ..describe import describe
+
+        result = describe(path)
+    emit(result, as_json, _text(result))
+
+
+def _machine() -> dict[str, Any]:
+    import h5py
+    import numpy as np
+
+    from .. import __version__
+    from ..backend import choose, gpu_status
+    from ..backend.blas import describe as blas
+    from ..backend.cores import available_cores
+    from ..data.memory import default_budget
+
+    works, why = gpu_status()
+    return {
+        "gpubp": __version__,
+        "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
+        "numpy": np.__version__,
+        "h5py": f"{h5py.__version__}, HDF5 {h5py.version.hdf5_version}",
+        "blas": blas(),
+        "cores": available_cores(),
+        "memory for rows": f"{default_budget() / 1e9:.1f} GB",
+        "gpu": why if works else f"none: {why}",
+        "auto takes": choose("auto")[0].kind,
+    }
+
+
+def _text(result: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    plain = [(k, v) for k, v in result.items() if not isinstance(v, dict | list)]
+    if plain:
+        lines.append("\n".join(indent + line for line in table(plain).splitlines()))
+    for key, value in result.items():
+        if isinstance(value, dict):
+            lines.append(f"{indent}{key}:")
+            lines.append(_text(value, indent + "  "))
+        elif isinstance(value, list):
+            lines.append(f"{indent}{key}:" + ("" if value else " none"))
+            for item in value:
+                lines.append(_text(item, indent + "  ") if isinstance(item, dict) else f"{indent}  {item}")
+    return "\n".join(line for line in lines if line)

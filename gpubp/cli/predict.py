@@ -1,0 +1,42 @@
+"""gpubp predict RUN DATA -o OUT.h5"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ._options import DATA, device_options, emit, json_option, names_options, table
+
+
+@click.command(name="predict", short_help="Write a model's predictions for the rows of a file.")
+@click.argument("run", type=DATA)
+@click.argument("data", type=DATA)
+@click.option("-o", "--out", type=DATA, required=True, help="HDF5 file to write.", metavar="OUT.h5")
+@names_options
+@device_options
+@click.option("--precision", type=click.Choice(["fp32", "fp64"]), default="fp32", help="Of the pass.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT.h5 if it exists.")
+@json_option
+def command(
+    run: Path, data: Path, out: Path, x: str | None, y: str | None, weights: str | None, split: str | None,
+    backend: str, device: int, precision: str, overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Write the predictions of RUN's model for the rows of DATA to OUT.h5.
+
+    OUT.h5 gets `prediction` (the class as it was written in the training data, 0/1 labels, or real numbers) and, for
+    classifiers, `probability` (rows × classes).
+    """
+    from ..backend import choose
+    from ..predictions import write_predictions
+    from ..prepare import open_for, rows_for
+    from ..run import load
+
+    model = load(run)
+    dataset = open_for(model, data, x=x, y=y, weights=weights, split=split, y_required=False)
+    rows = rows_for(model, dataset, labelled=False)
+    written = write_predictions(
+        model, rows, out, backend=choose(backend, device=device)[0], precision=precision, overwrite=overwrite
+    )
+    result = {"out": out, "split": dataset.split, "rows": rows.m, "datasets": written}
+    emit(result, as_json, table([("written", out), ("rows", f"{rows.m:,}"), ("datasets", ", ".join(written))]))

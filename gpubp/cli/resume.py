@@ -1,0 +1,44 @@
+"""gpubp resume RUN"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ._options import DATA, emit, json_option, memory_bytes, memory_option
+from ._train import outcome, outcome_text, watched
+
+
+@click.command(name="resume", short_help="Go on with a run, bit for bit.")
+@click.argument("run", type=DATA)
+@click.option(
+    "--iterations",
+    type=click.IntRange(0),
+    help="A new limit, counted from the beginning of the run.",
+    show_default=False,
+)
+@click.option("--data", type=DATA, help="Where the data file is now, if it was moved.")
+@memory_option
+@click.option("--inexact", is_flag=True, help="Go on although conditions differ on which the bits depend.")
+@json_option
+def command(
+    run: Path, iterations: int | None, data: Path | None, memory: str | None, inexact: bool, as_json: bool
+) -> None:
+    """Go on with the newest sound checkpoint of RUN; the result has the bits of a run that was never interrupted."""
+    from ..run import resume
+
+    model, code = watched(
+        lambda **watch: resume(
+            run,
+            iterations=iterations,
+            data=None if data is None else str(data),
+            memory=memory_bytes(memory),
+            inexact=inexact,
+            **watch,
+        )
+    )
+    result = outcome(model, run)
+    emit(result, as_json, outcome_text(result))
+    sys.exit(code)

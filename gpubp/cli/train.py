@@ -1,0 +1,111 @@
+"""gpubp train DATA.h5 --out RUN"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._options import DATA, device_options, emit, json_option, memory_bytes, memory_option, names_options
+from ._train import outcome, outcome_text, watched
+
+
+def _hidden(ctx: click.Context, param: click.Parameter, text: Any) -> tuple[int, ...]:
+    if isinstance(text, tuple):
+        return text
+    if text in ("", "none"):
+        return ()
+    try:
+        sizes = tuple(int(part) for part in str(text).split(","))
+        if min(sizes) > 0:
+            return sizes
+    except ValueError:
+        pass
+    raise click.BadParameter(f"'{text}'; wanted units per hidden layer such as 256,128, or none")
+
+
+def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise click.BadParameter(f"'{pair}'; wanted NAME=VALUE such as history=10")
+        try:
+            settings[name] = float(value) if any(c in value for c in ".eE") else int(value)
+        except ValueError:
+            raise click.BadParameter(f"'{pair}'; wanted a number after '='") from None
+    return settings
+
+
+@click.command(name="train", short_help="Train a network on an HDF5 file.")
+@click.argument("data", type=DATA)
+@click.option("--out", type=DATA, required=True, help="Run folder: checkpoints, history.", metavar="RUN")
+@click.option(
+    "--hidden", default="100", callback=_hidden, metavar="SIZES", help="Units of the hidden layers: 256,128, or none."
+)
+@click.option(
+    "--activation",
+    default="sigmoid",
+    metavar="NAME",
+    help="sigmoid, tanh, relu, leaky_relu, softplus, silu, gelu, identity.",
+)
+@click.option(
+    "--cost",
+    default="auto",
+    metavar="NAME",
+    help="logistic, softmax, squares, sigmoid_squares, or auto: classes: softmax; two classes or a 0/1 matrix: "
+    "logistic; real targets: squares.",
+)
+@click.option(
+    "--lambda",
+    "lambda_",
+    type=float,
+    default=1.0,
+    envvar="GPUBP_TRAIN_LAMBDA",
+    help="λ, the weight of the regularisation.",
+)
+@click.option("--optimizer", default="lbfgs", metavar="NAME", help="lbfgs, or gd (plain gradient descent).")
+@click.option(
+    "--set",
+    "options",
+    multiple=True,
+    callback=_settings,
+    metavar="NAME=VALUE",
+    help="A hyperparameter of the optimizer.",
+)
+@click.option("--iterations", type=click.IntRange(0), default=100, help="The most iterations.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp64"]), default="fp32", help="Of a pass; Θ and all decisions are fp64."
+)
+@device_options
+@click.option(
+    "--validation", type=float, default=0.0, help="Fraction of the rows held out, chosen by a hash of (seed, row)."
+)
+@click.option(
+    "--scale",
+    type=click.Choice(["auto", "none", "standard", "255"]),
+    default="auto",
+    help="How x is scaled; auto: bytes ÷ 255, other numbers standardised.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the initial Θ and the validation rows.")
+@names_options
+@memory_option
+@click.option("--checkpoint-every", default="60", metavar="WHEN", help="Seconds, or iterations: 1it for every one.")
+@click.option("--keep", type=click.IntRange(1), default=3, help="Checkpoints that stay in the run folder.")
+@click.option("--overwrite", is_flag=True, help="Replace a run that is in the folder already.")
+@json_option
+def command(data: Path, out: Path, memory: str | None, overwrite: bool, as_json: bool, **options: Any) -> None:
+    """Train a network on the rows of DATA (HDF5) with the exact gradient over all of them.
+
+    The run folder gets checkpoints and a history; `gpubp resume RUN` goes on with it, bit for bit.
+    """
+    from ..job import Job
+    from ..run import start
+
+    job = Job(data=str(data), memory=memory_bytes(memory), **options)
+    model, code = watched(lambda **watch: start(job, out, overwrite=overwrite, **watch))
+    result = outcome(model, out)
+    emit(result, as_json, outcome_text(result))
+    sys.exit(code)

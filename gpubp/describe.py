@@ -1,0 +1,55 @@
+"""What a path holds, for `gpubp info`: a run, a checkpoint, or a data file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import is_checkpoint
+from .data.dataset import describe_file
+from .errors import DataError
+from .inference import Model
+from .run import load
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What there is to know about a run folder, a checkpoint file or a data file, JSON-able.
+
+    Raises:
+        GpubpError: nothing is there, or it cannot be read; the message says why.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist", wanted="a data file, a run folder or a checkpoint")
+    if path.is_dir() or is_checkpoint(path):
+        return _describe_model(path, load(path))
+    return {"data file": path.name, **describe_file(path)}
+
+
+def _describe_model(path: Path, model: Model) -> dict[str, Any]:
+    last = model.history[-1] if model.history else {}
+    job = model.job
+    return {
+        "run" if path.is_dir() else "checkpoint": str(path),
+        "network": "-".join(map(str, model.network.sizes)),
+        "parameters": model.network.parameters,
+        "activation": model.network.activation,
+        "cost": model.network.cost,
+        "lambda": model.lambda_,
+        "outputs": model.targets.kind,
+        "classes": ", ".join(map(str, model.targets.classes)) if model.targets.classes else "-",
+        "scale": model.scaling.describe(),
+        "trained on": job.get("data") or "arrays",
+        "optimizer": job.get("optimizer"),
+        "precision": job.get("precision"),
+        "iterations": last.get("iteration", 0),
+        "passes": last.get("evaluations", 0),
+        "cost J": last.get("J"),
+        "max|∇J|": last.get("gradient"),
+        "validation": last.get("validation"),
+        "seconds": last.get("seconds"),
+        "ended": model.ending["reason"] if model.ending else "not yet",
+        "matrices": [
+            f"Theta^({l})  {T.shape[0]} x {T.shape[1]}, bias in column 0" for l, T in enumerate(model.matrices, 1)
+        ],
+    }

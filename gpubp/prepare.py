@@ -1,0 +1,210 @@
+"""From a job to what training needs: the data opened and read once, the network, the objective, the optimizer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import optimizers
+from .backend import choose
+from .data.dataset import Dataset, open_dataset, splits
+from .data.memory import default_budget
+from .data.rows import Rows
+from .data.scaling import Scaling, choose_scaling, scan
+from .data.source import ArrayRows, StackedRows
+from .data.split import validation_mask
+from .data.targets import TargetSpec, encode, interpret
+from .errors import DataError
+from .inference import Model
+from .job import Job
+from .network import Network
+from .objective import Objective
+from .optimizers import Optimizer
+
+
+@dataclass
+class Prepared:
+    """The data opened and everything built that training needs."""
+
+    job: Job
+    dataset: Dataset
+    targets: TargetSpec
+    rows: Rows
+    network: Network
+    objective: Objective
+    optimizer: Optimizer
+    fingerprint: str
+    choices: dict[str, str]
+
+    def close(self) -> None:
+        """Release threads and files."""
+        self.objective.close()
+        self.rows.source.close()
+
+    def model(self, Theta: np.ndarray, **more: Any) -> Model:
+        """The model with this Θ."""
+        return Model(
+            self.network, Theta, self.rows.scaling, self.targets, self.job.lambda_, job=asdict(self.job), **more
+        )
+
+
+def array_dataset(X: Any, y: Any, weights: Any = None) -> Dataset:
+    """Arrays from Python as a data set.
+
+    Raises:
+        DataError: X is not a matrix, or y or the weights have another number of rows.
+    """
+    source = ArrayRows(np.asarray(X))
+    target = np.asarray(y)
+    if target.ndim == 2 and target.shape[1] == 1:
+        target = target[:, 0]
+    w = None if weights is None else np.asarray(weights, dtype=np.float64)
+    for name, array in (("y", target), ("weights", w)):
+        if array is not None and (array.ndim == 0 or len(array) != source.m):
+            raise DataError(
+                f"{name} of shape {array.shape} beside {source.m} rows of X", wanted="as many rows as X has"
+            )
+    return Dataset("", source, target, w, "X", "y", None if w is None else "weights", None, None)
+
+
+def prepare(
+    job: Job,
+    dataset: Dataset | None = None,
+    *,
+    scaling: Scaling | None = None,
+    targets: TargetSpec | None = None,
+    scanned: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """Open the data, read it once, and build network, objective and optimizer.
+
+    Args:
+        dataset: arrays already opened, instead of the file that the job names.
+        scaling, targets: those of the run that goes on; chosen from the data where absent.
+        scanned: called with (rows done, rows in all) during the first reading.
+
+    Raises:
+        GpubpError: whatever is wrong with the job or the data, before anything was written.
+    """
+    optimizer = optimizers.make(job.optimizer, **job.options)
+    backend, why = choose(job.backend, device=job.device)
+    held_out: Dataset | None = None
+    if dataset is None:
+        dataset = open_dataset(job.data, x=job.x, y=job.y, weights=job.weights, split=job.split)
+        if job.validation == 0 and not job.x and dataset.split == "train" and "val" in splits(job.data):
+            held_out = open_dataset(job.data, weights=job.weights, split="val")
+    target, source = _labels(dataset), dataset.source
+    where = f"{dataset.path}: '{dataset.y_name}'" if dataset.path else "y"
+    cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
+    labels = encode(target, spec, where=where)
+    mask = validation_mask(source.m, job.validation, job.seed)
+    weights = dataset.weights
+    if held_out is not None:
+        labels = np.concatenate(
+            [labels, encode(_labels(held_out), spec, where=f"{held_out.path}: '{held_out.y_name}'")]
+        )
+        mask = np.arange(len(labels)) >= source.m
+        if weights is not None or held_out.weights is not None:
+            weights = np.concatenate([_weights(dataset), _weights(held_out)])
+        source = StackedRows([source, held_out.source])
+    training = None if mask is None else ~mask
+
+    budget = default_budget() if job.memory is None else job.memory
+    progress = None if scanned is None else (lambda done: scanned(done, source.m))
+    statistics, kept = scan(source, training=training, weights=weights, budget=budget, progress=progress)
+    scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
+    w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
+    v = None if mask is None else np.where(mask, 1.0 if weights is None else weights, 0.0)
+    rows = Rows(source, kept, scaling, labels, w, v)
+
+    network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
+    objective = Objective(network, rows, job.lambda_, backend=backend, precision=job.precision)
+    choices = {
+        "backend": why,
+        "cost": f"{cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
+        "scale": scaling.describe(),
+        "rows": _describe_rows(rows, mask),
+        "network": "-".join(map(str, network.sizes)) + f", {network.parameters:,} parameters",
+    }
+    return Prepared(
+        replace(job, cost=cost), dataset, spec, rows, network, objective, optimizer,
+        _fingerprint(statistics.fingerprint, rows), choices,
+    )  # fmt: skip
+
+
+def open_for(
+    model: Model,
+    path: str | Path,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    weights: str | None = None,
+    split: str | None = None,
+    y_required: bool = True,
+) -> Dataset:
+    """A data file as a model's user means it: test rows where there are any, the names of the training otherwise.
+
+    Raises:
+        DataError: as `open_dataset`; or another number of features than the model has.
+    """
+    path = str(path)
+    x, y = x or model.job.get("x"), y or model.job.get("y")
+    if split is None and x is None and "test" in splits(path):
+        split = "test"
+    dataset = open_dataset(path, x=x, y=y, weights=weights, split=split, y_required=y_required)
+    features = model.network.sizes[0]
+    if dataset.source.features != features:
+        raise DataError(
+            f"{path}: rows of {dataset.source.features} features", wanted=f"{features}, as the model was trained on"
+        )
+    return dataset
+
+
+def first_rows(dataset: Dataset, count: int) -> Dataset:
+    """The first rows of a data set, in memory."""
+    source = dataset.source
+    count = min(count, source.m)
+    X = np.empty((count, source.features), source.dtype)
+    source.read(0, count, X)
+    head = [None if array is None else array[:count] for array in (dataset.target, dataset.weights)]
+    return replace(dataset, source=ArrayRows(X), target=head[0], weights=head[1])
+
+
+def rows_for(model: Model, dataset: Dataset, *, labelled: bool) -> Rows:
+    """Rows of another data set as a trained model sees them: its scaling, its classes.
+
+    Raises:
+        DataError: a label that the model has no class for; no y where one is needed.
+    """
+    labels = encode(_labels(dataset), model.targets) if labelled else None
+    none = np.empty((0, dataset.source.features), dataset.source.dtype)
+    return Rows(dataset.source, none, model.scaling, labels, dataset.weights if labelled else None)
+
+
+def _labels(dataset: Dataset) -> np.ndarray:
+    if dataset.target is None:
+        raise DataError(
+            f"no y in {dataset.path or 'the arrays'}", wanted="labels or targets", do="name the dataset with --y"
+        )
+    return dataset.target
+
+
+def _weights(dataset: Dataset) -> np.ndarray:
+    return np.ones(dataset.source.m) if dataset.weights is None else dataset.weights
+
+
+def _describe_rows(rows: Rows, mask: np.ndarray | None) -> str:
+    text = f"{rows.m:,} rows of {rows.features} features ({rows.source.dtype}), {len(rows.kept):,} kept in memory"
+    return text if mask is None else f"{text}; {int(mask.sum()):,} of them for validation"
+
+
+def _fingerprint(content: str, rows: Rows) -> str:
+    """Of X, the labels and the weights: other data cannot be taken for the same."""
+    digest = hashlib.blake2b(content.encode(), digest_size=16)
+    for array in (rows.labels, rows.weights, rows.validation):
+        digest.update(b"-" if array is None else np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()

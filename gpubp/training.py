@@ -1,0 +1,169 @@
+"""The loop: step after step until a reason to stop.
+
+An optimizer and an objective meet here. The loop asks the optimizer for steps, notes what each one reached, and calls
+the
+callbacks: logging, checkpoints and live plots are callbacks, `callable(progress, state) -> bool | None`, and one that
+returns True ends the run. A request to stop (a signal) is honoured before the next pass over the data: the step in
+flight is given up, its state is as it was before, and nothing of it is lost but that step.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from .backend.blas import one_thread
+from .objective import Objective
+from .optimizers import Ending, Optimizer, State
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one finished iteration reached.
+
+    Attributes:
+        iteration, evaluations: so far in the whole run; an evaluation is one pass over the rows for J and ∇J.
+        J: the cost with its λ term.
+        gradient: max|∇J|.
+        validation: the cost without the λ term on the validation rows, or None.
+        seconds: training time of the whole run, earlier sessions counted.
+    """
+
+    iteration: int
+    evaluations: int
+    J: float
+    gradient: float
+    validation: float | None
+    seconds: float
+
+    def asdict(self) -> dict[str, Any]:
+        """As a line of the history."""
+        return asdict(self)
+
+
+Callback = Callable[[Progress, State], "bool | None"]
+
+
+class StopRequest:
+    """Whether someone asked the run to stop, and who."""
+
+    def __init__(self) -> None:
+        self.by: str | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Inside, SIGTERM, SIGUSR1 and Ctrl-C ask to stop; a second Ctrl-C interrupts at once."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.by == "SIGINT" and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.by = signal.Signals(number).name
+
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        before = [signal.signal(number, handle) for number in numbers]
+        try:
+            yield self
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+
+class _Stopped(Exception):
+    """Raised out of an evaluation that is not to begin."""
+
+
+class _Watched:
+    """The objective as the optimizer sees it: refuses to begin a pass after a request to stop, and remembers the
+    validation cost that came with each J of the step, since the accepted point need not be the last one tried."""
+
+    def __init__(self, objective: Objective, stop: StopRequest) -> None:
+        self._objective, self._stop = objective, stop
+        self.validation: dict[float, float | None] = {}
+
+    def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
+        if self._stop.by:
+            raise _Stopped
+        J = self._objective.value_and_gradient(Theta, out)
+        self.validation[J] = self._objective.validation_cost
+        return J
+
+
+def fit(
+    objective: Objective,
+    optimizer: Optimizer,
+    start: np.ndarray | dict[str, Any],
+    *,
+    iterations: int,
+    callbacks: Sequence[Callback] = (),
+    stop: StopRequest | None = None,
+    seconds: float = 0.0,
+    ready: Callable[[State], None] | None = None,
+) -> tuple[Ending, State | None]:
+    """Train until the optimizer ends, the limit is reached, or someone asks to stop.
+
+    Args:
+        start: the flat initial Θ, or the saved state of an interrupted run.
+        iterations: the limit, counted from the beginning of the run.
+        callbacks: called after each iteration, in order.
+        stop: a request that may come at any time.
+        seconds: training time of earlier sessions.
+        ready: called once with the state before the first step.
+
+    Returns:
+        Why it ended, and the state; the state is None when the stop came before the first evaluation was done.
+    """
+    stop = stop or StopRequest()
+    f = _Watched(objective, stop)
+    began = time.perf_counter() - seconds
+    with one_thread():
+        try:
+            state = optimizer.restore(f, start) if isinstance(start, dict) else optimizer.init(f, start)
+        except _Stopped:
+            return Ending("stopped", f"stopped by {stop.by} before the first evaluation was done"), None
+        if ready:
+            ready(state)
+        while True:
+            if state.iteration >= iterations:
+                return _limit(state, optimizer, iterations), state
+            before = state.iteration
+            f.validation.clear()
+            try:
+                ending = optimizer.step(f, state)
+            except _Stopped:
+                return Ending("stopped", f"stopped by {stop.by} after {_count(state)}"), state
+            if state.iteration > before:
+                progress = Progress(
+                    state.iteration,
+                    state.evaluations,
+                    state.J,
+                    float(np.abs(state.gradient).max()),
+                    f.validation.get(state.J),
+                    time.perf_counter() - began,
+                )
+                wishes = [callback(progress, state) for callback in callbacks]
+                if ending is None and any(wishes):
+                    ending = Ending("stopped", f"stopped by a callback after {_count(state)}")
+            if ending is not None:
+                return ending, state
+
+
+def _count(state: State) -> str:
+    return f"{state.iteration} iteration{'s' if state.iteration != 1 else ''}"
+
+
+def _limit(state: State, optimizer: Optimizer, iterations: int) -> Ending:
+    slope = float(np.abs(state.gradient).max())
+    if slope <= optimizer.tolerance:
+        return Ending("converged", f"converged: max|∇J| = {slope:.3g} is within {optimizer.tolerance:g}")
+    return Ending(
+        "limit",
+        f"stopped at the limit of {iterations} iterations and has not converged: "
+        f"max|∇J| = {slope:.3g}, wanted {optimizer.tolerance:g} or less",
+    )
