@@ -68,8 +68,8 @@ def gradient_check(objective: Objective, Theta: np.ndarray, *, elements: int = 2
 
 
 def _slope(objective: Objective, Theta: np.ndarray, i: int) -> float:
-    """∂J/∂Θ_i by (8[J(h) − J(−h)] − [J(2h) − J(−2h)]) / 12h, for the h at which the next smaller one changes it
-    least.""" shifted = Theta.copy()
+    """∂J/∂Θ_i by (8[J(h) − J(−h)] − [J(2h) − J(−2h)]) / 12h, for the h that the next smaller one changes least."""
+    shifted = Theta.copy()
 
     def J(by: float) -> float:
         shifted[i] = Theta[i] + by
