@@ -15,6 +15,30 @@ Command = Callable[..., Any]
 DATA = click.Path(path_type=Path)
 
 
+class Listing(click.Option):
+    """An option whose help ends with the names that a room of the package has.
+
+    The room is imported when help is shown, so the list is the room's own and `gpubp --help` stays light.
+
+    Args:
+        room: the module, relative to the package; its `names()` are listed.
+    """
+
+    def __init__(self, *declarations: Any, room: str, **attributes: Any) -> None:
+        super().__init__(*declarations, **attributes)
+        self._room = room
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from importlib import import_module
+
+        room = import_module(f"gpubp.{self._room}")
+        before, self.help = self.help, f"{self.help} {', '.join(room.names())}."
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.help = before
+
+
 def json_option(function: Command) -> Command:
     """--json: the result as one JSON object on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")(function)

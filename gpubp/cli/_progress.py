@@ -65,6 +65,7 @@ class Display:
             if self._bar is None:
                 self._bar = click.progressbar(
                     length=self._limit,
+                    label="training",
                     file=sys.stderr,
                     show_pos=True,
                     item_show_func=lambda _: self._text(),

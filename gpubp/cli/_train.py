@@ -57,4 +57,6 @@ def outcome_text(result: dict[str, Any]) -> str:
         )
     lines.append(("ended", result["reason"]))
     lines.append(("run", result["run"]))
+    if result["ending"] == "limit":
+        lines.append(("go on", f"gpubp resume {result['run']} --iterations {2 * max(result['iterations'], 1)}"))
     return table(lines)

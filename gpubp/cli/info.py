@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ._info import file_text, plain
 from ._options import DATA, emit, json_option, table
 
 
@@ -23,7 +24,10 @@ def command(path: Path | None, as_json: bool) -> None:
         from ..describe import describe
 
         result = describe(path)
-    emit(result, as_json, _text(result))
+    text = (
+        file_text(result) if "datasets" in result else table([(name, plain(value)) for name, value in result.items()])
+    )
+    emit(result, as_json, text)
 
 
 def _machine() -> dict[str, Any]:
@@ -48,19 +52,3 @@ def _machine() -> dict[str, Any]:
         "gpu": why if works else f"none: {why}",
         "auto takes": choose("auto")[0].kind,
     }
-
-
-def _text(result: dict[str, Any], indent: str = "") -> str:
-    lines = []
-    plain = [(k, v) for k, v in result.items() if not isinstance(v, dict | list)]
-    if plain:
-        lines.append("\n".join(indent + line for line in table(plain).splitlines()))
-    for key, value in result.items():
-        if isinstance(value, dict):
-            lines.append(f"{indent}{key}:")
-            lines.append(_text(value, indent + "  "))
-        elif isinstance(value, list):
-            lines.append(f"{indent}{key}:" + ("" if value else " none"))
-            for item in value:
-                lines.append(_text(item, indent + "  ") if isinstance(item, dict) else f"{indent}  {item}")
-    return "\n".join(line for line in lines if line)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ._options import DATA, device_options, emit, json_option, memory_bytes, memory_option, names_options
+from ._options import DATA, Listing, device_options, emit, json_option, memory_bytes, memory_option, names_options
 from ._train import outcome, outcome_text, watched
 
 
@@ -46,17 +46,15 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
     "--hidden", default="100", callback=_hidden, metavar="SIZES", help="Units of the hidden layers: 256,128, or none."
 )
 @click.option(
-    "--activation",
-    default="sigmoid",
-    metavar="NAME",
-    help="sigmoid, tanh, relu, leaky_relu, softplus, silu, gelu, identity.",
+    "--activation", default="sigmoid", metavar="NAME", cls=Listing, room="activation", help="Of the hidden layers:"
 )
 @click.option(
     "--cost",
     default="auto",
     metavar="NAME",
-    help="logistic, softmax, squares, sigmoid_squares, or auto: classes: softmax; two classes or a 0/1 matrix: "
-    "logistic; real targets: squares.",
+    cls=Listing,
+    room="cost",
+    help="auto (three or more classes: softmax; two, or a 0/1 matrix: logistic; real targets: squares), or",
 )
 @click.option(
     "--lambda",
@@ -66,7 +64,9 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
     envvar="GPUBP_TRAIN_LAMBDA",
     help="λ, the weight of the regularisation.",
 )
-@click.option("--optimizer", default="lbfgs", metavar="NAME", help="lbfgs, or gd (plain gradient descent).")
+@click.option(
+    "--optimizer", default="lbfgs", metavar="NAME", cls=Listing, room="optimizers", help="What makes the steps:"
+)
 @click.option(
     "--set",
     "options",
