@@ -1,4 +1,4 @@
-"""What tests share: small data files, and the command line as a person runs it."""
+"""For every test: BLAS pinned to one thread; the command line and a small data file as fixtures."""
 
 from __future__ import annotations
 
@@ -8,61 +8,19 @@ import os
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parent.parent
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("GPUBP_")} | {"PYTHONPATH": str(ROOT)}
-
-
-class Result(subprocess.CompletedProcess):
-    """A finished command."""
-
-    @property
-    def json(self) -> Any:
-        """The one object on stdout."""
-        return json.loads(self.stdout)
-
-    @property
-    def error(self) -> str:
-        """The one line that begins with `gpubp: error:`; a traceback or a second such line is a failure."""
-        lines = self.stderr.splitlines()
-        assert "Traceback" not in self.stderr, self.stderr
-        errors = [line for line in lines if line.startswith("gpubp: error: ")]
-        assert len(errors) == 1, self.stderr
-        return errors[0].removeprefix("gpubp: error: ")
+from running import Result, gpubp, write
 
 
 @pytest.fixture
 def gpubp_command(tmp_path: Path) -> Callable[..., Result]:
-    """Runs `gpubp …` in a process of its own, in the test's folder."""
-
-    def run(*arguments: object, check: int | None = 0, env: dict[str, str] | None = None) -> Result:
-        done = subprocess.run(
-            [sys.executable, "-m", "gpubp", *map(str, arguments)],
-            capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT | (env or {}), timeout=120,
-        )  # fmt: skip
-        if check is not None:
-            assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return Result(done.args, done.returncode, done.stdout, done.stderr)
-
-    return run
-
-
-def write(path: Path, **datasets: Any) -> Path:
-    """An HDF5 file with these datasets."""
-    with h5py.File(path, "w") as file:
-        for name, data in datasets.items():
-            file[name.replace("__", "/")] = data
-    return path
+    """Runs `gpubp …` in the test's folder: see `running.gpubp`."""
+    return partial(gpubp, cwd=tmp_path)
 
 
 @pytest.fixture

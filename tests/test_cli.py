@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, ROOT, write
+from running import ENVIRONMENT, ROOT, write
 
 COMMANDS = sorted(p.stem for p in (ROOT / "gpubp" / "cli").glob("[a-z]*.py"))
 

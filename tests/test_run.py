@@ -11,7 +11,7 @@ import time
 import h5py
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, write
+from running import ENVIRONMENT, write
 
 from gpubp.run_folder import find_checkpoint
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import pkgutil
 import sys
 import tomllib
@@ -111,7 +112,9 @@ def main(arguments: list[str] | None = None) -> None:
         )
         sys.exit(UsageError.exit_code)
     try:
-        code = cli.main(args=arguments, prog_name="gpubp", standalone_mode=False)
+        # scripts/dev says how it was called, so that hints can be typed as they stand
+        program = os.environ.get("GPUBP_PROGRAM", "gpubp")
+        code = cli.main(args=arguments, prog_name=program, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = 2

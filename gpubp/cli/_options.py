@@ -89,6 +89,11 @@ def memory_bytes(text: str | None) -> int | None:
     return None if text is None else parse_size(text)
 
 
+def program() -> str:
+    """How this program was called: hints begin with it."""
+    return click.get_current_context().find_root().info_name or "gpubp"
+
+
 def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
     """The result on stdout: as JSON, or as text for a person."""
     click.echo(json.dumps(_plain(result), ensure_ascii=False) if as_json else text)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ._options import table
+from ._options import program, table
 from ._progress import Display
 
 _SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
@@ -58,5 +58,5 @@ def outcome_text(result: dict[str, Any]) -> str:
     lines.append(("ended", result["reason"]))
     lines.append(("run", result["run"]))
     if result["ending"] == "limit":
-        lines.append(("go on", f"gpubp resume {result['run']} --iterations {2 * max(result['iterations'], 1)}"))
+        lines.append(("go on", f"{program()} resume {result['run']} --iterations {2 * max(result['iterations'], 1)}"))
     return table(lines)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ._evaluate import evaluation_text
-from ._options import DATA, device_options, emit, json_option, table
+from ._options import DATA, device_options, emit, json_option, program, table
 from ._train import outcome, watched
 
 
@@ -68,10 +68,10 @@ def command(out: Path, iterations: int, seed: int, backend: str, device: int, as
     text += f"""
 
 what to try next:
-  gpubp info {out}
-  gpubp resume {out} --iterations {iterations + 100}
-  gpubp check {out} {data}
-  gpubp train {data} --out better --hidden 100 --activation tanh
+  {program()} info {out}
+  {program()} resume {out} --iterations {iterations + 100}
+  {program()} check {out} {data}
+  {program()} train {data} --out better --hidden 100 --activation tanh
 """
     emit(result, as_json, text.rstrip())
     sys.exit(code)
