@@ -37,7 +37,6 @@ class Feed:
         if scaling.mean is not None and scaling.scale is not None and not self.folds:
             self._standardise = (backend.upload(scaling.mean[None]), backend.upload(scaling.scale[None]))
         self._as_stored = self._standardise is None and rows.source.dtype == dtype
-        self._resident = rows.kept[:0] if check else backend.resident(rows.kept)
         self._k = None
         self._labels: Any = None
         self._weights: Any = None
@@ -51,6 +50,8 @@ class Feed:
             self._weights = backend.upload(rows.weights.astype(dtype)[:, None])
         if rows.validation is not None:
             self._validation = backend.upload(rows.validation.astype(dtype)[:, None])
+        # last, for it takes what is left of the device's memory
+        self._resident = rows.kept[:0] if check else backend.resident(rows.kept)
 
     def load(self, start: int, stop: int, staging: np.ndarray, block: Block, *, labelled: bool) -> Any:
         """Fill ``block.x``, ``block.y`` and ``block.w``; returns the rows' validation weights or None."""

@@ -13,8 +13,8 @@ from ..formula import Formula
 class Backend(Protocol):
     """Arrays of one device and the few operations a pass consists of.
 
-    Arrays are the device's own, row-major (C order). Work may be queued: only `to_host` and `wait` promise that it is
-    done. Operations on the arrays of one owner (thread) are in order.
+    Arrays are the device's own, row-major (C order). Work may be queued: only `to_host` promises that it is done.
+    Operations on the arrays of one owner (thread) are in order.
     """
 
     @property

@@ -1,0 +1,257 @@
+"""CuPy on a GPU: kernels made from the CUDA text of each formula, products by cuBLAS.
+
+CuPy is imported when a backend is asked for and never before. A kernel is built at its first use and kept for its
+formula and dtypes; one that does not build is an error with the compiler's words, never a slow path. CuPy adds
+``-ftz=true`` to what it compiles: float32 results below 1.2e-38 become 0.
+
+Everything is queued on the default stream, in order, by one thread; `to_host` waits. Every call is made inside `guard`,
+which also turns CuPy's errors into ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import BackendError, GpubpError, OutOfMemory
+from ..formula import Formula, cast
+from ..tree import leaf_count
+from . import blas, cublas, kernels
+
+LEAF_ROWS = 1 << 16  # a leaf fills the device by itself, so leaves are few
+MOST_LEAVES = 64
+MOST_BLOCK_ROWS = 1 << 16
+BLOCK_BYTES = 1 << 30  # for one block's buffers in float64: fits devices of 8 GiB beside rows and Θ
+RESERVE = 8  # one part in so many of the memory stays free of resident rows: buffers, labels, gradients
+PIECE = 16 << 20  # bytes of one of the two pinned buffers on the way to the device
+MOST_WORDS = 600  # of a compiler that may talk for pages
+
+_INSTALL = "pip install 'gpubp[cuda13]'"
+# Switches of cuBLAS that change bits behind our back; those that are set are part of the conditions.
+_SWITCHES = ("CUBLAS_EMULATE_DOUBLE_PRECISION", "CUBLAS_EMULATE_SINGLE_PRECISION", "NVIDIA_TF32_OVERRIDE")
+
+
+def probe(device: int = 0) -> tuple[bool, str]:
+    """Whether the GPU can be used, and one line: what it is, or why not. Never raises.
+
+    A GPU counts as working when it has built and run a kernel and a product.
+    """
+    try:
+        if importlib.util.find_spec("cupy") is None:
+            return False, f"CuPy is not installed ({_INSTALL})"
+        cupy = _import()
+    except Exception as error:
+        return False, f"CuPy cannot be imported: {_words(error)} (CUPY_CACHE_DIR names a folder it can write to)"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return False, _no_device(cupy, error)
+    if not 0 <= device < count:
+        return False, f"there is no GPU {device}: devices are numbered from 0 and there {_are(count)}"
+    try:
+        backend = CupyBackend(device)
+        with backend.guard():
+            three = backend.empty((1, 1), np.dtype(np.float32))
+            product = backend.empty((1, 1), np.dtype(np.float32))
+            backend.apply(cast, backend.upload(np.full((1, 1), 3, np.uint8)), out=three)
+            backend.gemm(three, three, product)
+            answer = float(backend.to_host(product)[0, 0])
+        if answer != 9:
+            return False, f"GPU {device} ({backend.name}) answers {answer} to 3·3"
+        return True, f"{backend.name}, GPU {device} of {count}, {backend.memory >> 20:,} MiB"
+    except GpubpError as error:
+        return False, str(error)
+    except Exception as error:
+        return False, f"GPU {device} does not work: {_words(error)}"
+
+
+class CupyBackend:
+    """One GPU.
+
+    Args:
+        device: which, as CUDA numbers them.
+
+    Raises:
+        BackendError: cuBLAS cannot be loaded or refuses.
+        OutOfMemory: not even its workspace fits.
+    """
+
+    kind: Literal["gpu"] = "gpu"
+    owners = 1
+
+    def __init__(self, device: int = 0) -> None:
+        cupy = self._cupy = _import()
+        self._device = device
+        self._kernels: dict[tuple[Any, ...], Any] = {}
+        self._prepared: dict[tuple[Any, ...], tuple[Any, int, tuple[int, ...]]] = {}
+        with self.guard():
+            properties = cupy.cuda.runtime.getDeviceProperties(device)
+            self.name = properties["name"].decode()
+            self.memory = int(properties["totalGlobalMem"])
+            workspace = self.empty((cublas.WORKSPACE_BYTES,), np.dtype(np.uint8))
+            self._cublas = cublas.Cublas(cublas.load(), workspace, workspace.data.ptr)
+            self._staging = _Staging(cupy)
+            self._sum = self._build(kernels.sum_source())
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        return self._cupy.empty(shape, dtype)
+
+    def zero(self, array: Any) -> None:
+        array.fill(0)
+
+    def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
+        if not a.dtype == b.dtype == out.dtype:
+            raise ValueError(f"gemm of {a.dtype} and {b.dtype} into {out.dtype}")
+        self._cublas.gemm(_matrix(a), _matrix(b), _matrix(out), out.dtype, transpose=transpose, beta=beta)
+
+    def apply(self, formula: Formula, *inputs: Any, out: Any) -> None:
+        kernel, blocks, numbers = self._prepare(formula, (*inputs, out))
+        if blocks:
+            kernel((blocks,), (kernels.THREADS,), (*inputs, out, *numbers))
+
+    def total(self, formula: Formula, *inputs: Any, out: Any) -> None:
+        kernel, blocks, numbers = self._prepare(formula, inputs)
+        if blocks:
+            partials = self.empty((blocks,), np.dtype(np.float64))
+            kernel((blocks,), (kernels.THREADS,), (*inputs, partials, *numbers))
+            self._sum((1,), (kernels.THREADS,), (partials, out, blocks))
+
+    def upload(self, host: np.ndarray) -> Any:
+        array = self.empty(host.shape, host.dtype)
+        self._staging.send(host, array.data)
+        return array
+
+    def resident(self, host: np.ndarray) -> Any:
+        pool = self._cupy.get_default_memory_pool()
+        free, _ = self._cupy.cuda.Device(self._device).mem_info
+        most = pool.get_limit() or self.memory
+        room = min(free + pool.free_bytes(), most - pool.used_bytes()) - most // RESERVE
+        row = host.dtype.itemsize * int(np.prod(host.shape[1:]))
+        return self.upload(host[: max(0, room) // max(1, row)])
+
+    def to_host(self, array: Any) -> np.ndarray:
+        return array.get()
+
+    def leaves_and_block(self, m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
+        # x, y, z and a of every layer, two errors: of the shape alone, since the bits depend on it
+        numbers = sizes[0] + sizes[-1] + 2 * sum(sizes[1:]) + 2 * max(sizes[1:])
+        rows = BLOCK_BYTES // (8 * numbers)
+        return leaf_count(m, LEAF_ROWS, MOST_LEAVES), max(64, min(MOST_BLOCK_ROWS, rows))
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """The device and its default stream are the current ones, and the host's BLAS works with one thread.
+
+        Raises:
+            OutOfMemory: the device's memory is full.
+            BackendError: CUDA reports an error, perhaps of work queued long before.
+        """
+        cuda = self._cupy.cuda
+        try:
+            with blas.one_thread(), cuda.Device(self._device), cuda.Stream.null:
+                yield
+        except cuda.memory.OutOfMemoryError as error:
+            raise OutOfMemory(
+                f"GPU {self._device} is full: {_words(error)}",
+                do="keep fewer rows on it with a smaller --memory, take smaller blocks (block_rows), or --backend cpu",
+            ) from error
+        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+            raise BackendError(f"GPU {self._device} failed: {_words(error)}") from error
+
+    def conditions(self) -> dict[str, str]:
+        cuda = self._cupy.cuda
+        switches = [f"{name}={os.environ[name]}" for name in _SWITCHES if name in os.environ]
+        return {
+            "device": self.name,
+            "compute_capability": cuda.Device(self._device).compute_capability,
+            "cupy": self._cupy.__version__,
+            "cuda": _version(cuda.runtime.runtimeGetVersion()),
+            "nvrtc": ".".join(str(part) for part in cuda.nvrtc.getVersion()),
+            "driver": _version(cuda.runtime.driverGetVersion()),
+            "cublas": " ".join([self._cublas.version, *switches]),
+            "blas": blas.describe(),  # the λ term and folding are the host's
+            "numpy": np.__version__,
+        }
+
+    def _prepare(self, formula: Formula, arrays: tuple[Any, ...]) -> tuple[Any, int, tuple[int, ...]]:
+        """The kernel, its number of blocks and its integers, kept for arrays that look like these."""
+        look = (formula, *[(array.shape, array.strides, array.dtype) for array in arrays])
+        if look not in self._prepared:
+            launch = kernels.plan(formula, arrays)
+            key = (formula, launch.types, launch.wide)
+            if key not in self._kernels:
+                self._kernels[key] = self._build(kernels.source(formula, launch.types, wide=launch.wide))
+            self._prepared[look] = self._kernels[key], launch.blocks, launch.numbers
+        return self._prepared[look]
+
+    def _build(self, kernel: kernels.Kernel) -> Any:
+        try:
+            module = self._cupy.RawModule(code=kernel.text, options=kernels.OPTIONS)
+            return module.get_function(kernel.name)
+        except Exception as error:  # compiler, missing compiler or headers, cache folder, driver: all are final
+            words = _words(error)
+            words = words[max(0, words.find("error: ")) :]  # a compiler's warnings come first
+            raise BackendError(f"the CUDA kernel {kernel.name} does not build: {words[:MOST_WORDS]}") from error
+
+
+class _Staging:
+    """Two pinned buffers through which arrays go to the device: one is filled while the other travels."""
+
+    def __init__(self, cupy: Any) -> None:
+        memory = [cupy.cuda.alloc_pinned_memory(PIECE) for _ in range(2)]
+        self._buffers = [np.frombuffer(m, np.uint8, PIECE) for m in memory]
+        self._arrived = [cupy.cuda.Event(disable_timing=True) for _ in memory]
+        self._next = 0
+
+    def send(self, host: np.ndarray, to: Any) -> None:
+        """Queue the copy of a host array to device memory; the host array may be reused on return."""
+        data = np.ascontiguousarray(host).reshape(-1).view(np.uint8)
+        for start in range(0, data.size, PIECE):
+            piece = data[start : start + PIECE]
+            buffer, arrived = self._buffers[self._next], self._arrived[self._next]
+            self._next ^= 1
+            arrived.synchronize()
+            buffer[: piece.size] = piece
+            (to + start).copy_from_host_async(buffer.ctypes.data, piece.size)
+            arrived.record()
+
+
+def _import() -> Any:
+    """CuPy: by name, because a checker takes `import cupy` in this file for this file."""
+    return importlib.import_module("cupy")
+
+
+def _matrix(array: Any) -> cublas.Matrix:
+    if not array.flags.c_contiguous:
+        raise ValueError(f"a product of a matrix that is not contiguous, strides {array.strides}")
+    return cublas.Matrix(array.data.ptr, *array.shape)
+
+
+def _no_device(cupy: Any, error: Exception) -> str:
+    runtime = cupy.cuda.runtime
+    driver = runtime.driverGetVersion()
+    if driver == 0:
+        return "there is no NVIDIA driver"
+    if "InsufficientDriver" in str(error):
+        found, wanted = _version(driver), _version(runtime.runtimeGetVersion())
+        return f"the NVIDIA driver is for CUDA {found} and CuPy for {wanted} (a newer driver, or 'gpubp[cuda12]')"
+    return f"no GPU is visible: {_words(error)}"
+
+
+def _are(count: int) -> str:
+    return "is 1" if count == 1 else f"are {count}"
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _words(error: Exception) -> str:
+    """An error's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
