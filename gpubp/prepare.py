@@ -95,18 +95,16 @@ def prepare(
     held_out: Dataset | None = None
     if dataset is None:
         dataset = open_dataset(job.data, x=job.x, y=job.y, weights=job.weights, split=job.split)
-        if job.validation == 0 and not job.x and dataset.split == "train" and "val" in splits(job.data):
+        if job.validation == 0 and not (job.x or job.y) and dataset.split == "train" and "val" in splits(job.data):
             held_out = open_dataset(job.data, weights=job.weights, split="val")
     target, source = _labels(dataset), dataset.source
-    where = f"{dataset.path}: '{dataset.y_name}'" if dataset.path else "y"
+    where = _y_of(dataset)
     cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
     labels = encode(target, spec, where=where)
     mask = validation_mask(source.m, job.validation, job.seed)
     weights = dataset.weights
     if held_out is not None:
-        labels = np.concatenate(
-            [labels, encode(_labels(held_out), spec, where=f"{held_out.path}: '{held_out.y_name}'")]
-        )
+        labels = np.concatenate([labels, encode(_labels(held_out), spec, where=_y_of(held_out))])
         mask = np.arange(len(labels)) >= source.m
         if weights is not None or held_out.weights is not None:
             weights = np.concatenate([_weights(dataset), _weights(held_out)])
@@ -115,7 +113,14 @@ def prepare(
 
     budget = default_budget() if job.memory is None else job.memory
     progress = None if scanned is None else (lambda done: scanned(done, source.m))
-    statistics, kept = scan(source, training=training, weights=weights, budget=budget, progress=progress)
+    statistics, kept = scan(
+        source,
+        training=training,
+        weights=weights,
+        budget=budget,
+        feature_names=dataset.feature_names,
+        progress=progress,
+    )
     scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
     w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
     v = None if mask is None else np.where(mask, 1.0 if weights is None else weights, 0.0)
@@ -180,7 +185,7 @@ def rows_for(model: Model, dataset: Dataset, *, labelled: bool) -> Rows:
     Raises:
         DataError: a label that the model has no class for; no y where one is needed.
     """
-    labels = encode(_labels(dataset), model.targets) if labelled else None
+    labels = encode(_labels(dataset), model.targets, where=_y_of(dataset)) if labelled else None
     none = np.empty((0, dataset.source.features), dataset.source.dtype)
     return Rows(dataset.source, none, model.scaling, labels, dataset.weights if labelled else None)
 
@@ -191,6 +196,11 @@ def _labels(dataset: Dataset) -> np.ndarray:
             f"no y in {dataset.path or 'the arrays'}", wanted="labels or targets", do="name the dataset with --y"
         )
     return dataset.target
+
+
+def _y_of(dataset: Dataset) -> str:
+    """What messages call y."""
+    return f"{dataset.path}: '{dataset.y_name}'" if dataset.path else "y"
 
 
 def _weights(dataset: Dataset) -> np.ndarray:

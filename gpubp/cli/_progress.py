@@ -14,6 +14,43 @@ log = logging.getLogger("gpubp")
 LINE_EVERY = 5.0  # seconds between log lines where stderr is no terminal
 
 
+class Counter:
+    """Shows how much of something is done: a line that renews itself on a terminal, a log line now and then elsewhere.
+
+    Called with (done, in all); use as a context manager.
+    """
+
+    def __init__(self, noun: str) -> None:
+        self._noun = noun
+        self._quiet = log.level > logging.INFO
+        self._terminal = sys.stderr.isatty() and not self._quiet
+        self._spoke = time.monotonic()
+        self._shown = False
+
+    def __enter__(self) -> Counter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.clear()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._quiet or time.monotonic() - self._spoke < (0.2 if self._terminal else LINE_EVERY):
+            return
+        self._spoke = time.monotonic()
+        text = f"{done:,} of {total:,} {self._noun}"
+        if self._terminal:
+            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+            self._shown = True
+        else:
+            log.info(text)
+
+    def clear(self) -> None:
+        """Take the line off the terminal."""
+        if self._shown:
+            click.echo("\r\x1b[K", err=True, nl=False)
+            self._shown = False
+
+
 class Display:
     """A training callback that shows where the run is; use as a context manager.
 
@@ -21,6 +58,7 @@ class Display:
     """
 
     def __init__(self) -> None:
+        self.scanned = Counter("rows read")  # shown during the first reading of the data
         self._bar: Any = None
         self._quiet = log.level > logging.INFO
         self._terminal = sys.stderr.isatty() and not self._quiet
@@ -36,20 +74,9 @@ class Display:
     def __exit__(self, *exception: object) -> None:
         self._close()
 
-    def scanned(self, done: int, rows: int) -> None:
-        """During the first reading of the data."""
-        if time.monotonic() - self._spoke > (0.2 if self._terminal else LINE_EVERY) and not self._quiet:
-            self._spoke = time.monotonic()
-            text = f"reading the data: {done:,} of {rows:,} rows"
-            if self._terminal:
-                click.echo(f"\r\x1b[K{text}", err=True, nl=False)
-            else:
-                log.info(text)
-
     def prepared(self, ready: Any) -> None:
         """The run is about to begin: say what was chosen."""
-        if self._terminal:
-            click.echo("\r\x1b[K", err=True, nl=False)
+        self.scanned.clear()
         for name, choice in ready.choices.items():
             log.info("%-8s %s", name, choice)
         self._m, self._limit = ready.rows.m, ready.job.iterations
@@ -93,6 +120,7 @@ class Display:
         return f"  {left:.0f} s left at most"
 
     def _close(self) -> None:
+        self.scanned.clear()
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
             self._bar = None

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ._options import DATA, emit, json_option, table
+from ._progress import Counter
 
 
 @click.command(name="convert", short_help="Make an HDF5 file from IDX, CSV, NPY or NPZ.")
 @click.argument("src", type=DATA)
 @click.argument("dst", type=DATA)
-@click.option("--labels", type=DATA, help="File with the labels, where SRC holds only the rows.")
-@click.option("--y", metavar="COLUMN", help="CSV: name or number of the label column; the default is the last.")
+@click.option("--labels", type=DATA, help="File with the labels, where they are kept apart.")
+@click.option("--x", help="NPZ: the array with the rows, where the usual names do not find it.", metavar="NAME")
+@click.option("--y", help="Array or column with the labels; a CSV's default is the last column.", metavar="NAME")
+@click.option("--weights", help="Array or column with row weights, or none.", metavar="NAME")
+@click.option("--header/--no-header", default=None, help="Whether a CSV begins with names; by default it is found out.")
 @click.option("--overwrite", is_flag=True, help="Replace DST.h5 if it exists.")
 @json_option
-def command(src: Path, dst: Path, labels: Path | None, y: str | None, overwrite: bool, as_json: bool) -> None:
+def command(src: Path, dst: Path, as_json: bool, **options: Any) -> None:
     """Make DST.h5 from SRC: contiguous rows in the smallest type that holds every value exactly."""
     from ..data.convert import convert
 
-    result = convert(src, dst, labels=labels, y=y, overwrite=overwrite)
-    emit(result, as_json, table([(str(name), value) for name, value in result.items()]))
+    with Counter("rows") as counter:
+        result = convert(src, dst, progress=counter, **options)
+    lines: list[tuple[str, Any]] = [
+        ("written", f"{result['target']}, {result['bytes']:,} bytes"),
+        ("from", f"{result['source']} ({result['format']})"),
+    ]
+    for part in result["parts"]:
+        y = f"y ({part['y_dtype']})" if part["y_dtype"] else "no y"
+        features = f"{part['features']:,} features ({part['x_dtype']})"
+        lines.append((part["split"] or "rows", f"{part['rows']:,} rows of {features}, {y}"))
+    emit(result, as_json, table(lines))

@@ -1,0 +1,90 @@
+"""NumPy's own files: .npy (one array) and .npz (named arrays in a zip archive). Nothing pickled is ever loaded.
+
+An .npz holds X and y under the usual names (`X`, `y`, `x_train`, `y_test`, …), each split becoming a part; an .npy
+holds X alone, its labels come from another file.
+"""
+
+from __future__ import annotations
+
+import tokenize
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from ...errors import DataError
+from .. import names
+from . import DAMAGED, Part, Request, Stream, opened, read_labels, reader, remaining
+
+
+def read_array(path: Path, request: Request) -> NDArray[Any]:
+    """The array of one .npy file: mapped, or by way of a scratch file where it is compressed by gzip.
+
+    Raises:
+        DataError: this is no NPY file, it holds Python objects, or it is cut short.
+    """
+    try:
+        with opened(path) as file:
+            return _array(file, str(path), request)
+    except DAMAGED as error:
+        raise DataError(f"{path} cannot be read: {error}", wanted="a whole NPY file", do="save it again") from None
+
+
+@reader("an NPY file", recognises=lambda head: head.startswith(b"\x93NUMPY"), suffixes=(".npy",), labels=read_array)
+def read_npy(path: Path, request: Request) -> list[Part]:
+    """X from the array; y from ``--labels``."""
+    X = read_array(path, request)
+    if request.labels is None and (request.y or "").lower() != "none":
+        raise DataError(f"{path} holds X alone", wanted="labels for its rows", do="say --labels FILE or --y none")
+    return [Part(None, X, None if request.labels is None else read_labels(request.labels, request))]
+
+
+@reader("an NPZ file", recognises=lambda head: head.startswith(b"PK\x03\x04"), suffixes=(".npz",))
+def read_npz(path: Path, request: Request) -> list[Part]:
+    """The arrays under the usual names, or under those the user gave; one part for each split."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
+
+            def array(name: str | None) -> NDArray[Any] | None:
+                if name is None:
+                    return None
+                with archive.open(members[name]) as file:
+                    return _array(file, f"{path}: {names.quoted(name)}", request)
+
+            y_wanted = (request.y or "").lower() != "none"
+            parts = []
+            for split in names.splits(members, request.x) or (None,):
+                chosen = names.choose(
+                    members,
+                    str(path),
+                    x=request.x,
+                    y=request.y if y_wanted else None,
+                    weights=request.weights,
+                    split=split,
+                    y_required=y_wanted and request.labels is None and split in (None, "train"),
+                )
+                X = array(chosen.x)
+                y = array(chosen.y) if y_wanted else None
+                if request.labels is not None and split in (None, "train"):
+                    y = read_labels(request.labels, request)
+                assert X is not None
+                parts.append(Part(chosen.split, X, y, array(chosen.weights)))
+            return parts
+    except (*DAMAGED, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be read: {error}", wanted="a whole NPZ file", do="save it again") from None
+
+
+def _array(file: Stream, what: str, request: Request) -> NDArray[Any]:
+    try:
+        version = npy.read_magic(file)
+        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = header(file)
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{what} is no NPY file: {reason}", wanted="an array saved by numpy.save") from None
+    if dtype.hasobject:
+        raise DataError(f"{what} holds Python objects", wanted="numbers or text", do="save it with a plain dtype")
+    return remaining(file, dtype, shape, what, request, order="F" if fortran else "C")

@@ -1,0 +1,86 @@
+"""Rows ready to be trained on: X as it is stored, codes or targets, weights, scaling.
+
+What fits the memory budget is kept in the stored type after the first pass; the rest is read again in every pass. The
+numbers that come out do not depend on how much was kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DataError
+from .scaling import Scaling
+from .source import RowSource
+
+# Beyond this |μ|/σ folding (x − μ)/σ into Θ^(1) loses digits, and the block is standardised while it is loaded.
+FOLD_LIMIT = 100.0
+
+
+@dataclass
+class Rows:
+    """m rows of a data set, for an objective or for prediction.
+
+    Args:
+        source: where rows come from.
+        kept: the first rows in memory, of the stored dtype; may be empty or all.
+        scaling: how x is scaled before it reaches the network.
+        labels: (m,) codes 0…K−1, or an (m, K) matrix; None to predict only.
+        weights: (m,) float64 weights of the rows in J and ∇J, or None for 1.
+        validation: (m,) float64 weights of the rows in the validation cost, or None. A validation row has weight 0.
+
+    Raises:
+        DataError: a negative or non-finite weight, or weights that are all zero.
+    """
+
+    source: RowSource
+    kept: np.ndarray
+    scaling: Scaling
+    labels: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    validation: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            w = self.weights
+            bad = ~np.isfinite(w) | (w < 0)
+            if bad.any():
+                row = int(bad.argmax())
+                raise DataError(f"weight {w[row]} in row {row}", wanted="weights that are finite and not negative")
+            if not w.any():
+                raise DataError("row weights that are all zero", wanted="at least one row with a positive weight")
+
+    @property
+    def m(self) -> int:
+        """The number of rows, validation rows counted."""
+        return self.source.m
+
+    @property
+    def features(self) -> int:
+        """The number of columns of X."""
+        return self.source.features
+
+    @property
+    def weight_sum(self) -> float:
+        """Σw over the training rows: what J is divided by."""
+        return float(self.m) if self.weights is None else float(self.weights.sum())
+
+    @property
+    def validation_sum(self) -> float:
+        """Σw over the validation rows; 0 without any."""
+        return 0.0 if self.validation is None else float(self.validation.sum())
+
+    @property
+    def folds(self) -> bool:
+        """Whether scaling goes into Θ^(1) and b^(1), so that x is used as it is stored."""
+        mean, scale = self.scaling.mean, self.scaling.scale
+        return scale is not None and (mean is None or bool(np.all(np.abs(mean) <= FOLD_LIMIT * scale)))
+
+    def read(self, start: int, stop: int, buffer: np.ndarray) -> np.ndarray:
+        """Rows [start, stop) in the stored dtype: a view of those kept, or read into `buffer`."""
+        if stop <= len(self.kept):
+            return self.kept[start:stop]
+        out = buffer[: stop - start]
+        self.source.read(start, stop, out)
+        return out

@@ -1,0 +1,247 @@
+"""Where rows come from: one small protocol, and the three sources there are.
+
+A source gives rows in the type they are stored in, in native byte order; what becomes of them (÷ 255, standardised,
+float32) is decided in the block that uses them, so that a byte stays a byte on the way. `read` fills a buffer of the
+caller, any rows in any order, from any thread. Nothing here knows labels, splits or scaling.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    import h5py
+
+_PIECE = 1 << 20  # bytes of the buffer through which rows of another type pass
+
+
+class RowSource(Protocol):
+    """m rows × n features.
+
+    Attributes:
+        m: rows.
+        features: columns.
+        dtype: what `read` fills: a native uint8, int, or float type of at most 8 bytes.
+    """
+
+    @property
+    def m(self) -> int: ...
+    @property
+    def features(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Fill `out`, C-contiguous (stop − start, features) of `dtype`, with rows start … stop − 1. Thread-safe.
+
+        Raises:
+            DataError: the rows cannot be read; the message names the file, the dataset and the rows.
+        """
+        ...
+
+    def where(self, row: int) -> str:
+        """The place of one row as a person finds it again, for messages."""
+        ...
+
+    def describe(self) -> str:
+        """One phrase: which file, which dataset, how many rows and columns of what."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file. Reading afterwards is an error; closing twice is not."""
+        ...
+
+
+def row_dtype(stored: np.dtype[Any], what: str) -> np.dtype[Any]:
+    """The type in which rows stored as `stored` are read: the same in native byte order, and uint8 for bool.
+
+    Raises:
+        DataError: these are no real numbers of at most 8 bytes.
+    """
+    if stored.kind == "b":
+        return np.dtype(np.uint8)
+    if stored.kind in "uif" and stored.itemsize <= 8:
+        return np.dtype(f"{stored.kind}{stored.itemsize}")
+    kinds = {"c": "complex numbers", "S": "text", "U": "text", "V": "raw bytes", "M": "dates", "m": "time spans"}
+    kind = kinds.get(stored.kind, f"the type {stored}")
+    if stored.names:
+        kind = "a compound type with the fields " + ", ".join(map(repr, stored.names[:8]))
+    elif "ref" in (stored.metadata or {}):
+        kind = "references to other datasets"
+    elif stored.kind == "O":
+        text = (stored.metadata or {}).get("vlen") is str
+        kind = "text" if text else "Python objects or rows of different lengths"
+    raise DataError(f"{what} holds {kind}", wanted="real numbers (bool, integers, or floats of at most 8 bytes)")
+
+
+def shape_text(shape: Sequence[int], dtype: np.dtype[Any]) -> str:
+    """Such as ``60000 × 784 uint8``."""
+    return f"{' × '.join(map(str, shape)) or 'one value'} {dtype}"
+
+
+def columns_of(shape: Sequence[int], what: str) -> int:
+    """Columns of a table of this shape; rows that are images (n, 28, 28) are laid out flat.
+
+    Raises:
+        DataError: it has no rows or no columns.
+    """
+    if len(shape) < 2:
+        hint = f"store one column as ({shape[0]}, 1)" if len(shape) == 1 else ""
+        raise DataError(f"{what} has the shape {tuple(shape)}", wanted="a table, rows × features", do=hint)
+    if 0 in shape:
+        raise DataError(f"{what} is empty, its shape is {tuple(shape)}", wanted="at least one row and one column")
+    return math.prod(shape[1:])
+
+
+class HdfRows:
+    """The rows of one HDF5 dataset, whose file it owns and closes.
+
+    The buffer is handed to HDF5 as an array of the very type the file has (byte order, bool and enumeration included).
+    HDF5 then has nothing to convert, which it does forty times slower than it reads (0.02 GB/s for big-endian float64);
+    bytes are swapped in place afterwards.
+
+    Args:
+        dataset: rows × features, or rows × any shape.
+        path: the file as the user named it, for messages.
+
+    Raises:
+        DataError: the dataset is no table of real numbers.
+    """
+
+    def __init__(self, dataset: h5py.Dataset, path: str | os.PathLike[str]) -> None:
+        self._dataset = dataset
+        self._name = f"{os.fspath(path)}: '{(dataset.name or '').lstrip('/')}'"
+        self.features = columns_of(dataset.shape, self._name)
+        self.m = int(dataset.shape[0])
+        self.dtype = row_dtype(dataset.dtype, self._name)
+        self._stored = dataset.dtype
+        self._shape = tuple(dataset.shape[1:])
+        self._size = self._file_size()
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        assert out.flags.c_contiguous  # reshape would copy, and the copy would be filled
+        rows = out.reshape(stop - start, *self._shape).view(self._stored)
+        trouble = ""
+        try:
+            self._dataset.read_direct(rows, np.s_[start:stop])
+            # HDF5 answers zeros for what lies behind the end of a file: a file cut short must be seen from its size.
+            if self._file_size() < self._size:
+                trouble = "the file became shorter while it was read"
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            trouble = " ".join(str(error).split())
+        if trouble:
+            raise DataError(
+                f"{self._name}: rows {start} to {stop - 1} cannot be read: {trouble}",
+                wanted="a file that stays whole and in place",
+                do="check the disk and the file",
+            )
+        if not self._stored.isnative:
+            out.byteswap(inplace=True)
+
+    def where(self, row: int) -> str:
+        return f"{self._name} row {row}"
+
+    def describe(self) -> str:
+        return f"{self._name} {shape_text((self.m, self.features), self.dtype)}"
+
+    def close(self) -> None:
+        if self._dataset:  # false once its file is closed
+            self._dataset.file.close()
+
+    def _file_size(self) -> int:
+        return os.fstat(self._dataset.file.id.get_vfd_handle()).st_size
+
+
+class ArrayRows:
+    """The rows of an array in memory (or mapped into it): 2-D, or rows × any shape.
+
+    Attributes:
+        array: (m, features) of `dtype`; no copy where the given array already was one.
+
+    Raises:
+        DataError: the array is no table of real numbers.
+    """
+
+    def __init__(self, array: NDArray[Any], name: str = "X") -> None:
+        self._name = name
+        self.features = columns_of(array.shape, name)
+        self.m = int(array.shape[0])
+        self.dtype = row_dtype(array.dtype, name)
+        flat = array.reshape(self.m, self.features)
+        self.array = flat.view(np.uint8) if flat.dtype == np.bool_ else flat.astype(self.dtype, copy=False)
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        np.copyto(out, self.array[start:stop])
+
+    def where(self, row: int) -> str:
+        return f"{self._name} row {row}"
+
+    def describe(self) -> str:
+        return f"{self._name} {shape_text((self.m, self.features), self.dtype)}"
+
+    def close(self) -> None:
+        pass
+
+
+class StackedRows:
+    """The rows of several sources, one source after the other (training rows, then validation rows).
+
+    Args:
+        sources: at least one; it closes them. Their common type is NumPy's (uint8 and float32 give float32).
+
+    Raises:
+        DataError: the sources have different numbers of columns.
+    """
+
+    def __init__(self, sources: Sequence[RowSource]) -> None:
+        first = sources[0]
+        for other in sources[1:]:
+            if other.features != first.features:
+                raise DataError(
+                    f"{first.describe()} and {other.describe()}", wanted="the same number of columns in both"
+                )
+        self._sources = tuple(sources)
+        self._starts = [0]
+        for source in sources:
+            self._starts.append(self._starts[-1] + source.m)
+        self.m = self._starts[-1]
+        self.features = first.features
+        self.dtype = np.result_type(*(source.dtype for source in sources))
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        for source, first in zip(self._sources, self._starts, strict=False):
+            low, high = max(start, first), min(stop, first + source.m)
+            if low < high:
+                self._read_part(source, low - first, high - first, out[low - start : high - start])
+
+    def _read_part(self, source: RowSource, start: int, stop: int, out: NDArray[Any]) -> None:
+        if source.dtype == self.dtype:
+            source.read(start, stop, out)
+            return
+        rows = max(1, _PIECE // (self.features * source.dtype.itemsize))
+        piece = np.empty((min(rows, stop - start), self.features), source.dtype)
+        for low in range(start, stop, rows):
+            high = min(low + rows, stop)
+            source.read(low, high, piece[: high - low])
+            out[low - start : high - start] = piece[: high - low]
+
+    def where(self, row: int) -> str:
+        for source, first in zip(self._sources, self._starts, strict=False):
+            if row < first + source.m:
+                return source.where(row - first)
+        return f"row {row}"
+
+    def describe(self) -> str:
+        return ", then ".join(source.describe() for source in self._sources)
+
+    def close(self) -> None:
+        for source in self._sources:
+            source.close()
