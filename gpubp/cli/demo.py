@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -65,16 +66,23 @@ def command(out: Path, iterations: int, seed: int, backend: str, device: int, as
         ]
     )
     text += "\n\non 5,000 digits it has never seen:\n" + evaluation_text(tested)
+    file = _shown(data)
     text += f"""
 
 what to try next:
   {program()} info {out}
   {program()} resume {out} --iterations {iterations + 100}
-  {program()} check {out} {data}
-  {program()} train {data} --out better --hidden 100 --activation tanh
+  {program()} check {out} {file}
+  {program()} train {file} --out better --hidden 100 --activation tanh
 """
     emit(result, as_json, text.rstrip())
     sys.exit(code)
+
+
+def _shown(path: Path) -> str:
+    """A path as a person would type it here."""
+    here = os.path.relpath(path)
+    return str(path) if here.startswith("..") else here
 
 
 def _is_demo(out: Path, data: Path, load: Callable[[Path], Any]) -> bool:

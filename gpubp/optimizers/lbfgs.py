@@ -1,0 +1,204 @@
+"""L-BFGS: a quasi-Newton method that remembers the last few steps instead of a matrix.
+
+Nocedal and Wright, Numerical Optimization, 2nd ed. 2006 (N&W), Algorithms 7.4 (the direction) and 7.5 (the step):
+
+    Θ_{k+1} = Θ_k + α d,   d = −H ∇J(Θ_k)
+
+where H is the BFGS update (N&W eq. 6.17, 7.16) of γI by the last `history` pairs
+
+    s = Θ_{k+1} − Θ_k,   y = ∇J(Θ_{k+1}) − ∇J(Θ_k),   ρ = 1/sᵀy,   γ = sᵀy/yᵀy of the newest pair (eq. 7.20)
+
+and α meets the strong Wolfe conditions (`line_search`). After the first step α = 1 is nearly always accepted, so an
+iteration costs one evaluation.
+
+The pairs live in two rings, S and Y: pair number i is row i mod history. A step streams each of them twice and copies
+neither. ρ and γ are kept beside them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .base import SCRATCH, Ending, Function, Optimizer, State, dot, max_abs, move
+from .line_search import Search, wolfe
+
+# A pair whose s and y are closer to a right angle than this carries rounding, not curvature: with condition number κ
+# the cosine of a quadratic is 2√κ/(κ + 1) at least.
+SMALLEST_COSINE = 1e-10
+
+
+@dataclass(kw_only=True)
+class LBFGSState(State):
+    """Θ, the rings of pairs, and what shows a standstill.
+
+    Attributes:
+        S, Y: the pairs, (history, P) float64.
+        rho: ρ of each pair, (history,) float64.
+        gamma: γ of the newest pair.
+        pairs: pairs stored since the last restart; the last `history` of them are in the rings.
+        lowest: the lowest J of the run.
+        flattest: the smallest max|∇J| of the run.
+        idle: iterations since either of them fell.
+        direction, trial, trial_gradient, product: (P,) scratch.
+    """
+
+    S: np.ndarray
+    Y: np.ndarray
+    rho: np.ndarray
+    gamma: float = 1.0
+    pairs: int = 0
+    lowest: float = math.inf
+    flattest: float = math.inf
+    idle: int = 0
+    direction: np.ndarray = field(metadata=SCRATCH)
+    trial: np.ndarray = field(metadata=SCRATCH)
+    trial_gradient: np.ndarray = field(metadata=SCRATCH)
+    product: np.ndarray = field(metadata=SCRATCH)
+
+    def times_H(self, r: np.ndarray) -> None:
+        """r ← H r in place: the two-loop recursion, N&W Algorithm 7.4. r is (P,) float64; there is a pair."""
+        history = len(self.rho)
+        rows = [pair % history for pair in range(max(0, self.pairs - history), self.pairs)]
+        a = {}
+        for i in reversed(rows):
+            a[i] = float(self.rho[i]) * dot(self.S[i], r)
+            np.multiply(self.Y[i], a[i], out=self.product)
+            np.subtract(r, self.product, out=r)
+        np.multiply(r, self.gamma, out=r)
+        for i in rows:
+            b = float(self.rho[i]) * dot(self.Y[i], r)
+            np.multiply(self.S[i], a[i] - b, out=self.product)
+            np.add(r, self.product, out=r)
+
+    def remember(self) -> None:
+        """Store the pair of the step from Θ to the trial in place of the oldest, if it carries curvature."""
+        s = np.subtract(self.trial, self.Theta, out=self.direction)
+        y = np.subtract(self.trial_gradient, self.gradient, out=self.product)
+        sy, ss, yy = dot(s, y), dot(s, s), dot(y, y)
+        if yy > 0 and sy > SMALLEST_COSINE * math.sqrt(ss) * math.sqrt(yy):
+            row = self.pairs % len(self.rho)
+            self.S[row], self.Y[row], self.rho[row] = s, y, 1 / sy
+            self.gamma = sy / yy
+            self.pairs += 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LBFGS(Optimizer[LBFGSState]):
+    """L-BFGS with a strong-Wolfe line search.
+
+    Attributes:
+        history: pairs remembered. A pair costs 16 bytes for each parameter.
+        c1, c2: the constants of the line search, 0 < c₁ < c₂ < 1.
+        max_trials: evaluations of one line search.
+        noise: ν, the relative rounding of a difference of J. J never rises by more than ν|J| above its lowest; 1e-7
+            suits float32 passes, with 0 it never rises at all.
+        patience: iterations without a lower J or a smaller max|∇J| after which the run has stalled. It can only count
+            where J no longer tells points apart.
+    """
+
+    history: int = 30
+    c1: float = 1e-4
+    c2: float = 0.9
+    max_trials: int = 20
+    noise: float = 1e-7
+    patience: int = 20
+
+    def check(self) -> None:
+        self.require(self.history >= 1, "history", "1 or more")
+        self.require(0 < self.c1 < 1, "c1", "a number between 0 and 1")
+        self.require(self.c1 < self.c2 < 1, "c2", f"a number between c1 = {self.c1:g} and 1")
+        self.require(self.max_trials >= 1, "max_trials", "1 or more")
+        self.require(0 <= self.noise < 1, "noise", "0 or more, below 1")
+        self.require(self.patience >= 1, "patience", "1 or more")
+
+    def blank(self, P: int) -> LBFGSState:
+        Theta, gradient, direction, trial, trial_gradient, product = (np.zeros(P) for _ in range(6))
+        return LBFGSState(
+            Theta=Theta,
+            gradient=gradient,
+            S=np.zeros((self.history, P)),
+            Y=np.zeros((self.history, P)),
+            rho=np.zeros(self.history),
+            direction=direction,
+            trial=trial,
+            trial_gradient=trial_gradient,
+            product=product,
+        )
+
+    def advance(self, f: Function, state: LBFGSState) -> Ending | None:
+        line = _Line(f, state)
+        lowest, pairs = min(state.lowest, state.J), state.pairs
+        search = self._search(line, lowest, pairs)
+        if search.problem and pairs:
+            pairs = 0  # the pairs may be what misleads: once more without them
+            search = self._search(line, lowest, pairs)
+        if not search.problem and line.alpha != search.alpha:
+            line(search.alpha)  # the scratch holds the last trial, and the accepted one came before it
+
+        state.evaluations += line.evaluations
+        if search.problem:
+            return self._stuck(state, search)
+        state.pairs = pairs
+        state.remember()
+        state.Theta, state.trial = state.trial, state.Theta
+        state.gradient, state.trial_gradient = state.trial_gradient, state.gradient
+        state.J = search.J
+        state.iteration += 1
+        return self._standstill(state, lowest)
+
+    def _search(self, line: _Line, lowest: float, pairs: int) -> Search:
+        """Search along −H∇J with the newest `pairs` pairs, along −∇J without any."""
+        state = line.state
+        np.negative(state.gradient, out=state.direction)
+        alpha = 1.0
+        if pairs:
+            state.times_H(state.direction)
+        else:
+            with np.errstate(over="ignore"):
+                alpha = min(1.0, 1 / float(np.abs(state.gradient).sum()))
+        slope = dot(state.gradient, state.direction)
+        return wolfe(
+            line, state.J, slope, alpha,
+            c1=self.c1, c2=self.c2, max_trials=self.max_trials, noise=self.noise, lowest=lowest,
+        )  # fmt: skip
+
+    def _stuck(self, state: LBFGSState, search: Search) -> Ending:
+        steepest = max_abs(state.gradient)
+        numbers = f"max|∇J| = {steepest:.3g}, wanted {self.tolerance:g} or less"
+        if 0 < search.trials == search.nonfinite:
+            return Ending("failed", f"failed: {search.problem}; {numbers}")
+        return Ending("stalled", f"stalled: straight against the gradient, {search.problem}; {numbers}")
+
+    def _standstill(self, state: LBFGSState, lowest: float) -> Ending | None:
+        steepest = max_abs(state.gradient)
+        falls = state.J < lowest or steepest < state.flattest
+        state.idle = 0 if falls else state.idle + 1
+        state.lowest, state.flattest = min(lowest, state.J), min(state.flattest, steepest)
+        if state.idle < self.patience:
+            return None
+        return Ending(
+            "stalled",
+            f"stalled: for {state.idle} iterations neither J = {state.J:.9g} (lowest {state.lowest:.9g}) nor "
+            f"max|∇J| = {steepest:.3g} (smallest {state.flattest:.3g}) has fallen, so rounding is all that is left "
+            f"of their differences; wanted max|∇J| = {self.tolerance:g} or less",
+        )
+
+
+class _Line:
+    """φ(α) = J(Θ + α d) and φ′(α). Θ and ∇J of the last trial stay in the state's scratch."""
+
+    def __init__(self, f: Function, state: LBFGSState) -> None:
+        self.f, self.state = f, state
+        self.evaluations = 0
+        self.alpha = 0.0
+
+    def __call__(self, alpha: float) -> tuple[float, float]:
+        state = self.state
+        move(state.Theta, alpha, state.direction, out=state.trial)
+        J = self.f.value_and_gradient(state.trial, state.trial_gradient)
+        self.evaluations += 1
+        self.alpha = alpha
+        return J, dot(state.trial_gradient, state.direction)

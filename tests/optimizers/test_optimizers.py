@@ -1,0 +1,293 @@
+"""Every optimizer in the folder on every problem it suits: it arrives, resumes bit for bit, survives exceptions."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import FrozenInstanceError, asdict, fields
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from zoo import ZOO, Broken, In32Bits, Interrupted, Problem
+
+from gpubp import optimizers
+from gpubp.errors import MismatchError, UsageError
+from gpubp.optimizers.base import dot, max_abs, move
+
+# Options of the optimizers that do not suit every problem with their defaults; a new optimizer faces the whole zoo.
+SUITS: dict[str, dict[str, dict[str, Any]]] = {
+    "gd": {
+        "quadratic": {"learning_rate": 0.018},
+        "beale": {"learning_rate": 0.02},
+        "himmelblau": {"learning_rate": 0.01},
+    },
+}
+NOT_MONOTONE = {"gd"}
+
+CASES = [
+    pytest.param(name, options, problem, id=f"{name} {problem.name}")
+    for name in optimizers.names()
+    for problem in ZOO
+    if (options := SUITS[name].get(problem.name) if name in SUITS else {}) is not None
+]
+on_the_zoo = pytest.mark.parametrize(("name", "options", "problem"), CASES)
+each = pytest.mark.parametrize("name", optimizers.names())
+
+
+def run(optimizer, f, state, iterations=5000):
+    """Step until the end; the ending, and the state in front of each step, copied."""
+    states = []
+    for _ in range(iterations):
+        states.append(frozen(state))
+        ending = optimizer.step(f, state)
+        if ending is not None:
+            return ending, states
+    return optimizers.Ending("limit", ""), states
+
+
+def frozen(state) -> dict[str, Any]:
+    return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in state.saved().items()}
+
+
+def bits(saved) -> dict[str, bytes]:
+    return {name: np.asarray(value).tobytes() for name, value in saved.items()}
+
+
+def numbers(sentence: str) -> list[float]:
+    return [float(n) for n in re.findall(r"-?\d+\.?\d*(?:e[-+]?\d+)?", sentence)]
+
+
+@on_the_zoo
+def test_it_arrives_and_says_so_with_its_number(name, options, problem):
+    optimizer = optimizers.make(name, **options)
+    state = optimizer.init(problem, np.array(problem.start))
+    assert (state.iteration, state.evaluations) == (0, 1)
+    ending, states = run(optimizer, problem, state)
+    assert ending.kind == "converged", ending
+    steepest = np.abs(state.gradient).max()
+    assert steepest <= optimizer.tolerance
+    assert float(f"{steepest:.3g}") in numbers(ending.reason) and optimizer.tolerance in numbers(ending.reason)
+    assert state.J == pytest.approx(problem.minimum, abs=1e-9)
+    assert state.iteration == len(states)
+
+    gradient = np.empty_like(state.Theta)
+    assert problem.value_and_gradient(state.Theta, gradient) == state.J  # J and ∇J belong to Θ
+    assert np.array_equal(gradient, state.gradient)
+
+    before = frozen(state)
+    assert optimizer.step(problem, state) == ending  # what has converged stays so, at no cost
+    assert bits(before) == bits(frozen(state))
+
+
+@on_the_zoo
+def test_a_run_restored_before_any_step_goes_on_bit_for_bit(name, options, problem):
+    optimizer = optimizers.make(name, **options)
+    straight = optimizer.init(problem, np.array(problem.start))
+    ending, states = run(optimizer, problem, straight, 120)
+    last = None
+    for i, (here, there) in enumerate(zip(states, [*states[1:], frozen(straight)], strict=True)):
+        state = optimizer.restore(problem, here)
+        assert bits(here) == bits(state.saved())
+        last = optimizer.step(problem, state)
+        assert bits(there) == bits(state.saved()), f"after step {i}"
+    assert last == (ending if ending.kind != "limit" else None)
+
+
+@on_the_zoo
+def test_an_exception_at_any_evaluation_leaves_the_state_and_the_run_as_they_were(name, options, problem):
+    optimizer = optimizers.make(name, **options)
+    straight = Interrupted(problem)
+    state = optimizer.init(straight, np.array(problem.start))
+    _, states = run(optimizer, straight, state, 40)
+    for at in range(2, straight.calls + 1):
+        f = Interrupted(problem, at)
+        state = optimizer.init(f, np.array(problem.start))
+        for i, expected in enumerate([*states, None]):
+            before = frozen(state)
+            if expected is not None:
+                assert bits(before) == bits(expected)
+            try:
+                optimizer.step(f, state)
+            except Broken:
+                assert bits(before) == bits(state.saved())
+                optimizer.step(f, state)  # once more, in the scratch that the exception left
+                if i + 1 < len(states):
+                    assert bits(states[i + 1]) == bits(state.saved())
+                break
+        assert f.calls >= at
+
+
+@pytest.mark.parametrize(("name", "options", "problem"), [c for c in CASES if c.values[0] not in NOT_MONOTONE])
+def test_j_does_not_rise(name, options, problem):
+    optimizer = optimizers.make(name, **options)
+    _, states = run(optimizer, problem, optimizer.init(problem, np.array(problem.start)))
+    for here, there in pairwise(states):
+        assert there["J"] <= here["J"] * (1 + 1e-7)
+
+
+@on_the_zoo
+def test_float32_passes_reach_the_same_minimum(name, options, problem):
+    optimizer = optimizers.make(name, tolerance=2e-3, **options)
+    state = optimizer.init(In32Bits(problem), np.array(problem.start))
+    ending, _ = run(optimizer, In32Bits(problem), state)
+    assert ending.kind == "converged", ending
+    assert state.J == pytest.approx(problem.minimum, abs=2e-5)
+
+
+@each
+def test_theta_is_copied_and_converted(name):
+    start = np.array(ZOO[0].start, np.float32)
+    optimizer = optimizers.make(name)
+    state = optimizer.init(ZOO[0], start)
+    optimizer.step(ZOO[0], state)
+    optimizer.step(ZOO[0], state)
+    assert np.array_equal(start, np.array(ZOO[0].start, np.float32))
+    assert state.Theta.dtype == state.gradient.dtype == np.float64
+
+
+@each
+@pytest.mark.parametrize(
+    ("Theta", "words"),
+    [
+        (np.zeros((2, 2)), r"Theta of shape \(2, 2\), float64; wanted a vector"),
+        (np.zeros(0), r"shape \(0,\)"),
+        (np.array(["1"]), "<U1"),
+        (np.array([1, np.nan, np.inf]), "2 of 3 numbers in Theta not finite"),
+    ],
+)
+def test_a_start_that_cannot_be_meant(name, Theta, words):
+    with pytest.raises(UsageError, match=words):
+        optimizers.make(name).init(ZOO[0], Theta)
+
+
+@each
+@pytest.mark.parametrize("J", [math.nan, math.inf])
+def test_a_cost_that_is_not_finite_at_the_start_fails_in_words(name, J):
+    undefined = Problem("undefined", lambda Theta: (J, Theta), (1.0,), math.nan)
+    optimizer = optimizers.make(name)
+    state = optimizer.init(undefined, np.ones(3))
+    ending = optimizer.step(undefined, state)
+    assert ending is not None and ending.kind == "failed"
+    assert f"J = {J:g}" in ending.reason
+    assert np.array_equal(state.Theta, np.ones(3)) and state.evaluations == 1
+
+
+@each
+def test_a_gradient_that_is_not_finite_at_the_start_fails_in_words(name):
+    undefined = Problem("undefined", lambda Theta: (1.0, np.array([0, math.nan])), (1.0, 1.0), math.nan)
+    optimizer = optimizers.make(name)
+    ending = optimizer.step(undefined, optimizer.init(undefined, np.ones(2)))
+    assert ending is not None and ending.kind == "failed" and "max|∇J| = nan" in ending.reason
+
+
+@each
+def test_saved_is_every_field_but_scratch_as_plain_values(name):
+    state = optimizers.make(name).init(ZOO[0], np.array(ZOO[0].start))
+    saved = state.saved()
+    assert {"Theta", "gradient", "J", "iteration", "evaluations"} <= saved.keys()
+    scratch = {f.name for f in fields(state) if f.metadata.get("scratch")}
+    assert scratch and saved.keys() == {f.name for f in fields(state)} - scratch
+    for value in saved.values():
+        assert type(value) in (int, float, bool) or (isinstance(value, np.ndarray) and value.dtype == np.float64)
+
+
+@each
+def test_scalars_may_come_back_as_a_file_gives_them(name):
+    optimizer = optimizers.make(name)
+    saved = optimizer.init(ZOO[0], np.array(ZOO[0].start)).saved()
+    for form in (np.float64, np.asarray):
+        assert bits(optimizer.restore(ZOO[0], saved | {"J": form(saved["J"])}).saved()) == bits(saved)
+    iteration = optimizer.restore(ZOO[0], saved | {"iteration": np.int64(7)}).iteration
+    assert iteration == 7 and type(iteration) is int
+
+
+@each
+def test_a_restored_state_has_arrays_of_its_own(name):
+    optimizer = optimizers.make(name)
+    saved = frozen(optimizer.init(ZOO[0], np.array(ZOO[0].start)))
+    before = bits(saved)
+    state = optimizer.restore(ZOO[0], saved)
+    optimizer.step(ZOO[0], state)
+    optimizer.step(ZOO[0], state)
+    assert bits(saved) == before
+
+
+@each
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("J"), "without J; wanted one with J"),
+        (lambda s: s.update(momentum=1.0), "with momentum; wanted one without momentum"),
+        (
+            lambda s: s.update(gradient=np.zeros(4)),
+            r"gradient is float64 of shape \(4,\); wanted float64 of shape \(9,",
+        ),
+        (lambda s: s.update(gradient=np.zeros(9, "f4")), r"gradient is float32 of shape \(9,\)"),
+        (lambda s: s.update(Theta=np.zeros((3, 3))), r"Theta is float64 of shape \(3, 3\); wanted a vector"),
+        (lambda s: s.pop("Theta"), "without Theta"),
+        (lambda s: s.update(iteration=1.5), "iteration is float; wanted int"),
+        (lambda s: s.update(iteration=True), "iteration is bool; wanted int"),
+        (lambda s: s.update(J=np.float32(1)), "J is float32; wanted float"),
+        (lambda s: s.update(J="1"), "J is str; wanted float"),
+    ],
+)
+def test_a_saved_state_that_does_not_fit_is_refused_by_name(name, change, words):
+    optimizer = optimizers.make(name)
+    saved = optimizer.init(ZOO[0], np.array(ZOO[0].start)).saved()
+    change(saved)
+    with pytest.raises(MismatchError, match=words):
+        optimizer.restore(ZOO[0], saved)
+
+
+def test_the_folder_is_the_list():
+    assert optimizers.names() == ("gd", "lbfgs")
+    assert type(optimizers.make("lbfgs")).__name__ == "LBFGS"
+
+
+@each
+def test_hyperparameters_are_frozen_and_normal(name):
+    optimizer = optimizers.make(name, tolerance=1)
+    assert optimizer.tolerance == 1.0 and type(optimizer.tolerance) is float
+    assert optimizer == optimizers.make(name, tolerance=1.0) != optimizers.make(name)
+    assert optimizer == optimizers.make(name, **asdict(optimizer))
+    with pytest.raises(FrozenInstanceError):
+        optimizer.tolerance = 2.0  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("adam", {}, "^optimizer 'adam'; wanted one of gd, lbfgs$"),
+        ("base", {}, "^optimizer 'base'; wanted one of gd, lbfgs$"),
+        ("gd", {"rate": 1}, "^option 'rate' of optimizer gd; wanted one of tolerance, learning_rate$"),
+        ("gd", {"learning_rate": 0}, "^learning_rate = 0.0; wanted above 0$"),
+        ("gd", {"learning_rate": math.nan}, "^learning_rate = nan; wanted a finite float$"),
+        ("gd", {"learning_rate": True}, "^learning_rate = True; wanted a finite float$"),
+        ("gd", {"tolerance": -1e-3}, "^tolerance = -0.001; wanted 0 or more$"),
+        ("lbfgs", {"history": 0}, "^history = 0; wanted 1 or more$"),
+        ("lbfgs", {"history": 10.0}, "^history = 10.0; wanted a finite int$"),
+        ("lbfgs", {"history": "10"}, "^history = '10'; wanted a finite int$"),
+        ("lbfgs", {"c1": 0}, "^c1 = 0.0; wanted a number between 0 and 1$"),
+        ("lbfgs", {"c1": 0.5, "c2": 0.4}, "^c2 = 0.4; wanted a number between c1 = 0.5 and 1$"),
+        ("lbfgs", {"max_trials": 0}, "^max_trials = 0; wanted 1 or more$"),
+        ("lbfgs", {"noise": 1}, "^noise = 1.0; wanted 0 or more, below 1$"),
+        ("lbfgs", {"patience": 0}, "^patience = 0; wanted 1 or more$"),
+    ],
+)
+def test_a_name_or_an_option_that_cannot_be_meant_names_the_choices(name, options, words):
+    with pytest.raises(UsageError, match=words):
+        optimizers.make(name, **options)
+
+
+def test_the_vector_helpers():
+    a, b = np.array([3.0, -4.0]), np.array([1.0, 2.0])
+    assert dot(a, b) == -5.0 and type(dot(a, b)) is float
+    assert max_abs(a) == 4.0
+    assert math.isnan(max_abs(np.array([1.0, math.nan]))) and max_abs(np.array([-math.inf, 1.0])) == math.inf
+    out = np.empty(2)
+    move(a, 0.5, b, out)
+    assert out.tolist() == [3.5, -3.0]
+    move(a, 1e308, 10 * b, out)  # warns of nothing: J judges
+    assert out.tolist() == [math.inf, math.inf]
