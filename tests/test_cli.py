@@ -195,6 +195,20 @@ def test_a_label_outside_the_classes_and_other_features_are_refused_by_a_model(g
     assert not list(tmp_path.glob("*p.h5*"))
 
 
+def test_a_csv_is_refused_with_the_line_that_converts_it_and_that_line_works(gpubp_command, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 2)).round(3)
+    lines = [f"{a},{b},{'red' if a > b else 'blue'}" for a, b in X]
+    (tmp_path / "t.csv").write_text("a,b,colour\n" + "\n".join(lines) + "\n")
+    error = gpubp_command("train", "t.csv", "--out", "run", check=3).error
+    line = error[error.index("gpubp convert") :].split()
+    converted = gpubp_command(*line[1:4], "--json").json
+    assert converted["parts"][0]["rows"] == 80
+    gpubp_command("train", line[3], "--out", "run", "--iterations", 30, "--lambda", 0.01)
+    result = gpubp_command("evaluate", "run", line[3], "--json").json
+    assert result["classes"] == ["blue", "red"] and result["accuracy"] > 0.95
+
+
 def test_predictions_are_not_overwritten_unasked(gpubp_command, tmp_path):
     path = write(tmp_path / "d.h5", **rows())
     gpubp_command("train", path, "--out", "run", "--iterations", 1)

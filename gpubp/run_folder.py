@@ -1,0 +1,275 @@
+"""A run's folder: who may write into it, which checkpoints it holds, which of them counts.
+
+    RUN/lock                        held by the trainer at work; its text says who
+    RUN/checkpoint-00000120.h5      by iteration; the last few
+    RUN/history.jsonl               one line for each iteration: for people and plots, never read back
+    RUN/replaced-checkpoint-….h5    of an earlier run, until the first checkpoint that replaces it is on the disk
+
+A trainer takes the lock before it touches anything else. The system gives a lock back when its holder dies, however it
+dies, so there is never a stale one. Readers take no lock and change nothing.
+
+**Overwriting.** At the first save of the new run the earlier checkpoints are renamed, then the new one is written, then
+they are removed. So at every instant a whole checkpoint is there, and the newest is never the earlier run's once the
+new run has one, whatever their iterations.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import math
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from .checkpoint import Checkpoint, one_line, read, warn_once, write, write_whole
+from .errors import CheckpointError, MismatchError, UsageError
+
+log = logging.getLogger("gpubp")
+
+_LOCK, _HISTORY, _REPLACED = "lock", "history.jsonl", "replaced-"
+_CHECKPOINT = re.compile(r"(?P<replaced>replaced-)?checkpoint-(?P<iteration>\d{8,})\.h5")
+_TEMPORARY = re.compile(r"\.(checkpoint-\d{8,}\.h5|history\.jsonl)\.tmp\.\d+")
+
+
+class Found(NamedTuple):
+    """The newest sound checkpoint, and the newer files that were not: path and reason."""
+
+    path: Path
+    checkpoint: Checkpoint
+    rejected: list[tuple[Path, str]]
+
+
+class RunFolder:
+    """The folder of a run as its trainer has it: inside `with`, nobody else trains there.
+
+    Args:
+        path: the folder; it and its parents are made if needed.
+        must_exist: to go on with a run: the folder must hold a checkpoint, else nothing is made.
+
+    Raises:
+        CheckpointError: on entering: it is a file, another trainer holds it (the message says who), it cannot be
+            written, or with `must_exist` holds no checkpoint.
+    """
+
+    def __init__(self, path: str | Path, *, must_exist: bool = False) -> None:
+        self.path = Path(path)
+        self._must_exist = must_exist
+        self._lock: int | None = None
+        self._history: TextIOWrapper | None = None
+        self._replacing = False
+
+    def __enter__(self) -> RunFolder:
+        if _is_folder(self.path, missing=not self._must_exist) and self._must_exist and not self.checkpoints():
+            raise _nothing_in(self.path)
+        with one_line(f"cannot write in {self.path}"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock, alone = _locked(self.path / _LOCK)
+        if alone:  # unsure of that, a living trainer's temp file could not be told from a dead one's
+            with suppress(OSError):
+                for name in os.listdir(self.path):
+                    if _TEMPORARY.fullmatch(name):
+                        (self.path / name).unlink()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._close_history()
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)  # gives the lock back; the file stays, or two trainers could lock two of them
+                self._lock = None
+
+    @staticmethod
+    def check(path: str | Path, *, overwrite: bool = False) -> None:
+        """Refuse a folder that a new run must not use, touching nothing: to be asked before the work begins.
+
+        Raises:
+            CheckpointError: it is a file; it holds a checkpoint, or files but no run, and not `overwrite`.
+        """
+        path = Path(path)
+        if not _is_folder(path, missing=True) or overwrite:
+            return
+        held = _checkpoints(path)
+        if held:
+            do = f"go on with gpubp resume {path}, or replace it with --overwrite"
+            raise CheckpointError(f"{path} holds {held[-1].name}", wanted="a folder without a checkpoint", do=do)
+        names = set(_names(path))
+        others = sorted(name for name in names if name != _LOCK and not _TEMPORARY.fullmatch(name))
+        if others and _HISTORY not in names:
+            do = "name a new folder with --out, or add --overwrite: other files stay as they are"
+            raise CheckpointError(f"{path} holds {others[0]} and no run", wanted="a new or empty folder", do=do)
+
+    def refuse_if_used(self, overwrite: bool) -> None:
+        """`check` again, now that the lock is held. With `overwrite` the first save replaces what is there.
+
+        Raises:
+            CheckpointError: as `check`.
+        """
+        self.check(self.path, overwrite=overwrite)
+        self._replacing = overwrite
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, oldest first; those of a run that is being replaced come before all others."""
+        return _checkpoints(self.path)
+
+    def newest(self) -> Found:
+        """The newest checkpoint that is sound.
+
+        Raises:
+            MismatchError: the newest one was written by another gpubp. Going on from an older one would lose it.
+            CheckpointError: there is none; the message names each one tried.
+        """
+        return _newest(self.path)
+
+    def save(self, checkpoint: Checkpoint, keep: int = 3) -> Path:
+        """Write a checkpoint and, once it is on the disk, remove all but the last `keep`.
+
+        Those of later iterations are removed too: they were not sound when this run went on without them.
+
+        Raises:
+            CheckpointError: it cannot be written; earlier checkpoints are untouched.
+        """
+        if keep < 1:
+            raise UsageError(f"{keep} checkpoints to keep", wanted="1 or more")
+        if self._replacing:
+            with one_line(f"cannot write in {self.path}"):
+                for path in self.checkpoints():
+                    if not path.name.startswith(_REPLACED):
+                        os.replace(path, path.with_name(_REPLACED + path.name))
+            self._replacing = False
+        saved = self.path / f"checkpoint-{checkpoint.iteration:08d}.h5"
+        write(saved, checkpoint)
+        held = self.checkpoints()
+        kept = held[: held.index(saved) + 1][-keep:]
+        for path in held:
+            if path not in kept or path.name.startswith(_REPLACED):
+                try:
+                    path.unlink()
+                except OSError as error:  # the new one is safe: no reason to end a run
+                    log.warning("cannot remove %s: %s", path, error.strerror)
+        return saved
+
+    def append_history(self, row: Mapping[str, Any]) -> None:
+        """Add a line to history.jsonl. JSON has no NaN and no ±∞: they become null.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        with one_line(f"cannot write {self.path / _HISTORY}"):
+            if self._history is None:
+                self._history = open(self.path / _HISTORY, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+            self._history.write(_json_line(row))
+
+    def rewrite_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Make history.jsonl these rows, at once: a resumed run's must agree with its checkpoint.
+
+        Raises:
+            CheckpointError: it cannot be written; the earlier one is untouched.
+        """
+        self._close_history()
+        write_whole(self.path / _HISTORY, "".join(map(_json_line, rows)).encode())
+
+    def _close_history(self) -> None:
+        if self._history is not None:
+            self._history.close()
+            self._history = None
+
+
+def find_checkpoint(path: str | Path) -> Found:
+    """The newest sound checkpoint of a run folder, or the checkpoint file itself. Takes no lock, changes nothing.
+
+    Raises:
+        MismatchError: it was written by another gpubp.
+        CheckpointError: nothing is there, or nothing sound; the message names each one tried.
+    """
+    path = Path(path)
+    with one_line(f"cannot read {path}"):
+        folder = path.is_dir()
+    return _newest(path) if folder else Found(path, read(path), [])
+
+
+def _newest(folder: Path, tries: int = 10) -> Found:
+    rejected: list[tuple[Path, str]] = []
+    for path in reversed(_checkpoints(folder)):
+        try:
+            return Found(path, read(path), rejected)
+        except MismatchError:
+            raise
+        except CheckpointError as error:
+            if tries and not os.path.lexists(path):  # a trainer at work removed it, having written a newer one
+                return _newest(folder, tries - 1)
+            rejected.append((path, str(error)))
+    if not rejected:
+        raise _nothing_in(folder)
+    raise CheckpointError(f"no sound checkpoint in {folder}: " + "; ".join(reason for _, reason in rejected))
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    found = [match for name in _names(folder) if (match := _CHECKPOINT.fullmatch(name))]
+    found.sort(key=lambda match: (match["replaced"] is None, int(match["iteration"])))
+    return [folder / match[0] for match in found]
+
+
+def _names(folder: Path) -> list[str]:
+    with one_line(f"cannot read {folder}"):
+        return os.listdir(folder)
+
+
+def _is_folder(path: Path, *, missing: bool) -> bool:
+    """True for a folder, False where nothing is and that is right; anything else is refused."""
+    with one_line(f"cannot read {path}"):
+        if path.is_dir():
+            return True
+        there = path.exists() or path.is_symlink()
+    if there or not missing:
+        raise CheckpointError(f"{path} {'is no folder' if there else 'does not exist'}", wanted="a run folder")
+    return False
+
+
+def _nothing_in(folder: Path) -> CheckpointError:
+    return CheckpointError(f"{folder} holds no checkpoint", wanted="a run folder", do="begin a run with gpubp train")
+
+
+def _locked(path: Path) -> tuple[int, bool]:
+    """The open lock file, and whether the lock is surely ours (some network file systems have none)."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        text = os.pread(fd, 200, 0).decode(errors="replace")
+        if text and not text.startswith("gpubp "):
+            raise CheckpointError(f"{path} is not gpubp's", do="name another folder with --out")
+        alone = True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = text.strip().removeprefix("gpubp ") or "another process"
+            do = "wait for it, or name another folder with --out"
+            raise CheckpointError(
+                f"{path.parent} is in use by {holder}", wanted="one trainer at a time", do=do
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
+                raise
+            alone = False
+            warn_once(f"the file system of {path.parent} has no locks: see that no second trainer uses this folder")
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"gpubp process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        return fd, alone
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _json_line(row: Mapping[str, Any]) -> str:
+    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return json.dumps(plain, allow_nan=False) + "\n"

@@ -1,0 +1,522 @@
+"""A run's folder holds a whole checkpoint at every instant, lets one trainer in, and deletes nothing of others."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_checkpoint import assert_same, record
+
+from gpubp import run_folder
+from gpubp.checkpoint import guard, warn_once, write
+from gpubp.errors import CheckpointError, MismatchError, UsageError
+from gpubp.run_folder import RunFolder, find_checkpoint
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(run_folder.__file__).parent.parent), "OPENBLAS_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def holding(path: Path, *iterations: int) -> Path:
+    """A run folder with these checkpoints."""
+    with RunFolder(path) as folder:
+        for i in iterations:
+            folder.save(record(i), keep=99)
+    return path
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() if p.is_file() else b"" for p in sorted(path.rglob("*"))}
+
+
+def iterations(path: Path) -> list[str]:
+    return [p.stem.removeprefix("checkpoint-").lstrip("0") for p in sorted(path.glob("*checkpoint-*.h5"))]
+
+
+# Saving and finding -------------------------------------------------------------------------------------------------
+
+
+def test_the_last_few_are_kept_and_the_newest_is_found(run):
+    with RunFolder(run / "deep" / "er") as folder:
+        for i in (1, 2, 9, 10, 100):
+            assert folder.save(record(i)).name == f"checkpoint-{i:08d}.h5"
+        assert [p.name[-6:-3] for p in folder.checkpoints()] == ["009", "010", "100"]
+        for found in (folder.newest(), find_checkpoint(folder.path), find_checkpoint(folder.checkpoints()[-1])):
+            assert found.path == folder.path / "checkpoint-00000100.h5" and found.rejected == []
+            assert_same(found.checkpoint, record(100))
+        folder.save(record(101), keep=1)
+        assert [p.name[-6:-3] for p in folder.checkpoints()] == ["101"]
+        with pytest.raises(UsageError, match="0 checkpoints to keep"):
+            folder.save(record(102), keep=0)
+        folder.save(record(2, iteration=123_456_789))
+        assert folder.newest().checkpoint.iteration == 123_456_789
+
+
+def test_damaged_ones_are_passed_over_named_and_removed_when_the_run_has_gone_on(run):
+    holding(run, 10, 20, 30, 40)
+    (run / "checkpoint-00000040.h5").write_bytes(b"")
+    with open(run / "checkpoint-00000030.h5", "r+b") as file:
+        file.seek(3000)
+        file.write(b"?")
+    before = content(run)
+    path, checkpoint, rejected = find_checkpoint(run)
+    assert path.name == "checkpoint-00000020.h5" and checkpoint.iteration == 20
+    assert [p.name for p, _ in rejected] == ["checkpoint-00000040.h5", "checkpoint-00000030.h5"]
+    assert "empty" in rejected[0][1] and "digest" in rejected[1][1]
+    assert content(run) == before
+    with RunFolder(run, must_exist=True) as folder:
+        folder.save(record(25), keep=2)
+    assert iterations(run) == ["20", "25"]
+
+
+def test_without_a_sound_one_each_is_named(run):
+    holding(run, 1, 2)
+    for path in run.glob("*.h5"):
+        os.truncate(path, 700)
+    with pytest.raises(CheckpointError, match=r"no sound checkpoint in .*-00000002\.h5 is dam.*-00000001\.h5 is dam"):
+        find_checkpoint(run)
+
+
+def test_a_checkpoint_of_a_newer_gpubp_is_not_passed_over(run, monkeypatch):
+    holding(run, 1)
+    with monkeypatch.context() as newer:
+        newer.setattr(guard, "FORMAT", 2)
+        holding(run, 2)
+    with pytest.raises(MismatchError, match="format 2"):
+        find_checkpoint(run)
+
+
+@pytest.mark.parametrize(("make", "says"), [(lambda p: None, "No such file"), (Path.mkdir, "holds no checkpoint")])
+def test_where_nothing_is_nothing_is_found(run, make, says):
+    make(run)
+    with pytest.raises(CheckpointError, match=says):
+        find_checkpoint(run)
+
+
+def test_a_reader_is_not_confused_by_a_trainer_at_work(run, monkeypatch):
+    holding(run, 1)
+    real = run_folder.read
+
+    def read_late(path: Path) -> Any:
+        if path.name == "checkpoint-00000001.h5":  # between the reader's look and its reading, the trainer saves
+            with RunFolder(run) as folder:
+                folder.save(record(2), keep=1)
+        return real(path)
+
+    monkeypatch.setattr(run_folder, "read", read_late)
+    found = find_checkpoint(run)
+    assert found.checkpoint.iteration == 2 and found.rejected == []
+
+
+def test_an_old_one_that_cannot_be_removed_does_not_end_the_run(run, monkeypatch, caplog):
+    holding(run, 1)
+    real = os.unlink
+
+    def unlink(path: Any, *more: Any, **options: Any) -> None:
+        if str(path).endswith("00000001.h5"):
+            raise OSError(errno.EIO, "Input/output error")
+        real(path, *more, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with RunFolder(run) as folder:
+        folder.save(record(2), keep=1)
+    assert "cannot remove" in caplog.text and find_checkpoint(run).checkpoint.iteration == 2
+
+
+# Who may write ------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from gpubp.run_folder import RunFolder
+with RunFolder(sys.argv[1]):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(run: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(run)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    with process:
+        assert process.stdout and process.stdout.readline() == "in\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_one_trainer_at_a_time_and_the_lock_dies_with_it(run, holder, kill):
+    (run / ".checkpoint-00000001.h5.tmp.1").write_bytes(b"of a trainer at work")
+    before = content(run)
+    for must_exist in (False, True):
+        if must_exist:
+            write(run / "checkpoint-00000001.h5", record(1))
+            before = content(run)
+        with pytest.raises(CheckpointError, match=f"in use by process {holder.pid} on "), RunFolder(
+            run, must_exist=must_exist
+        ):
+            pass
+        assert content(run) == before
+    assert find_checkpoint(run).checkpoint.iteration == 1  # readers need no lock
+    if kill:
+        holder.kill()
+        holder.wait()
+    else:
+        holder.communicate("")
+    with RunFolder(run):
+        assert f"process {os.getpid()} on " in (run / "lock").read_text()
+    with RunFolder(run):
+        pass
+
+
+def test_a_failure_inside_gives_the_lock_back(run):
+    with pytest.raises(ZeroDivisionError), RunFolder(run) as folder:
+        folder.append_history({"iteration": 1})
+        raise ZeroDivisionError
+    with RunFolder(run):
+        pass
+
+
+def test_temp_files_of_a_dead_trainer_are_swept_and_no_others(run):
+    run.mkdir()
+    ours = [".checkpoint-00000001.h5.tmp.17", ".history.jsonl.tmp.123456"]
+    theirs = [".notes.tmp.17", ".checkpoint-00000001.h5.tmp.old", "checkpoint-00000001.h5.tmp.1", ".answers.h5.tmp.1"]
+    for name in ours + theirs:
+        (run / name).write_text(name)
+    with RunFolder(run):
+        assert sorted(os.listdir(run)) == sorted([*theirs, "lock"])
+
+
+def test_without_locks_one_warning_and_no_sweep(run, monkeypatch, caplog):
+    run.mkdir()
+    temporary = run / ".checkpoint-00000001.h5.tmp.17"
+    temporary.write_text("perhaps of a trainer on another machine")
+
+    def flock(fd: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    warn_once.cache_clear()
+    for i in (1, 2):
+        with RunFolder(run) as folder:
+            folder.save(record(i))
+    assert [r.name for r in caplog.records] == ["gpubp"] and "no locks" in caplog.text
+    assert temporary.exists() and find_checkpoint(run).checkpoint.iteration == 2
+
+
+def test_a_lock_file_of_another_program_is_left_alone(run):
+    run.mkdir()
+    (run / "lock").write_text("of a database\n")
+    with pytest.raises(CheckpointError, match="lock is not gpubp's"), RunFolder(run):
+        pass
+    assert content(run) == {"lock": b"of a database\n"}
+
+
+# Who may begin ------------------------------------------------------------------------------------------------------
+
+
+def foreign(run: Path) -> None:
+    run.mkdir()
+    (run / "thesis.tex").write_text("ten years")
+
+
+def died_early(run: Path) -> None:
+    with RunFolder(run) as folder:
+        folder.append_history({"iteration": 1})
+    (run / "notes.txt").write_text("mine")
+    (run / ".checkpoint-00000001.h5.tmp.1").write_text("half")
+
+
+@pytest.mark.parametrize(
+    ("make", "new", "overwriting"),
+    [
+        (lambda p: None, None, None),
+        (Path.mkdir, None, None),
+        (lambda p: holding(p), None, None),
+        (died_early, None, None),
+        (foreign, "holds thesis.tex and no run", None),
+        (lambda p: holding(p, 3, 12), "holds checkpoint-00000012.h5; .*gpubp resume .*--overwrite", None),
+        (lambda p: p.write_text("x"), "is no folder", "is no folder"),
+        (lambda p: p.symlink_to("nowhere"), "is no folder", "is no folder"),
+    ],
+)
+def test_which_folders_a_new_run_may_use(run, make, new, overwriting):
+    make(run)
+    before = content(run.parent)
+    for overwrite, says in ((False, new), (True, overwriting)):
+        for _ in range(2):
+            if says is None:
+                RunFolder.check(run, overwrite=overwrite)
+            else:
+                with pytest.raises(CheckpointError, match=says):
+                    RunFolder.check(run, overwrite=overwrite)
+    assert content(run.parent) == before
+    if "is no folder" not in (new or ""):
+        with RunFolder(run) as folder:
+            if new is None:
+                folder.refuse_if_used(False)
+            else:
+                with pytest.raises(CheckpointError, match=new):
+                    folder.refuse_if_used(False)
+            folder.refuse_if_used(True)
+        kept = {k: v for k, v in content(run.parent).items() if k not in ("run", "run/lock") and ".tmp." not in k}
+        assert kept == {k: v for k, v in before.items() if k not in ("run", "run/lock") and ".tmp." not in k}
+    else:
+        with pytest.raises(CheckpointError, match="is no folder"), RunFolder(run):
+            pass
+        assert content(run.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [(lambda p: None, "not exist"), (foreign, "holds no checkpoint"), (lambda p: p.write_text("x"), "is no folder")],
+)
+def test_where_there_is_nothing_to_go_on_with_nothing_is_made(run, make, says):
+    make(run)
+    before = content(run.parent)
+    with pytest.raises(CheckpointError, match=says), RunFolder(run, must_exist=True):
+        pass
+    assert content(run.parent) == before
+
+
+def test_below_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    below = tmp_path / "file" / "run"
+    with pytest.raises(CheckpointError, match=r"cannot write in .*: Not a directory"), RunFolder(below):
+        pass
+    with pytest.raises(CheckpointError, match="File name too long"):
+        RunFolder.check(tmp_path / ("x" * 300))
+
+
+# Overwriting --------------------------------------------------------------------------------------------------------
+
+
+def test_an_overwritten_run_is_there_until_the_first_save_and_then_gone(run):
+    holding(run, 50, 100)
+    (run / "notes.txt").write_text("mine")
+    before = content(run)
+    with RunFolder(run) as folder:
+        folder.refuse_if_used(overwrite=True)
+        assert content(run) == before | {"lock": (run / "lock").read_bytes()}
+        folder.save(record(3))
+        folder.save(record(100))  # the same name as an earlier one
+        folder.save(record(5))
+    assert sorted(os.listdir(run)) == ["checkpoint-00000003.h5", "checkpoint-00000005.h5", "lock", "notes.txt"]
+
+
+def test_a_first_save_that_fails_leaves_the_overwritten_run(run, monkeypatch):
+    holding(run, 50, 100)
+    with RunFolder(run) as folder:
+        folder.refuse_if_used(overwrite=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda fd, data: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+            with pytest.raises(CheckpointError, match="No space left"):
+                folder.save(record(3))
+        assert_same(folder.newest().checkpoint, record(100))
+    with pytest.raises(CheckpointError, match="holds replaced-checkpoint-00000100"):
+        RunFolder.check(run)
+    with RunFolder(run, must_exist=True) as folder:  # the person changes their mind: the earlier run goes on
+        assert folder.newest().checkpoint.iteration == 100
+        folder.save(record(101))
+    assert iterations(run) == ["101"]
+
+
+# History ------------------------------------------------------------------------------------------------------------
+
+
+def test_history_is_one_json_line_for_each_iteration(run):
+    rows = [{"iteration": i, "J": 0.1 * i, "validation": None} for i in range(5)]
+    with RunFolder(run) as folder:
+        folder.rewrite_history([])
+        for n, row in enumerate(rows, start=1):
+            folder.append_history(row)
+            lines = (run / "history.jsonl").read_text().splitlines()  # seen at once, while the run goes on
+            assert [json.loads(line) for line in lines] == rows[:n]
+        folder.append_history({"J": float("nan"), "gradient": float("-inf")})
+    assert (run / "history.jsonl").read_text().splitlines()[-1] == '{"J": null, "gradient": null}'
+    with open(run / "history.jsonl", "a") as file:
+        file.write('{"iteration": 6, "J"')  # killed here
+    with RunFolder(run) as folder:
+        folder.append_history({"iteration": 7})
+        folder.rewrite_history(rows[:2])  # back to the checkpoint
+        folder.append_history(rows[2])
+    assert [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()] == rows[:3]
+
+
+# Kills --------------------------------------------------------------------------------------------------------------
+
+TORTURE = """
+import os, random, signal, struct, sys, time
+sys.path.insert(0, sys.argv[2])
+from test_checkpoint import assert_same, record
+from gpubp.run_folder import RunFolder, find_checkpoint
+import h5py
+
+run, dice, last, saves = sys.argv[1], random.Random(4), 0, 0
+for kill in range(25):
+    r, w = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with RunFolder(run) as folder:
+                i = last
+                while True:
+                    i += 1
+                    folder.save(record(i))
+                    os.write(w, struct.pack("q", i))
+        finally:
+            os._exit(1)
+    os.close(w)
+    reported = os.read(r, 8)
+    assert reported, "the trainer could not begin"
+    time.sleep(dice.random() * 0.02)
+    os.kill(child, signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    while more := os.read(r, 8):
+        reported, saves = more, saves + 1
+    os.close(r)
+    last, = struct.unpack("q", reported)
+    found = find_checkpoint(run)
+    assert not found.rejected and found.checkpoint.iteration in (last, last + 1), (found, last)
+    assert_same(found.checkpoint, record(found.checkpoint.iteration))
+with RunFolder(run) as folder:
+    assert not [name for name in os.listdir(run) if ".tmp." in name]
+print(saves)
+"""
+
+
+def test_kill_9_at_any_instant_loses_nothing_that_was_reported(run):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TORTURE, str(run), str(Path(__file__).parent)],
+        capture_output=True, text=True, env=ENVIRONMENT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 5  # the kills did not all come in the first save
+
+
+# Power cuts ---------------------------------------------------------------------------------------------------------
+#
+# A model of the worst a file system may do, after SQLite's crash tests: of a file's bytes only those before its last
+# fsync survive for sure; of the folder's entries, those before its last fsync and any first part of the later ones.
+
+Call = tuple[Any, ...]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """What the program asks of the disk, in order."""
+    log: list[Call] = []
+    real = {name: getattr(os, name) for name in ("open", "write", "fsync", "replace", "unlink")}
+    names: dict[int, str] = {}
+
+    def opened(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        fd = real["open"](path, flags, *more, **options)
+        names[fd] = Path(path).name
+        if flags & os.O_EXCL:
+            log.append(("create", names[fd]))
+        return fd
+
+    def written(fd: int, data: Any) -> int:
+        n = real["write"](fd, data[:9000])
+        log.append(("write", names[fd], bytes(data[:n])))
+        return n
+
+    def synced(fd: int) -> None:
+        real["fsync"](fd)
+        log.append(("sync folder",) if os.path.isdir(f"/proc/self/fd/{fd}") else ("sync file", names[fd]))
+
+    def replaced(a: Any, b: Any) -> None:
+        real["replace"](a, b)
+        log.append(("rename", Path(a).name, Path(b).name))
+
+    def unlinked(path: Any, **options: Any) -> None:
+        real["unlink"](path, **options)
+        log.append(("unlink", Path(path).name))
+
+    for name, stand_in in zip(real, (opened, written, synced, replaced, unlinked), strict=True):
+        monkeypatch.setattr(os, name, stand_in)
+    return log
+
+
+def after_a_cut(calls: list[Call], at: int) -> Iterator[dict[str, bytes]]:
+    """Every folder that may be found after the power went before call `at`."""
+    data: dict[int, bytearray] = {}
+    synced: dict[int, int] = {}
+    now: dict[str, int] = {}  # name: file
+    durable: dict[str, int] = {}
+    pending: list[dict[str, int]] = []  # the folder after each change that is not synced yet
+    for what, *rest in calls[:at]:
+        if what == "create":
+            now[rest[0]] = len(data)
+            data[len(data)], synced[len(synced)] = bytearray(), 0
+        elif what == "write":
+            data[now[rest[0]]] += rest[1]
+        elif what == "sync file":
+            synced[now[rest[0]]] = len(data[now[rest[0]]])
+        elif what == "rename":
+            now[rest[1]] = now.pop(rest[0])
+        elif what == "unlink":
+            del now[rest[0]]
+        elif what == "sync folder":
+            durable, pending = dict(now), []
+        if what in ("create", "rename", "unlink"):
+            pending.append(dict(now))
+    for folder in [durable, *pending]:
+        for torn in (0, 0.5, 1):  # of the bytes not synced
+            yield {
+                name: bytes(data[i][: synced[i] + int(torn * (len(data[i]) - synced[i]))]) for name, i in folder.items()
+            }
+
+
+def losses(calls: list[Call], saves: tuple[int, ...], place: Path) -> tuple[int, int]:
+    """(cuts, cuts after which neither the save last reported is found nor the one that was under way)"""
+    cuts, lost, done = set(), 0, 0
+    for at in range(len(calls) + 1):
+        done += at > 0 and calls[at - 1][0] == "reported"
+        for found in after_a_cut(calls, at):
+            if (key := (done, frozenset(found.items()))) in cuts:
+                continue
+            cuts.add(key)
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            for name, data in found.items():
+                (place / name).write_bytes(data)
+            try:
+                checkpoint = find_checkpoint(place).checkpoint
+            except CheckpointError:
+                lost += done > 0
+                continue
+            assert_same(checkpoint, record(checkpoint.iteration))
+            lost += checkpoint.iteration not in saves[max(0, done - 1) : done + 1]
+    return len(cuts), lost
+
+
+@pytest.mark.parametrize("saves", [(1, 2, 3), (100, 1, 2, 3)], ids=["new run", "overwriting 100"])
+def test_a_power_cut_loses_nothing_that_was_reported(run, tmp_path, calls, saves):
+    with RunFolder(run) as folder:
+        for i in saves:
+            if i == 1:
+                folder.refuse_if_used(overwrite=True)
+            folder.save(record(i), keep=2)
+            calls.append(("reported", i))
+    real = list(calls)
+    cuts, lost = losses(real, saves, tmp_path / "after")
+    assert cuts > 20 and lost == 0
+    # The model can tell: without either fsync something is lost.
+    for needed in ("sync file", "sync folder"):
+        assert losses([c for c in real if c[0] != needed], saves, tmp_path / "after")[1] > 0, needed
