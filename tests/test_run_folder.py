@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running import ENVIRONMENT
 from test_checkpoint import assert_same, record
 
 from gpubp import run_folder
 from gpubp.checkpoint import guard, warn_once, write
 from gpubp.errors import CheckpointError, MismatchError, UsageError
 from gpubp.run_folder import RunFolder, find_checkpoint
-
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(run_folder.__file__).parent.parent), "OPENBLAS_NUM_THREADS": "1"}
 
 
 @pytest.fixture
@@ -167,8 +167,9 @@ def test_one_trainer_at_a_time_and_the_lock_dies_with_it(run, holder, kill):
         if must_exist:
             write(run / "checkpoint-00000001.h5", record(1))
             before = content(run)
-        with pytest.raises(CheckpointError, match=f"in use by process {holder.pid} on "), RunFolder(
-            run, must_exist=must_exist
+        with (
+            pytest.raises(CheckpointError, match=f"in use by process {holder.pid} on "),
+            RunFolder(run, must_exist=must_exist),
         ):
             pass
         assert content(run) == before
@@ -182,6 +183,13 @@ def test_one_trainer_at_a_time_and_the_lock_dies_with_it(run, holder, kill):
         assert f"process {os.getpid()} on " in (run / "lock").read_text()
     with RunFolder(run):
         pass
+
+
+def test_the_lock_says_who_has_it_now(run):
+    run.mkdir()
+    (run / "lock").write_text("gpubp process 12345678901234567890 on a-machine-with-a-long-name.example.org\n")
+    with RunFolder(run):
+        assert (run / "lock").read_text() == f"gpubp process {os.getpid()} on {socket.gethostname()}\n"
 
 
 def test_a_failure_inside_gives_the_lock_back(run):
