@@ -1,10 +1,11 @@
 """The Python door: `cost_and_gradient`, `train`, `load`.
 
-Files are another room: it is entered, and h5py imported, by `train` and `load` only.
+Files are another room, which `train` and `load` enter when they are called.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from .data.source import ArrayRows
 from .errors import DataError, UsageError
 from .network import Network
 from .objective import Objective
+from .prepare import as_array, as_weights
 
 if TYPE_CHECKING:
     from .inference import Model
@@ -69,16 +71,13 @@ def cost_and_gradient(
     >>> round(J, 6)
     19.473637
     """
-    Theta = np.asarray(Theta, dtype=np.float64)
-    if Theta.shape != (network.P,):
-        raise UsageError(
-            f"Theta of shape {Theta.shape}", wanted=f"({network.P},)", do="make it with network.pack([...])"
-        )
-    source = ArrayRows(np.asarray(X))
-    labels = _labels(network, np.asarray(y), source.m)
-    w = None if weights is None else np.asarray(weights, dtype=np.float64)
-    if w is not None and w.shape != (source.m,):
-        raise DataError(f"weights of shape {w.shape}", wanted=f"({source.m},)")
+    if not isinstance(Theta, np.ndarray) or Theta.shape != (network.P,) or Theta.dtype.kind not in "fiu":
+        shape = f"of shape {Theta.shape}" if isinstance(Theta, np.ndarray) else f"that is a {type(Theta).__name__}"
+        raise UsageError(f"Theta {shape}", wanted=f"({network.P},) numbers", do="make it with network.pack([...])")
+    Theta = Theta.astype(np.float64)
+    source = ArrayRows(as_array(X, "X"))
+    labels = _labels(network, as_array(y, "y"), source.m)
+    w = None if weights is None else as_weights(weights, source.m)
     chosen, _ = choose(backend, device=device, threads=threads)
     rows = Rows(source, source.array, Scaling("none", None, None), labels, w)
     objective = Objective(
@@ -124,11 +123,13 @@ def train(
     from .job import Job
     from .prepare import array_dataset
 
-    unknown = set(options) - set(Job.__dataclass_fields__)
-    if unknown:
-        raise UsageError(f"option {', '.join(sorted(unknown))}", wanted=f"one of {', '.join(Job.__dataclass_fields__)}")
-    if isinstance(data, str | Path):
-        job = Job(data=str(data), y=y, weights=weights, **options)
+    from_file = isinstance(data, str | os.PathLike)
+    # what a file's datasets are called means nothing for arrays
+    known = set(Job.__dataclass_fields__) - {"data", "y", "weights"} - (set() if from_file else {"x", "split"})
+    if unknown := set(options) - known:
+        raise UsageError(f"option {', '.join(sorted(unknown))}", wanted=f"one of {', '.join(sorted(known))}")
+    if from_file:
+        job = Job(data=os.fspath(data), y=y, weights=weights, **options)
         return run.start(job, out, overwrite=overwrite, callbacks=callbacks)
     if y is None:
         raise UsageError("X without y", wanted="labels or targets: train(X, y)")
@@ -149,7 +150,7 @@ def load(path: str | Path) -> Model:
 
 def _labels(network: Network, y: np.ndarray, m: int) -> np.ndarray:
     """y as the pass takes it: codes for one-hot outputs, or an (m, K) matrix."""
-    if len(y) != m or y.ndim > 2:
+    if y.ndim not in (1, 2) or len(y) != m:
         raise DataError(f"y of shape {y.shape} beside {m} rows of X", wanted="one entry per row")
     if y.ndim == 1 and network.K == 1:
         y = y[:, None]
@@ -160,6 +161,8 @@ def _labels(network: Network, y: np.ndarray, m: int) -> np.ndarray:
             raise DataError(
                 f"y of type {y.dtype} with values that are no finite numbers", wanted="0, 1 or real targets"
             )
+        if network.J.takes != "numbers" and ((y < 0) | (y > 1)).any():
+            raise DataError(f"y from {y.min():g} to {y.max():g}", wanted=f"0 to 1 for the cost {network.cost}")
         return y.astype(np.float64)
     codes = y.astype(np.int64, casting="unsafe") if y.dtype.kind in "iubf" else None
     if codes is None or not np.array_equal(codes, y):

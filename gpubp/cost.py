@@ -9,13 +9,13 @@ The last layer is taken in four steps, each a formula:
 `delta(h, y, w)` δ^(L) = w · ∂cost/∂z^(L). For the matching pairs it is a^(L) − y, the line of the course; the classic
                 `sigmoid_squares` shows that this is a property of the pair and not of backpropagation.
 
-To add a cost, add one class with these four; its name is the class's name.
+To add a cost, add one class with these four and `takes`, what y it can be given; its name is the class's name.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .errors import UsageError
 from .formula import Formula, elementwise, rowwise, total
@@ -29,7 +29,8 @@ class Cost:
         name: as the user writes it.
         formula: the cost of one row in plain notation.
         score, cell, h, delta: the four steps.
-        probabilities: whether h are probabilities (a classifier's).
+        takes: what y such a cost can be given: "labels", each output from 0 to 1 by itself; "distribution", the outputs
+            of a row sum to one; "numbers", any. Integer and text classes become 0/1 outputs for the first two.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Cost:
     cell: Formula
     h: Formula
     delta: Formula
-    probabilities: bool = True
+    takes: Literal["labels", "distribution", "numbers"]
 
 
 _COSTS: dict[str, Cost] = {}
@@ -66,7 +67,7 @@ def _entry(described: Any) -> Any:
     _COSTS[name] = Cost(
         name, (described.__doc__ or "").split("\n")[0],
         described.score, described.cell, described.h, described.delta,
-        getattr(described, "probabilities", True),
+        described.takes,
     )  # fmt: skip
     return described
 
@@ -100,6 +101,7 @@ class logistic:
     output is max(s, 0) − y·s + log(1 + e^−|s|).
     """
 
+    takes = "labels"
     score = weighted_input
     h = sigmoid_output
     delta = difference
@@ -121,6 +123,7 @@ class softmax:
     The score is log h itself: log h_k = z_k − log Σ_i e^{z_i}, taken with the largest z subtracted.
     """
 
+    takes = "distribution"
     delta = difference
 
     @rowwise(
@@ -150,7 +153,7 @@ class squares:
 
     score = weighted_input
     delta = difference
-    probabilities = False
+    takes = "numbers"
 
     @elementwise("T s", "T h", "h = s")
     def h(xp: Any, s: Any) -> Any:
@@ -166,6 +169,7 @@ class squares:
 class sigmoid_squares:
     """½ Σ_k (h_k − y_k)²,  h = sigmoid(z): the classic of the textbooks, where δ^(L) = (h − y)·h·(1 − h)"""
 
+    takes = "labels"
     score = weighted_input
     h = sigmoid_output
 

@@ -34,8 +34,9 @@ class Feed:
         scaling = rows.scaling
         self.folds = rows.folds
         self._standardise = None
-        if scaling.mean is not None and scaling.scale is not None and not self.folds:
-            self._standardise = (backend.upload(scaling.mean[None]), backend.upload(scaling.scale[None]))
+        if scaling.scale is not None and not self.folds:
+            mean = np.zeros(rows.features) if scaling.mean is None else scaling.mean
+            self._standardise = (backend.upload(mean[None]), backend.upload(scaling.scale[None]))
         self._as_stored = self._standardise is None and rows.source.dtype == dtype
         self._k = None
         self._labels: Any = None
@@ -47,9 +48,9 @@ class Feed:
                 # one output: y is the code itself, 0 or 1
                 self._k = backend.upload(np.arange(K, dtype=np.int32)[None] if K > 1 else np.ones((1, 1), np.int32))
         if rows.weights is not None:
-            self._weights = backend.upload(rows.weights.astype(dtype)[:, None])
+            self._weights = backend.upload((rows.weights / rows.unit).astype(dtype)[:, None])
         if rows.validation is not None:
-            self._validation = backend.upload(rows.validation.astype(dtype)[:, None])
+            self._validation = backend.upload((rows.validation / rows.unit).astype(dtype)[:, None])
         # last, for it takes what is left of the device's memory
         self._resident = rows.kept[:0] if check else backend.resident(rows.kept)
 
@@ -61,7 +62,7 @@ class Feed:
         else:
             x = self.rows.read(start, stop, staging)
             if self._check:
-                _refuse_non_finite(x, start)
+                refuse_non_finite(x, start)
             x = backend.upload(x)
         if self._as_stored:
             block.x = x
@@ -100,9 +101,12 @@ def unfold(network: Network, scaling: Scaling, gradient: np.ndarray) -> None:
         W[1] /= scaling.scale
 
 
-def _refuse_non_finite(x: np.ndarray, first_row: int) -> None:
+def refuse_non_finite(x: np.ndarray, first_row: int) -> None:
+    """Raise DataError if a value of these rows is NaN or infinite; row and column are named."""
     # the sum is finite unless a value is not (or the values are near the end of the range): one cheap look, then a
     # close one
-    if x.dtype.kind == "f" and not np.isfinite(x.sum(dtype=np.float64)) and not (finite := np.isfinite(x)).all():
+    with np.errstate(all="ignore"):
+        suspect = x.dtype.kind == "f" and not np.isfinite(x.sum(dtype=np.float64))
+    if suspect and not (finite := np.isfinite(x)).all():
         row, column = (int(i) for i in np.argwhere(~finite)[0])
         raise DataError(f"{x[row, column]} in row {first_row + row}, column {column} of X", wanted="finite numbers")

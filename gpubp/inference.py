@@ -24,7 +24,7 @@ from .data.targets import TargetSpec, decode
 from .errors import DataError
 from .feed import Feed, fold
 from .network import Network
-from .objective import PRECISIONS
+from .objective import pass_dtype
 from .tree import blocks
 
 
@@ -69,7 +69,10 @@ class Model:
         return np.concatenate([1 - h, h], axis=1) if self.targets.kind == "binary" else h
 
     def predict(self, X: Any, *, backend: str = "auto", precision: str = "fp32") -> np.ndarray:
-        """The class of each row as the user wrote it (m,), 0/1 labels (m, K), or real predictions (m, K)."""
+        """The class of each row as the user wrote it (m,), 0/1 labels (m, K), or real predictions.
+
+        Real predictions are (m, K), or (m,) where there is one output.
+        """
         return decide(self.targets, self._outputs(X, backend, precision))
 
     def _outputs(self, X: Any, backend: str, precision: str) -> np.ndarray:
@@ -77,7 +80,7 @@ class Model:
         rows = Rows(source, source.array, self.scaling)
         chosen, _ = choose(backend)
         parts = [chunk.h for chunk in outputs(self, rows, backend=chosen, precision=precision)]
-        return np.concatenate(parts) if parts else np.empty((0, self.network.K))
+        return np.concatenate(parts)
 
 
 def decide(targets: TargetSpec, h: np.ndarray) -> np.ndarray:
@@ -88,7 +91,7 @@ def decide(targets: TargetSpec, h: np.ndarray) -> np.ndarray:
         return decode((h[:, 0] >= 0.5).astype(np.intp), targets)
     if targets.kind == "multilabel":
         return (h >= 0.5).astype(np.uint8)
-    return h
+    return h[:, 0] if targets.outputs == 1 else h
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,15 @@ def outputs(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp3
     Raises:
         DataError: another number of features than the network has; a value of x that is not finite.
     """
-    network, dtype = model.network, PRECISIONS[precision]
+    network, dtype = model.network, pass_dtype(precision)
     if rows.features != network.sizes[0]:
         raise DataError(f"rows of {rows.features} features", wanted=f"{network.sizes[0]}, as the model was trained on")
     _, most = backend.leaves_and_block(rows.m, network.sizes)
-    pieces = blocks(0, rows.m, most) if rows.m else []
+    pieces = blocks(0, rows.m, most)
     labelled = rows.labels is not None
     local = threading.local()
 
-    size = max((stop - start for start, stop in pieces), default=1)
+    size = max(stop - start for start, stop in pieces)
     with backend.guard():
         feed = Feed(backend, rows, network.K, dtype, check=True)
         Theta = fold(network, rows.scaling, model.Theta, np.empty(network.P)) if feed.folds else model.Theta
@@ -136,7 +139,14 @@ def outputs(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp3
                 backprop.add_cost(backend, network, block, block.w, local.cost)
             backprop.output(backend, network, block)
             h = np.array(backend.to_host(block.a[network.L]), dtype=np.float64)
-            return Chunk(start, stop, h, float(backend.to_host(local.cost)[0]))
+            if not np.isfinite(h).all():
+                row = start + int(np.argmin(np.isfinite(h).all(axis=1)))
+                raise DataError(
+                    f"the outputs for row {row} are not finite",
+                    wanted="features within what the model was trained on",
+                    do="try --precision fp64" if precision != "fp64" else "",
+                )
+            return Chunk(start, stop, h, float(backend.to_host(local.cost)[0]) * rows.unit)
 
     if backend.owners == 1:
         for piece in pieces:
@@ -192,4 +202,7 @@ def evaluate(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp
         spread = w @ (y - (w @ y) / total) ** 2
         result["rmse"] = float(np.sqrt(squared.mean() / total))
         result["r2"] = float(np.mean(1 - squared / spread)) if (spread > 0).all() else None
+        if targets.outputs > 1:
+            result["rmse_per_output"] = np.sqrt(squared / total).tolist()
+            result["r2_per_output"] = [1 - a / b if b > 0 else None for a, b in zip(squared, spread, strict=True)]
     return result

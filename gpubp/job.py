@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
+from .data.memory import parse_size
 from .errors import UsageError
+
+_TYPES: dict[str, Any] = {
+    "str": str,
+    "str | None": (str, type(None)),
+    "int": Integral,
+    "int | None": (Integral, type(None)),
+    "float": Real,
+    "dict[str, Any]": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class Job:
         validation: the fraction of rows held out, chosen by a hash of (seed, row).
         scale: "auto", "none", "standard" or "255".
         seed: of the initial Θ and the validation rows.
-        memory: bytes for rows kept in memory, or None for a share of what is free.
+        memory: bytes for rows kept in memory (or text such as "1GB"), None for a share of what is free.
         checkpoint_every: "60" seconds, or "10it" iterations.
         keep: how many checkpoints stay in the folder.
     """
@@ -52,11 +64,25 @@ class Job:
     keep: int = 3
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(int(s) for s in self.hidden))
+        hidden = (self.hidden,) if isinstance(self.hidden, Integral) else self.hidden
+        if not isinstance(hidden, Sequence) or not all(isinstance(s, Integral) and int(s) > 0 for s in hidden):
+            raise UsageError(f"hidden = {self.hidden!r}", wanted="units of each hidden layer, such as (256, 128)")
+        object.__setattr__(self, "hidden", tuple(int(s) for s in hidden))
+        if isinstance(self.memory, str):
+            object.__setattr__(self, "memory", parse_size(self.memory))
+        if isinstance(self.checkpoint_every, Real):
+            object.__setattr__(self, "checkpoint_every", f"{self.checkpoint_every:g}")
+        for f in fields(self):
+            value, wanted = getattr(self, f.name), _TYPES.get(str(f.type))
+            if wanted and (isinstance(value, bool) or not isinstance(value, wanted)):
+                shown = " ".join(repr(value).split())
+                raise UsageError(f"{f.name} = {shown:.60}", wanted=str(f.type))
         if self.iterations < 0:
             raise UsageError(f"{self.iterations} iterations", wanted="0 or more")
         if self.keep < 1:
             raise UsageError(f"{self.keep} checkpoints to keep", wanted="1 or more")
+        if self.seed < 0:
+            raise UsageError(f"seed {self.seed}", wanted="0 or more")
         interval(self.checkpoint_every)
 
     @classmethod
@@ -67,7 +93,7 @@ class Job:
 
 
 def interval(text: str) -> tuple[float, int]:
-    """ "60" or "60s": every 60 seconds; "10it": every 10 iterations. Returns (seconds, iterations), one of them 0.
+    """Read "60" or "60s", every 60 seconds, or "10it", every 10 iterations, as (seconds, iterations), one of them 0.
 
     Raises:
         UsageError: neither.

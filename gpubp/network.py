@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from . import activation, cost
 from .counter_hash import hash_uniform
 from .errors import UsageError
 
+_MOST_UNITS = 1 << 24  # of a layer: beyond it somebody mistyped
 _ALIGN = 16  # elements: 64 bytes in float32, 128 in float64
 
 
@@ -59,13 +61,16 @@ class Network:
     cost: str = "softmax"
 
     def __post_init__(self) -> None:
-        sizes = tuple(int(s) for s in self.sizes)
-        if len(sizes) < 2 or min(sizes) < 1:
+        sizes = self.sizes if isinstance(self.sizes, Sequence) and not isinstance(self.sizes, str) else ()
+        whole = all(isinstance(s, Integral) and 1 <= s <= _MOST_UNITS for s in sizes)
+        sizes = tuple(map(int, sizes)) if whole else ()
+        if len(sizes) < 2:
             raise UsageError(
-                f"layer sizes {sizes}", wanted="at least an input and an output layer, each of 1 or more units"
+                f"layer sizes {self.sizes!r}", wanted="at least an input and an output layer, each of 1 or more units"
             )
         object.__setattr__(self, "sizes", sizes)
-        activation.activation(self.activation), cost.cost(self.cost)  # unknown names are refused here
+        activation.activation(self.activation)  # unknown names are refused here
+        cost.cost(self.cost)
         if self.cost == "softmax" and self.K == 1:
             raise UsageError(
                 "softmax with 1 output", wanted="2 or more outputs", do="take --cost logistic for one 0/1 output"

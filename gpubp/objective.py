@@ -31,6 +31,17 @@ from .tree import SumTree, blocks, leaf_rows
 PRECISIONS = {"fp64": np.dtype(np.float64), "fp32": np.dtype(np.float32)}
 
 
+def pass_dtype(precision: str) -> np.dtype:
+    """The type that a pass of this precision works in.
+
+    Raises:
+        UsageError: an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision '{precision}'", wanted=f"one of {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
 class _Node:
     """The sums of a leaf or of a whole subtree: Δ, and [Σ w·cost, Σ validation w·cost] in float64."""
 
@@ -80,8 +91,11 @@ class Objective:
     ) -> None:
         if not (np.isfinite(lambda_) and lambda_ >= 0):
             raise UsageError(f"lambda {lambda_}", wanted="a finite number, 0 or more")
-        if precision not in PRECISIONS:
-            raise UsageError(f"precision '{precision}'", wanted=f"one of {', '.join(PRECISIONS)}")
+        dtype = pass_dtype(precision)
+        if leaves is not None and (leaves < 1 or leaves & (leaves - 1)):
+            raise UsageError(f"{leaves} leaves", wanted="a power of two")
+        if block_rows is not None and block_rows < 1:
+            raise UsageError(f"blocks of {block_rows} rows", wanted="1 or more")
         if rows.features != network.sizes[0]:
             raise DataError(
                 f"rows of {rows.features} features", wanted=f"{network.sizes[0]}, the network's first layer"
@@ -91,9 +105,7 @@ class Objective:
         self.network, self.rows, self.lambda_ = network, rows, float(lambda_)
         self.backend, self.precision = backend, precision
         self.validation_cost: float | None = None  # J without λ on the validation rows, of the last pass
-        self.passes = 0
 
-        dtype = PRECISIONS[precision]
         suggested = backend.leaves_and_block(rows.m, network.sizes)
         self.leaves, self.block_rows = leaves or suggested[0], block_rows or suggested[1]
         longest = -(-rows.m // self.leaves)
@@ -136,14 +148,15 @@ class Objective:
         backend, network = self.backend, self.network
         with backend.guard():
             folded = fold(network, self.rows.scaling, Theta, self._folded) if self._feed.folds else Theta
-            np.copyto(self._Theta_host, folded, casting="same_kind")
+            with np.errstate(over="ignore"):  # an infinite Θ is found in the cost
+                np.copyto(self._Theta_host, folded, casting="same_kind")
             layers = network.views(backend.upload(self._Theta_host))
             nodes = self._tree.root(
                 lambda owner, leaf, node: self._leaf(layers, self._owners[owner], leaf, node, gradient is not None)
             )
             root = self._communicator.combine(nodes)
             cost, validation = backend.to_host(root.cost).tolist()
-            weight_sum = self.rows.weight_sum
+            weight_sum = self.rows.weight_sum / self.rows.unit
             if gradient is not None:
                 np.copyto(gradient, backend.to_host(root.flat))
                 if self._feed.folds:
@@ -152,8 +165,7 @@ class Objective:
             self._tree.release(list(nodes.values()))
             J = cost / weight_sum + self._regularise(Theta, gradient)
         if self.rows.validation is not None:
-            self.validation_cost = validation / self.rows.validation_sum
-        self.passes += 1
+            self.validation_cost = validation / (self.rows.validation_sum / self.rows.unit)
         return J
 
     def _leaf(self, Theta: Layers, owner: _Owner, leaf: int, node: _Node, with_gradient: bool) -> None:

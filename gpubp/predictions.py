@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from .backend import Backend
+from .checkpoint import is_checkpoint
 from .data.rows import Rows
 from .errors import DataError
 from .inference import Model, decide, outputs
@@ -28,16 +31,15 @@ def write_predictions(
         DataError: the file exists and `overwrite` is False, cannot be written, or rows that do not fit the model.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} exists", do="add --overwrite to replace it")
+    _refuse_target(path, overwrite, need=rows.m * (model.network.K + 1) * 8)
     temporary = path.with_name(f".{path.name}.tmp.{os.getpid()}")
     classifier = model.targets.kind != "real"
     try:
         with h5py.File(temporary, "x") as file:
             file.attrs["about"] = "predictions made by gpubp; one row for each row of the data"
             kind = _kind(model)
-            shape = (rows.m, model.network.K) if model.targets.kind in ("multilabel", "real") else (rows.m,)
-            prediction = file.create_dataset("prediction", shape, kind)
+            shape = decide(model.targets, np.zeros((1, model.network.K))).shape
+            prediction = file.create_dataset("prediction", (rows.m, *shape[1:]), kind)
             probability = None
             if classifier:
                 columns = 2 if model.targets.kind == "binary" else model.network.K
@@ -55,11 +57,29 @@ def write_predictions(
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"{path} could not be written: {error.strerror or error}") from None
+    except (OSError, RuntimeError) as error:  # h5py has RuntimeErrors for a disk that fills up
+        raise DataError(f"{path} could not be written: {' '.join(str(error).split())}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return names
+
+
+def _refuse_target(path: Path, overwrite: bool, need: int) -> None:
+    """Before any work: predictions replace nothing but an earlier file, and a disk that is too small is no surprise."""
+    if not path.parent.is_dir():
+        raise DataError(f"there is no folder {path.parent}", do="make it first")
+    if path.exists() or path.is_symlink():
+        if not path.is_file() or is_checkpoint(path):
+            what = "a checkpoint" if path.is_file() else "no ordinary file"
+            raise DataError(f"{path} is {what}", wanted="a file that predictions may replace")
+        if not overwrite:
+            raise DataError(f"{path} exists", do="add --overwrite to replace it")
+    free = shutil.disk_usage(path.parent).free
+    if need + (64 << 10) > free:  # libhdf5 does not survive a disk that fills up
+        raise DataError(
+            f"{path.parent} has {free:,} bytes free", wanted=f"about {need + (64 << 10):,} for the predictions"
+        )
 
 
 def _kind(model: Model) -> np.dtype:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from . import optimizers
 from .backend import choose
-from .data.dataset import Dataset, open_dataset, splits
+from .data.dataset import Dataset, check_weights, open_dataset, splits
 from .data.memory import default_budget
 from .data.rows import Rows
 from .data.scaling import Scaling, choose_scaling, scan
@@ -20,6 +21,7 @@ from .data.source import ArrayRows, StackedRows
 from .data.split import validation_mask
 from .data.targets import TargetSpec, encode, interpret
 from .errors import DataError
+from .feed import refuse_non_finite
 from .inference import Model
 from .job import Job
 from .network import Network
@@ -59,17 +61,43 @@ def array_dataset(X: Any, y: Any, weights: Any = None) -> Dataset:
     Raises:
         DataError: X is not a matrix, or y or the weights have another number of rows.
     """
-    source = ArrayRows(np.asarray(X))
-    target = np.asarray(y)
+    source = ArrayRows(as_array(X, "X"))
+    target = as_array(y, "y")
     if target.ndim == 2 and target.shape[1] == 1:
         target = target[:, 0]
-    w = None if weights is None else np.asarray(weights, dtype=np.float64)
-    for name, array in (("y", target), ("weights", w)):
-        if array is not None and (array.ndim == 0 or len(array) != source.m):
-            raise DataError(
-                f"{name} of shape {array.shape} beside {source.m} rows of X", wanted="as many rows as X has"
-            )
+    if target.ndim == 0 or len(target) != source.m:
+        raise DataError(f"y of shape {target.shape} beside {source.m} rows of X", wanted="as many rows as X has")
+    w = None if weights is None else as_weights(weights, source.m)
     return Dataset("", source, target, w, "X", "y", None if w is None else "weights", None, None)
+
+
+def as_array(values: Any, what: str) -> np.ndarray:
+    """What the user gave as an array.
+
+    Raises:
+        DataError: rows of different lengths.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{what} is no array: {error}", wanted="rows of one length") from None
+    if array.dtype == object and array.size and all(isinstance(v, str) for v in array.flat):
+        return array.astype(np.str_)  # text as pandas has it
+    return array
+
+
+def as_weights(values: Any, m: int) -> np.ndarray:
+    """Row weights that the user gave, (m,) float64.
+
+    Raises:
+        DataError: another shape, no numbers, or numbers that cannot be weights.
+    """
+    weights = as_array(values, "weights")
+    if weights.shape != (m,) or weights.dtype.kind not in "buif":
+        raise DataError(f"weights of shape {weights.shape} and type {weights.dtype}", wanted=f"{m} numbers")
+    weights = weights.astype(np.float64)
+    check_weights(weights, "weights")
+    return weights
 
 
 def prepare(
@@ -90,55 +118,73 @@ def prepare(
     Raises:
         GpubpError: whatever is wrong with the job or the data, before anything was written.
     """
-    optimizer = optimizers.make(job.optimizer, **job.options)
-    backend, why = choose(job.backend, device=job.device)
-    held_out: Dataset | None = None
-    if dataset is None:
-        dataset = open_dataset(job.data, x=job.x, y=job.y, weights=job.weights, split=job.split)
-        if job.validation == 0 and not (job.x or job.y) and dataset.split == "train" and "val" in splits(job.data):
-            held_out = open_dataset(job.data, weights=job.weights, split="val")
-    target, source = _labels(dataset), dataset.source
-    where = _y_of(dataset)
-    cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
-    labels = encode(target, spec, where=where)
-    mask = validation_mask(source.m, job.validation, job.seed)
-    weights = dataset.weights
-    if held_out is not None:
-        labels = np.concatenate([labels, encode(_labels(held_out), spec, where=_y_of(held_out))])
-        mask = np.arange(len(labels)) >= source.m
-        if weights is not None or held_out.weights is not None:
-            weights = np.concatenate([_weights(dataset), _weights(held_out)])
-        source = StackedRows([source, held_out.source])
-    training = None if mask is None else ~mask
+    with ExitStack() as opened:  # nothing stays open where something is wrong
+        optimizer = optimizers.make(job.optimizer, **job.options)
+        backend, why = choose(job.backend, device=job.device)
+        held_out: Dataset | None = None
+        if dataset is None:
+            dataset = open_dataset(job.data, x=job.x, y=job.y, weights=job.weights, split=job.split)
+            opened.callback(dataset.close)
+            if job.validation == 0 and not (job.x or job.y) and dataset.split == "train" and "val" in splits(job.data):
+                held_out = open_dataset(job.data, weights=job.weights, split="val")
+                opened.callback(held_out.close)
+        target, source = _labels(dataset), dataset.source
+        where = _y_of(dataset)
+        cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
+        labels = encode(target, spec, where=where)
+        _refuse_lost_digits(labels, spec, job.precision, where)
+        mask = validation_mask(source.m, job.validation, job.seed)
+        weights = dataset.weights
+        if held_out is not None:
+            labels = np.concatenate([labels, encode(_labels(held_out), spec, where=_y_of(held_out))])
+            mask = np.arange(len(labels)) >= source.m
+            if weights is not None or held_out.weights is not None:
+                weights = np.concatenate([_weights(dataset), _weights(held_out)])
+            source = StackedRows([source, held_out.source])
+        training = None if mask is None else ~mask
 
-    budget = default_budget() if job.memory is None else job.memory
-    progress = None if scanned is None else (lambda done: scanned(done, source.m))
-    statistics, kept = scan(
-        source,
-        training=training,
-        weights=weights,
-        budget=budget,
-        feature_names=dataset.feature_names,
-        progress=progress,
-    )
-    scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
-    w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
-    v = None if mask is None else np.where(mask, 1.0 if weights is None else weights, 0.0)
-    rows = Rows(source, kept, scaling, labels, w, v)
+        budget = default_budget() if job.memory is None else job.memory
+        progress = None if scanned is None else (lambda done: scanned(done, source.m))
+        statistics, kept = scan(
+            source,
+            training=training,
+            weights=weights,
+            budget=budget,
+            feature_names=dataset.feature_names,
+            progress=progress,
+        )
+        scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
+        w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
+        v = None if mask is None else np.where(mask, 1.0 if weights is None else weights, 0.0)
+        rows = Rows(source, kept, scaling, labels, w, v)
 
-    network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
-    objective = Objective(network, rows, job.lambda_, backend=backend, precision=job.precision)
-    choices = {
-        "backend": why,
-        "cost": f"{cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
-        "scale": scaling.describe(),
-        "rows": _describe_rows(rows, mask),
-        "network": "-".join(map(str, network.sizes)) + f", {network.parameters:,} parameters",
-    }
-    return Prepared(
-        replace(job, cost=cost), dataset, spec, rows, network, objective, optimizer,
-        _fingerprint(statistics.fingerprint, rows), choices,
-    )  # fmt: skip
+        network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
+        objective = Objective(network, rows, job.lambda_, backend=backend, precision=job.precision)
+        choices = {
+            "backend": why,
+            "cost": f"{cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
+            "scale": scaling.describe(),
+            "rows": _describe_rows(rows, mask),
+            "network": "-".join(map(str, network.sizes)) + f", {network.parameters:,} parameters",
+        }
+        opened.pop_all()
+        return Prepared(
+            replace(job, cost=cost), dataset, spec, rows, network, objective, optimizer,
+            _fingerprint(statistics.fingerprint, rows), choices,
+        )  # fmt: skip
+
+
+def _refuse_lost_digits(labels: np.ndarray, spec: TargetSpec, precision: str, where: str) -> None:
+    """Targets far from 0 beside their spread (a Unix time, say) would be equal numbers in float32."""
+    if spec.kind != "real" or precision != "fp32":
+        return
+    mean, spread = np.abs(labels.mean(axis=0, dtype=np.float64)), labels.std(axis=0, dtype=np.float64)
+    if (mean > 1e4 * spread).any() and (spread > 0).any():
+        raise DataError(
+            f"{where} has a mean of {mean.max():.3g} and a spread of {spread.min():.3g}",
+            wanted="numbers that float32 can tell apart",
+            do="add --precision fp64, or take the mean off y",
+        )
 
 
 def open_for(
@@ -151,13 +197,14 @@ def open_for(
     split: str | None = None,
     y_required: bool = True,
 ) -> Dataset:
-    """A data file as a model's user means it: test rows where there are any, the names of the training otherwise.
+    """A data file as a model's user means it: test rows where there are any, and the names that the training was told.
 
     Raises:
         DataError: as `open_dataset`; or another number of features than the model has.
     """
     path = str(path)
-    x, y = x or model.job.get("x"), y or model.job.get("y")
+    job = model.job
+    x, y, weights = x or job.get("x"), y or job.get("y"), weights or job.get("weights")
     if split is None and x is None and "test" in splits(path):
         split = "test"
     dataset = open_dataset(path, x=x, y=y, weights=weights, split=split, y_required=y_required)
@@ -175,6 +222,7 @@ def first_rows(dataset: Dataset, count: int) -> Dataset:
     count = min(count, source.m)
     X = np.empty((count, source.features), source.dtype)
     source.read(0, count, X)
+    refuse_non_finite(X, 0)
     head = [None if array is None else array[:count] for array in (dataset.target, dataset.weights)]
     return replace(dataset, source=ArrayRows(X), target=head[0], weights=head[1])
 

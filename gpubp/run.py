@@ -7,19 +7,22 @@ checkpoint, so `resume` needs nothing but the folder.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import __version__
 from .checkpoint import Checkpoint
 from .data.dataset import Dataset
 from .data.scaling import Scaling
 from .data.targets import TargetSpec
-from .errors import MismatchError, UsageError
+from .errors import DataError, MismatchError, UsageError
 from .inference import Model
 from .job import Job, interval
 from .network import Network
@@ -47,15 +50,15 @@ def start(
     Raises:
         GpubpError: before anything is written, for a bad job, bad data, or a folder that holds a run already.
     """
+    if job.data:
+        job = replace(job, data=os.path.abspath(job.data))  # a resume may come from another folder
     if out is None:
-        ready = prepare(job, dataset, scanned=scanned)
-        return _train(ready, None, ready.network.initial_Theta(job.seed), callbacks, stop, prepared)
+        with closing(prepare(job, dataset, scanned=scanned)) as ready:
+            return _train(ready, None, None, callbacks, stop, prepared)
     RunFolder.check(out, overwrite=overwrite)
-    ready = prepare(job, dataset, scanned=scanned)
-    with RunFolder(out) as folder:
+    with closing(prepare(job, dataset, scanned=scanned)) as ready, RunFolder(out) as folder:
         folder.refuse_if_used(overwrite)
-        folder.rewrite_history([])
-        return _train(ready, folder, ready.network.initial_Theta(job.seed), callbacks, stop, prepared)
+        return _train(ready, folder, None, callbacks, stop, prepared)
 
 
 def resume(
@@ -86,25 +89,31 @@ def resume(
         path, checkpoint, rejected = folder.newest()
         for bad, reason in rejected:
             log.warning("%s is damaged and was passed over: %s", bad.name, reason)
-        job = Job.from_dict(checkpoint.job)
-        changes: dict[str, Any] = {}
-        if iterations is not None:
-            changes["iterations"] = iterations
-        if data is not None:
-            changes["data"] = data
-        if memory is not None:
-            changes["memory"] = memory
-        job = replace(job, **changes)
-        if not job.data and dataset is None:
+        settings = dict(checkpoint.optimizer)
+        changes: dict[str, Any] = {"optimizer": settings.pop("name"), "options": settings}
+        changes |= {} if iterations is None else {"iterations": iterations}
+        changes |= {} if data is None else {"data": os.path.abspath(data)}
+        changes |= {} if memory is None else {"memory": memory}
+        job = replace(Job.from_dict(checkpoint.job), **changes)
+        if job.iterations < checkpoint.iteration:
+            raise UsageError(
+                f"{job.iterations} iterations where {checkpoint.iteration} are done", wanted="a limit beyond them"
+            )
+        if dataset is None and not job.data:
             raise UsageError(
                 f"{out} was trained on arrays, not on a file", do="resume it from Python with the same arrays"
             )
+        if dataset is None and not os.path.exists(job.data):
+            raise DataError(
+                f"{job.data}, which {out} was trained on, is not there", do="name the moved file with --data"
+            )
         model = model_from(checkpoint)
-        ready = prepare(job, dataset, scaling=model.scaling, targets=model.targets, scanned=scanned)
-        _refuse_other_data(ready, checkpoint, path)
-        _compare_conditions(ready, checkpoint, inexact)
-        log.info("going on from %s, iteration %d", path.name, checkpoint.iteration)
-        return _train(ready, folder, checkpoint, callbacks, stop, prepared)
+        kept = {"scaling": model.scaling, "targets": model.targets}
+        with closing(prepare(job, dataset, **kept, scanned=scanned)) as ready:
+            _refuse_other_data(ready, checkpoint, path)
+            _compare_conditions(ready, checkpoint, inexact)
+            log.info("going on from %s, iteration %d", path.name, checkpoint.iteration)
+            return _train(ready, folder, checkpoint, callbacks, stop, prepared)
 
 
 def load(path: str | Path) -> Model:
@@ -129,7 +138,7 @@ def model_from(checkpoint: Checkpoint) -> Model:
         TargetSpec.from_dict(checkpoint.targets),
         checkpoint.lambda_,
         job=dict(checkpoint.job),
-        history=_history_rows(checkpoint.history),
+        history=_history_rows(checkpoint),
         ending=checkpoint.ending,
     )
 
@@ -140,21 +149,18 @@ _COLUMNS = tuple(f.name for f in fields(Progress))
 def _train(
     ready: Prepared,
     folder: RunFolder | None,
-    begin: np.ndarray | Checkpoint,
+    resumed: Checkpoint | None,
     callbacks: Sequence[Callback],
     stop: StopRequest | None,
     prepared: Callable[[Prepared], None] | None,
 ) -> Model:
+    """Train from a fresh Θ or from a checkpoint, keeping the folder if there is one."""
     job, optimizer = ready.job, ready.optimizer
     if prepared:
         prepared(ready)
-    resumed = begin if isinstance(begin, Checkpoint) else None
-    history = _history_rows(resumed.history) if resumed else []
-    if folder and resumed:
-        folder.rewrite_history(history)
+    history = _history_rows(resumed) if resumed else []
     every_seconds, every_iterations = interval(job.checkpoint_every)
     saved_at = time.monotonic()
-    saved_iteration = resumed.iteration if resumed else -1
 
     def record(state: State, ending: Ending | None) -> Checkpoint:
         return Checkpoint(
@@ -171,14 +177,22 @@ def _train(
             targets=asdict(ready.targets),
             history=np.array([[_number(row[c]) for c in _COLUMNS] for row in history]).reshape(-1, len(_COLUMNS)),
             history_columns=_COLUMNS,
-            conditions={**ready.objective.conditions(), "data": ready.fingerprint},
+            conditions=_conditions(ready),
             job={**asdict(job), "hidden": list(job.hidden)},
             iteration=state.iteration,
             ending=None if ending is None else asdict(ending),
         )
 
+    def begin(state: State) -> None:
+        # the first checkpoint is the first thing a run leaves: a kill at any time can be resumed, and where an earlier
+        # run is replaced, nothing of it goes before this one is safe
+        if folder is not None:
+            if resumed is None:
+                folder.save(record(state, None), keep=job.keep)
+            folder.rewrite_history(history)
+
     def note(progress: Progress, state: State) -> None:
-        nonlocal saved_at, saved_iteration
+        nonlocal saved_at
         history.append(progress.asdict())
         if folder is None:
             return
@@ -186,39 +200,44 @@ def _train(
         due = time.monotonic() - saved_at >= every_seconds if every_seconds else state.iteration % every_iterations == 0
         if due:
             folder.save(record(state, None), keep=job.keep)
-            saved_at, saved_iteration = time.monotonic(), state.iteration
+            saved_at = time.monotonic()
 
-    try:
-        ending, state = fit(
-            ready.objective,
-            optimizer,
-            resumed.state if resumed else begin,  # pyright: ignore[reportArgumentType]
-            iterations=job.iterations,
-            callbacks=[note, *callbacks],
-            stop=stop,
-            seconds=float(history[-1]["seconds"]) if history else 0.0,
-        )
-        if state is not None and folder is not None:
-            folder.save(record(state, ending), keep=job.keep)
-    finally:
-        ready.close()
-    Theta = state.Theta if state is not None else ready.network.initial_Theta(job.seed)
-    return ready.model(np.array(Theta), history=history, ending=asdict(ending))
+    fresh = ready.network.initial_Theta(job.seed)
+    ending, state = fit(
+        ready.objective,
+        optimizer,
+        resumed.state if resumed else fresh,
+        iterations=job.iterations,
+        callbacks=[note, *callbacks],
+        stop=stop,
+        seconds=float(history[-1]["seconds"]) if history else 0.0,
+        ready=begin,
+    )
+    if state is not None and folder is not None:
+        folder.save(record(state, ending), keep=job.keep)
+    Theta = fresh if state is None else np.array(state.Theta)
+    return ready.model(Theta, history=history, ending=asdict(ending))
 
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _history_rows(history: np.ndarray) -> list[dict[str, Any]]:
+def _history_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """The table of a checkpoint as records, with whole numbers whole and NaN as None."""
     rows = []
-    for line in history.tolist():
-        row = dict(zip(_COLUMNS, line, strict=True))
+    for line in checkpoint.history.tolist():
+        found = dict(zip(checkpoint.history_columns, line, strict=True))
+        row: dict[str, Any] = {name: found.get(name, float("nan")) for name in _COLUMNS}
         row["iteration"], row["evaluations"] = int(row["iteration"]), int(row["evaluations"])
         row["validation"] = None if row["validation"] != row["validation"] else row["validation"]
         rows.append(row)
     return rows
+
+
+def _conditions(ready: Prepared) -> dict[str, Any]:
+    """What the bits of the run depend on."""
+    return {"gpubp": __version__, **ready.objective.conditions(), "data": ready.fingerprint}
 
 
 def _refuse_other_data(ready: Prepared, checkpoint: Checkpoint, path: Path) -> None:
@@ -231,7 +250,7 @@ def _refuse_other_data(ready: Prepared, checkpoint: Checkpoint, path: Path) -> N
 
 
 def _compare_conditions(ready: Prepared, checkpoint: Checkpoint, inexact: bool) -> None:
-    now = {**ready.objective.conditions(), "data": ready.fingerprint}
+    now = _conditions(ready)
     before = checkpoint.conditions
     differ = [
         f"{name} was {before.get(name)}, is {now.get(name)}"

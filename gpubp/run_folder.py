@@ -216,7 +216,8 @@ def _newest(folder: Path, tries: int = 10) -> Found:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    found = [match for name in _names(folder) if (match := _CHECKPOINT.fullmatch(name))]
+    named = [match for name in _names(folder) if (match := _CHECKPOINT.fullmatch(name))]
+    found = [match for match in named if not (folder / match[0]).is_dir()]
     found.sort(key=lambda match: (match["replaced"] is None, int(match["iteration"])))
     return [folder / match[0] for match in found]
 

@@ -1,10 +1,9 @@
 """The loop: step after step until a reason to stop.
 
 An optimizer and an objective meet here. The loop asks the optimizer for steps, notes what each one reached, and calls
-the
-callbacks: logging, checkpoints and live plots are callbacks, `callable(progress, state) -> bool | None`, and one that
-returns True ends the run. A request to stop (a signal) is honoured before the next pass over the data: the step in
-flight is given up, its state is as it was before, and nothing of it is lost but that step.
+the callbacks: logging, checkpoints and live plots are callbacks, `callable(progress, state) -> bool | None`, and one
+that returns True ends the run. A request to stop (a signal) is honoured before the next pass over the data: the step
+in flight is given up, its state is as it was before, and nothing is lost but that step.
 """
 
 from __future__ import annotations

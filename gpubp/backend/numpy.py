@@ -16,6 +16,7 @@ from . import blas
 from .cores import available_cores
 
 BLOCK_ROWS = 2048  # element-wise work on a block stays in the cache; flat from 1,024 to 4,096
+BLOCK_BYTES = 64 << 20  # of the widest layer's buffer in float64: very wide rows take smaller blocks
 MOST_LEAVES = 256  # enough to balance many cores; each leaf costs one addition of a gradient
 WIDE = 1 << 16  # parameters from which adding gradients is worth longer leaves
 
@@ -46,12 +47,13 @@ class NumpyBackend:
     def gemm(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, *, transpose: str = "nn", beta: int = 0) -> None:
         a = a.T if transpose[0] == "t" else a
         b = b.T if transpose[1] == "t" else b
-        if beta:  # np.matmul cannot accumulate
-            product = self._scratch(out)
-            np.matmul(a, b, out=product)
-            np.add(out, product, out=out)
-        else:
-            np.matmul(a, b, out=out)
+        with np.errstate(all="ignore"):  # as in apply
+            if beta:  # np.matmul cannot accumulate
+                product = self._scratch(out)
+                np.matmul(a, b, out=product)
+                np.add(out, product, out=out)
+            else:
+                np.matmul(a, b, out=out)
 
     def apply(self, formula: Formula, *inputs: Any, out: np.ndarray) -> None:
         # e^88 overflows in float32 where the formula's limit is right; a NaN is found in the cost and the gradient
@@ -72,7 +74,8 @@ class NumpyBackend:
 
     def leaves_and_block(self, m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
         parameters = sum(a * b for a, b in pairwise(sizes))
-        return leaf_count(m, 512 if parameters < WIDE else 1536, MOST_LEAVES), BLOCK_ROWS
+        rows = max(64, min(BLOCK_ROWS, BLOCK_BYTES // (8 * max(sizes))))
+        return leaf_count(m, 512 if parameters < WIDE else 1536, MOST_LEAVES), rows
 
     def guard(self) -> AbstractContextManager[None]:
         return blas.one_thread()

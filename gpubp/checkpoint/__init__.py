@@ -40,7 +40,8 @@ has one row for each unit of layer l+1, the bias in column 0 and the weight from
 Read it with any HDF5 library, in Python: h5py.File(name)["Theta/Theta1"][:]
 history has one row for each iteration, its columns are named in history_columns; optimizer/state is what the optimizer
 remembers; the texts (network, optimizer/settings, scaling/settings, targets, conditions, job, ending) are JSON.
-The first 512 bytes hold a digest of the rest: gpubp refuses the file once another program has changed it."""
+The first 512 bytes hold a digest of the rest: gpubp refuses the file once another program has changed it.
+The network is given (x - scaling/mean) / scaling/scale, column by column; an absent one does nothing."""
 
 
 def write(path: str | Path, checkpoint: Checkpoint) -> None:

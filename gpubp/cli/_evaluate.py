@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._options import table
+from ._options import of_split, table
 
 _MOST_CLASSES = 20  # a larger confusion matrix is for --json
 
 
 def evaluation_text(result: dict[str, Any]) -> str:
     """`gpubp.inference.evaluate`'s result in lines."""
-    lines: list[tuple[str, Any]] = [("rows", f"{result['rows']:,}"), ("cost", f"{result['cost']:.6g}")]
+    lines: list[tuple[str, Any]] = [
+        ("rows", f"{result['rows']:,}{of_split(result.get('split'))}"),
+        ("cost", f"{result['cost']:.6g}"),
+    ]
     for key in ("accuracy", "exact"):
         if key in result:
             lines.append((key, f"{100 * result[key]:.2f} %"))

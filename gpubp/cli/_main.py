@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import pkgutil
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,27 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        return importlib.import_module(f".{cmd_name}", __package__).command
+        command = importlib.import_module(f".{cmd_name}", __package__).command
+        for option in command.params:
+            if isinstance(option, click.Option):  # its variable is named as the option is, not as our argument
+                option.envvar = f"GPUBP_{cmd_name}_{long_name(option)}".upper().replace("-", "_")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name and command:
+            known = {str(option.envvar) for option in command.params if isinstance(option, click.Option)}
+            for variable in os.environ:
+                if variable.startswith(f"GPUBP_{name.upper()}_") and variable not in known:
+                    raise click.UsageError(f"the environment has {variable}; wanted some of {', '.join(sorted(known))}")
+        return name, command, rest
+
+
+def long_name(option: click.Option) -> str:
+    """What the user calls it: the long form without its dashes."""
+    return next(name for name in option.opts if name.startswith("--")).lstrip("-")
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -36,7 +58,8 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise click.UsageError(f"{path}: {error}; wanted a TOML file such as: [train] hidden = '256,128'") from None
+        words = error.strerror if isinstance(error, OSError) else error
+        raise click.UsageError(f"{path}: {words}; wanted a TOML file with a table for each command") from None
     group = ctx.command
     assert isinstance(group, Commands)
     defaults: dict[str, dict[str, Any]] = {}
@@ -46,17 +69,19 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
             raise click.UsageError(
                 f"{path}: '{name}' is no command; wanted a table of {', '.join(group.list_commands(ctx))}"
             )
-        keys = {
-            o.lstrip("-"): p.name
-            for p in command.params
-            if isinstance(p, click.Option)
-            for o in p.opts
-            if o[:2] == "--"
-        }
+        keys = {long_name(option): option for option in command.params if isinstance(option, click.Option)}
         for key, value in table.items():
             if (option := keys.get(key.replace("_", "-"))) is None:
                 raise click.UsageError(f"{path}: [{name}] has the key '{key}'; wanted one of {', '.join(sorted(keys))}")
-            defaults.setdefault(name, {})[option] = value
+            listed = option.multiple or isinstance(option.type, click.types.StringParamType)
+            if isinstance(value, list) and listed and all(isinstance(v, str | int) for v in value):
+                value = [str(v) for v in value] if option.multiple else ",".join(map(str, value))
+            elif isinstance(value, bool) != bool(option.is_flag) or not isinstance(value, str | int | float):
+                wanted = "true or false" if option.is_flag else "text or a number"
+                raise click.UsageError(f"{path}: [{name}] {key} is a {type(value).__name__}; wanted {wanted}")
+            elif not option.is_flag:
+                value = str(value)  # read as from the command line
+            defaults.setdefault(name, {})[str(option.name)] = value
     ctx.default_map = defaults
 
 
@@ -101,7 +126,8 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        click.echo(prefix + record.getMessage(), err=True)
+        with suppress(OSError):  # a log that cannot be written is no reason to end a run
+            click.echo(prefix + record.getMessage(), err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -111,32 +137,49 @@ def main(arguments: list[str] | None = None) -> None:
             "gpubp: error: Windows is not supported; run gpubp inside WSL (Windows Subsystem for Linux)", err=True
         )
         sys.exit(UsageError.exit_code)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Greek gets a "?" and not a traceback
+    code, line = _run(arguments)
+    with suppress(OSError):
+        if line:
+            click.echo(f"gpubp: {line}", err=True)
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None) -> tuple[int, str]:
+    """The exit code, and the line that says what went wrong."""
     try:
         # scripts/dev says how it was called, so that hints can be typed as they stand
         program = os.environ.get("GPUBP_PROGRAM", "gpubp")
-        code = cli.main(args=arguments, prog_name=program, standalone_mode=False)
+        cli.main(args=arguments, prog_name=program, standalone_mode=False)
+        return _flushed(0)
+    except SystemExit as end:
+        return _flushed(end.code if isinstance(end.code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        code = 2
+        return 2, ""
     except click.ClickException as error:
-        click.echo(f"gpubp: error: {error.format_message()}", err=True)
-        if isinstance(error, click.UsageError) and error.ctx is not None:
-            click.echo(f"see {error.ctx.command_path} --help", err=True)
-        code = error.exit_code
+        ctx = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f"; see {ctx.command_path} --help" if ctx else ""
+        return error.exit_code, f"error: {error.format_message()}{hint}"
     except GpubpError as error:
-        click.echo(f"gpubp: error: {' '.join(str(error).split())}", err=True)
-        code = error.exit_code
+        return error.exit_code, f"error: {' '.join(str(error).split())}"
     except (KeyboardInterrupt, click.Abort):
-        click.echo("gpubp: interrupted", err=True)
-        code = 130
+        return 130, "interrupted"
     except BrokenPipeError:
         # the reader of our stdout went away: nothing is left to say, and Python must not try at exit
         sys.stdout = None
-        code = 141
+        return 141, ""
+    except OSError as error:
+        sys.stdout = None
+        return 3, f"error: the result could not be written: {error.strerror or error}"
     except MemoryError:
-        click.echo(
-            "gpubp: error: out of memory; give fewer rows a place in it with --memory, or use a smaller network",
-            err=True,
-        )
-        code = 3
-    sys.exit(code if isinstance(code, int) else 0)
+        return 3, "error: out of memory; keep fewer rows in it with --memory, or take a smaller network"
+
+
+def _flushed(code: int) -> tuple[int, str]:
+    """Whether what was printed has left us: a full disk shows here and not in Python's last breath."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return code, ""

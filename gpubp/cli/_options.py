@@ -94,6 +94,11 @@ def program() -> str:
     return click.get_current_context().find_root().info_name or "gpubp"
 
 
+def of_split(split: str | None) -> str:
+    """Which rows of a file were taken, to be said beside their number."""
+    return f" ({split})" if split else ""
+
+
 def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
     """The result on stdout: as JSON, or as text for a person."""
     click.echo(json.dumps(_plain(result), ensure_ascii=False) if as_json else text)

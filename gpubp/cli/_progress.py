@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from typing import Any
@@ -11,7 +12,21 @@ import click
 
 log = logging.getLogger("gpubp")
 
+_BAR = 37  # columns of label, bar, slash and time left beside the two counts
 LINE_EVERY = 5.0  # seconds between log lines where stderr is no terminal
+
+
+def on_terminal() -> bool:
+    """Whether a person sees stderr as it comes."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def columns() -> int:
+    """How wide that person's terminal is."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except OSError:
+        return 80
 
 
 class Counter:
@@ -23,7 +38,7 @@ class Counter:
     def __init__(self, noun: str) -> None:
         self._noun = noun
         self._quiet = log.level > logging.INFO
-        self._terminal = sys.stderr.isatty() and not self._quiet
+        self._terminal = on_terminal() and not self._quiet
         self._spoke = time.monotonic()
         self._shown = False
 
@@ -61,7 +76,7 @@ class Display:
         self.scanned = Counter("rows read")  # shown during the first reading of the data
         self._bar: Any = None
         self._quiet = log.level > logging.INFO
-        self._terminal = sys.stderr.isatty() and not self._quiet
+        self._terminal = on_terminal() and not self._quiet
         self._m = self._limit = 0
         self._began = self._spoke = time.monotonic()
         self._first = 0
@@ -95,9 +110,9 @@ class Display:
                     label="training",
                     file=sys.stderr,
                     show_pos=True,
-                    item_show_func=lambda _: self._text(),
+                    item_show_func=lambda _: self._text(columns() - _BAR - 2 * len(str(self._limit))),
                     bar_template="%(label)s [%(bar)s] %(info)s",
-                    width=20,
+                    width=10,
                 ).__enter__()
                 self._bar.update(progress.iteration - 1)
             self._bar.update(1)
@@ -105,14 +120,19 @@ class Display:
             self._spoke = now
             log.info("iteration %d of %d  %s%s", progress.iteration, self._limit, self._text(), self._left())
 
-    def _text(self) -> str:
+    def _text(self, room: int = 200) -> str:
+        """The figures in order of weight, as many as there is room for."""
         p = self._last
         if p is None:
             return ""
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (p.evaluations - self._first) * self._m / seconds
-        validation = "" if p.validation is None else f"  validation {p.validation:.5g}"
-        return f"evaluations {p.evaluations}  J {p.J:.6g}  |∇J| {p.gradient:.2e}{validation}  {rate:,.0f} rows/s"
+        parts = [f"J {p.J:.6g}", f"|∇J| {p.gradient:.1e}", f"{rate:,.0f} rows/s", f"evaluations {p.evaluations}"]
+        if p.validation is not None:
+            parts.insert(1, f"validation {p.validation:.5g}")
+        while len(parts) > 1 and len("  ".join(parts)) > room:
+            parts.pop()
+        return "  ".join(parts)
 
     def _left(self) -> str:
         done = self._last.iteration - self._first_iteration

@@ -11,7 +11,17 @@ from ._options import DATA, emit, json_option, table
 from ._progress import Counter
 
 
-@click.command(name="convert", short_help="Make an HDF5 file from IDX, CSV, NPY or NPZ.")
+class Formats(click.Command):
+    """A command whose help ends with the formats that there are: they are asked for when help is shown."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from ..data.formats import formats
+
+        self.epilog = f"SRC may be {', '.join(one.title for one in formats())}."
+        super().format_epilog(ctx, formatter)
+
+
+@click.command(name="convert", short_help="Make an HDF5 file from another format.", cls=Formats)
 @click.argument("src", type=DATA)
 @click.argument("dst", type=DATA)
 @click.option("--labels", type=DATA, help="File with the labels, where they are kept apart.")

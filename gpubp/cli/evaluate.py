@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
 
 from ._evaluate import evaluation_text
 from ._options import DATA, device_options, emit, json_option, names_options
+
+log = logging.getLogger("gpubp")
 
 
 @click.command(name="evaluate", short_help="Cost and accuracy of a model on labelled rows.")
@@ -36,4 +39,6 @@ def command(
         model, rows_for(model, dataset, labelled=True), backend=choose(backend, device=device)[0], precision=precision
     )
     result = {"split": dataset.split, **result}
+    if dataset.split == "train":
+        log.warning("these are the rows for training: the file has no test rows; --split names others")
     emit(result, as_json, evaluation_text(result))

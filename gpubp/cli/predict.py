@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ._options import DATA, device_options, emit, json_option, names_options, table
+from ._options import DATA, device_options, emit, json_option, names_options, of_split, table
 
 
 @click.command(name="predict", short_help="Write a model's predictions for the rows of a file.")
@@ -28,10 +28,13 @@ def command(
     classifiers, `probability` (rows × classes).
     """
     from ..backend import choose
+    from ..errors import UsageError
     from ..predictions import write_predictions
     from ..prepare import open_for, rows_for
     from ..run import load
 
+    if out.exists() and (out.samefile(data) if data.exists() else False):
+        raise UsageError(f"{out} is the data itself", wanted="another file to write the predictions to")
     model = load(run)
     dataset = open_for(model, data, x=x, y=y, weights=weights, split=split, y_required=False)
     rows = rows_for(model, dataset, labelled=False)
@@ -39,4 +42,8 @@ def command(
         model, rows, out, backend=choose(backend, device=device)[0], precision=precision, overwrite=overwrite
     )
     result = {"out": out, "split": dataset.split, "rows": rows.m, "datasets": written}
-    emit(result, as_json, table([("written", out), ("rows", f"{rows.m:,}"), ("datasets", ", ".join(written))]))
+    emit(
+        result,
+        as_json,
+        table([("written", out), ("rows", f"{rows.m:,}{of_split(dataset.split)}"), ("datasets", ", ".join(written))]),
+    )

@@ -13,8 +13,6 @@ from ._train import outcome, outcome_text, watched
 
 
 def _hidden(ctx: click.Context, param: click.Parameter, text: Any) -> tuple[int, ...]:
-    if isinstance(text, tuple):
-        return text
     if text in ("", "none"):
         return ()
     try:
@@ -61,7 +59,6 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
     "lambda_",
     type=float,
     default=1.0,
-    envvar="GPUBP_TRAIN_LAMBDA",
     help="λ, the weight of the regularisation.",
 )
 @click.option(

@@ -65,7 +65,7 @@ def convert(
     if target.exists() and target.samefile(source):
         raise UsageError(f"{source} would be converted to itself", do="name another file to write")
     if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists", wanted="a new name", do="say --overwrite to replace it")
+        raise DataError(f"{target} exists", wanted="a new name", do="say --overwrite to replace it")
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent}", do="make it first")
     found = recognise(source)
@@ -138,7 +138,7 @@ def _write(
                 done += part.X.shape[0]
         _to_disk(unfinished)
         if target.exists() and not overwrite:  # it appeared meanwhile
-            raise UsageError(f"{target} exists", wanted="a new name", do="say --overwrite to replace it")
+            raise DataError(f"{target} exists", wanted="a new name", do="say --overwrite to replace it")
         os.replace(unfinished, target)
         _to_disk(target.parent)
     except (OSError, RuntimeError) as error:

@@ -7,15 +7,17 @@ numbers that come out do not depend on how much was kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from ..errors import DataError
+from .dataset import check_weights
 from .scaling import Scaling
 from .source import RowSource
 
 # Beyond this |μ|/σ folding (x − μ)/σ into Θ^(1) loses digits, and the block is standardised while it is loaded.
 FOLD_LIMIT = 100.0
+FOLD_RANGE = (1e-15, 1e15)  # σ outside of it would take W/σ or x out of float32's range
 
 
 @dataclass
@@ -42,14 +44,9 @@ class Rows:
     validation: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.weights is not None:
-            w = self.weights
-            bad = ~np.isfinite(w) | (w < 0)
-            if bad.any():
-                row = int(bad.argmax())
-                raise DataError(f"weight {w[row]} in row {row}", wanted="weights that are finite and not negative")
-            if not w.any():
-                raise DataError("row weights that are all zero", wanted="at least one row with a positive weight")
+        for what, w in (("row weights", self.weights), ("weights of the validation rows", self.validation)):
+            if w is not None:
+                check_weights(w, what)
 
     @property
     def m(self) -> int:
@@ -61,12 +58,21 @@ class Rows:
         """The number of columns of X."""
         return self.source.features
 
-    @property
+    @cached_property
+    def unit(self) -> float:
+        """What the weights are divided by on their way into a pass: a power of two that takes the largest near 1.
+
+        So float32 holds weights of any size, exactly. Sums that a pass gives are multiplied by it.
+        """
+        largest = max((float(w.max()) for w in (self.weights, self.validation) if w is not None), default=1.0)
+        return float(np.exp2(np.floor(np.log2(largest))))
+
+    @cached_property
     def weight_sum(self) -> float:
         """Σw over the training rows: what J is divided by."""
         return float(self.m) if self.weights is None else float(self.weights.sum())
 
-    @property
+    @cached_property
     def validation_sum(self) -> float:
         """Σw over the validation rows; 0 without any."""
         return 0.0 if self.validation is None else float(self.validation.sum())
@@ -75,7 +81,9 @@ class Rows:
     def folds(self) -> bool:
         """Whether scaling goes into Θ^(1) and b^(1), so that x is used as it is stored."""
         mean, scale = self.scaling.mean, self.scaling.scale
-        return scale is not None and (mean is None or bool(np.all(np.abs(mean) <= FOLD_LIMIT * scale)))
+        if scale is None or not np.all((scale > FOLD_RANGE[0]) & (scale < FOLD_RANGE[1])):
+            return False
+        return mean is None or bool(np.all(np.abs(mean) <= FOLD_LIMIT * scale))
 
     def read(self, start: int, stop: int, buffer: np.ndarray) -> np.ndarray:
         """Rows [start, stop) in the stored dtype: a view of those kept, or read into `buffer`."""

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import cost as costs
 from ..errors import DataError, UsageError
 
 Kind = Literal["classes", "binary", "multilabel", "real"]
@@ -40,7 +41,8 @@ class TargetSpec:
 
     Attributes:
         kind: "classes" (one of K), "binary" (two classes, one output), "multilabel" (K labels, each yes or no) or
-        "real". classes: the labels as the user wrote them, in ascending order; None for "multilabel" and "real".
+            "real".
+        classes: the labels as the user wrote them, in ascending order; None for "multilabel" and "real".
         outputs: K, the units of the network's last layer.
     """
 
@@ -94,19 +96,20 @@ def interpret(target: NDArray[Any], cost: str = "auto", *, where: str = "y") -> 
         UsageError: the cost cannot be used with y of this type.
     """
     target = _table(target, where)
+    takes = None if cost == "auto" else costs.cost(cost).takes
     if target.dtype.kind == "U":
-        if cost == "squares":
-            raise UsageError(f"cost 'squares' with text in {where}", wanted="logistic, softmax or sigmoid_squares")
+        if takes == "numbers":
+            raise UsageError(f"cost '{cost}' with text in {where}", wanted="a cost for classes, such as softmax")
         return _classes(_distinct(target, where), cost, target.shape[0], where)
     _refuse_non_finite(target, where)
-    if cost == "squares":
+    if takes == "numbers":
         return cost, TargetSpec("real", None, _outputs(target))
     if target.ndim == 2:
         return _interpret_matrix(target, cost, where)
     if target.dtype.kind == "f" and not _all(target, _is_zero_or_one):
         if cost == "auto":
             return "squares", TargetSpec("real", None, 1)
-        if cost == "sigmoid_squares" and _all(target, _is_share):
+        if takes == "labels" and _all(target, _is_share):
             return cost, TargetSpec("real", None, 1)
     return _classes(_distinct(target, where), cost, target.shape[0], where)
 
@@ -187,7 +190,7 @@ def _classes(labels: tuple[Label, ...], cost: str, m: int, where: str) -> tuple[
             do=f"name the label column{squares}",
         )
     chosen = cost if cost != "auto" else "logistic" if len(labels) == 2 else "softmax"
-    if len(labels) == 2 and chosen != "softmax":
+    if len(labels) == 2 and costs.cost(chosen).takes == "labels":
         return chosen, TargetSpec("binary", labels, 1)
     return chosen, TargetSpec("classes", labels, len(labels))
 
@@ -195,7 +198,7 @@ def _classes(labels: tuple[Label, ...], cost: str, m: int, where: str) -> tuple[
 def _interpret_matrix(target: NDArray[Any], cost: str, where: str) -> tuple[str, TargetSpec]:
     K = target.shape[1]
     zero_or_one = _all(target, _is_zero_or_one)
-    if cost == "softmax":
+    if cost != "auto" and costs.cost(cost).takes == "distribution":
         _demand(target, _is_share, where, "shares from 0 to 1, or use --cost squares")
         _demand_rows_of_one(target, where)
         return cost, TargetSpec("classes", tuple(range(K)), K) if zero_or_one else TargetSpec("real", None, K)
@@ -311,6 +314,6 @@ def _demand_rows_of_one(target: NDArray[Any], where: str) -> None:
             row = int(np.argmax(wrong))
             raise DataError(
                 f"{where} row {start + row} sums to {sums[row]:g}",
-                wanted="rows that sum to one for softmax",
+                wanted="rows that sum to one",
                 do="use --cost logistic for several labels in a row",
             )

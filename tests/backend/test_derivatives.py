@@ -81,7 +81,7 @@ def test_a_row_of_weight_0_costs_nothing_even_where_its_cost_is_infinite(name):
         assert (J.cell(np, s, y, w) == 0).all()
 
 
-@pytest.mark.parametrize("name", [n for n in cost.names() if cost.cost(n).probabilities])
+@pytest.mark.parametrize("name", [n for n in cost.names() if cost.cost(n).takes != "numbers"])
 def test_cost_stays_right_where_h_is_0_or_1(name):
     """J comes from the score, so log(0) is never taken."""
     J = cost.cost(name)

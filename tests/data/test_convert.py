@@ -341,7 +341,7 @@ def test_the_running_version_is_noted(tmp_path):
 def test_nothing_is_overwritten(tmp_path, refuses):
     (tmp_path / "t.csv").write_text("1,2\n3,4\n")
     (tmp_path / "t.h5").write_text("precious")
-    with refuses(UsageError, "t.h5 exists", "--overwrite"):
+    with refuses(DataError, "t.h5 exists", "--overwrite"):
         convert(tmp_path / "t.csv", tmp_path / "t.h5", version="1")
     with refuses(UsageError, "converted to itself"):
         convert(tmp_path / "t.csv", tmp_path / "t.csv", overwrite=True, version="1")
@@ -368,7 +368,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path, refuses):
     def somebody_else(*_):
         (tmp_path / "d.h5").write_text("theirs")
 
-    with refuses(UsageError, "d.h5 exists"):
+    with refuses(DataError, "d.h5 exists"):
         convert(tmp_path / "X.npy", tmp_path / "d.h5", y="none", version="1", progress=somebody_else)
     assert (tmp_path / "d.h5").read_text() == "theirs"
     only(tmp_path, "X.npy", "d.h5")

@@ -155,7 +155,7 @@ def test_y_that_does_not_fit_the_model_is_refused(y, found, words, refuses):
         (np.array([1.0, np.nan, 2.0]), "auto", DataError, ["row 1 is nan"]),
         (np.array([[1.0, 2.0], [3.0, -np.inf]]), "squares", DataError, ["row 1, column 1 is -inf"]),
         (np.array([1.0, 2.0, 2.5]), "softmax", DataError, ["row 2 is 2.5", "whole numbers", "--cost squares"]),
-        (np.array([0.3, 0.7]), "logistic", DataError, ["row 0 is 0.3", "--cost squares"]),
+        (np.array([0.3, 1.7]), "logistic", DataError, ["row 0 is 0.3", "--cost squares"]),
         (np.array([1.0, 1e300, 3.0]), "softmax", DataError, ["beyond 2^53"]),
         (np.array(["a", "b"]), "squares", UsageError, ["'squares' with text"]),
         (np.arange(200), "auto", DataError, ["200 different labels in 200 rows", "--cost squares"]),
