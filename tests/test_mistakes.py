@@ -290,3 +290,9 @@ def test_the_progress_text_fits_the_room_it_is_given():
 def test_text_labels_as_pandas_has_them():
     labels = np.array(["no", "yes"], dtype=object)[Y]
     assert set(gpubp.train(X, labels, iterations=2).predict(X)) <= {"no", "yes"}
+
+
+def test_a_slope_that_overflows_is_a_failure_and_not_a_stall(gpubp_command, tmp_path):
+    write(tmp_path / "d.h5", X=X, y=Y)
+    done = gpubp_command("train", "d.h5", "--out", "run", "--lambda", "1e300", "--json", check=1)
+    assert done.json["ending"] == "failed"

@@ -168,7 +168,8 @@ class LBFGS(Optimizer[LBFGSState]):
     def _stuck(self, state: LBFGSState, search: Search) -> Ending:
         steepest = max_abs(state.gradient)
         numbers = f"max|∇J| = {steepest:.3g}, wanted {self.tolerance:g} or less"
-        if 0 < search.trials == search.nonfinite:
+        overflown = not math.isfinite(dot(state.gradient, state.gradient))
+        if overflown or 0 < search.trials == search.nonfinite:
             return Ending("failed", f"failed: {search.problem}; {numbers}")
         return Ending("stalled", f"stalled: straight against the gradient, {search.problem}; {numbers}")
 

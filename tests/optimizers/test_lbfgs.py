@@ -290,5 +290,6 @@ def test_numbers_at_the_edge_of_float64_end_in_words():
         optimizer = LBFGS(tolerance=0)
         state = optimizer.init(edge, np.array([0.5, -0.25]))
         ending = run(optimizer, edge, state, evaluations=200)
-        assert ending.kind in ("stalled", "converged"), (scale, ending)
+        # (∇J)² overflows: no direction can be trusted, and the run has failed rather than stalled
+        assert ending.kind in (("failed",) if scale > 1 else ("stalled", "converged")), (scale, ending)
         assert np.isfinite(state.Theta).all()

@@ -71,6 +71,11 @@ class Request:
     labels: Path | None = None
     header: bool | None = None
 
+    @property
+    def wants_y(self) -> bool:
+        """Whether labels are to be looked for."""
+        return (self.y or "").lower() != "none"
+
 
 Stream = IO[bytes] | io.BufferedIOBase
 Read = Callable[[Path, Request], list[Part]]

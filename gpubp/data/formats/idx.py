@@ -52,7 +52,7 @@ def read(path: Path, request: Request) -> list[Part]:
     X = read_array(path, request)
     if X.ndim == 1:
         raise DataError(f"{path} holds labels ({X.shape[0]} values)", wanted="the file with the images or features")
-    if request.y is not None and request.y.lower() == "none":
+    if not request.wants_y:
         return [Part(None, X, None)]
     return [Part(None, X, read_labels(request.labels or _labels_beside(path), request))]
 

@@ -36,7 +36,7 @@ def read_array(path: Path, request: Request) -> NDArray[Any]:
 def read_npy(path: Path, request: Request) -> list[Part]:
     """X from the array; y from ``--labels``."""
     X = read_array(path, request)
-    if request.labels is None and (request.y or "").lower() != "none":
+    if request.labels is None and request.wants_y:
         raise DataError(f"{path} holds X alone", wanted="labels for its rows", do="say --labels FILE or --y none")
     return [Part(None, X, None if request.labels is None else read_labels(request.labels, request))]
 
@@ -54,7 +54,7 @@ def read_npz(path: Path, request: Request) -> list[Part]:
                 with archive.open(members[name]) as file:
                     return _array(file, f"{path}: {names.quoted(name)}", request)
 
-            y_wanted = (request.y or "").lower() != "none"
+            y_wanted = request.wants_y
             parts = []
             for split in names.splits(members, request.x) or (None,):
                 chosen = names.choose(

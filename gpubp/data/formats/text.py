@@ -117,7 +117,7 @@ def _layout(path: Path, request: Request) -> _Layout:
     bare = _Layout(path, delimiter, None, 0, None)
     top, below = bare.cut(first), bare.cut(second)
     named = request.y
-    labelled = request.labels is None and (named or "").lower() != "none"
+    labelled = request.labels is None and request.wants_y
     has_header = request.header
     if has_header is None:
         has_header = _names_columns(top, below, (named or "-1") if labelled else None)
