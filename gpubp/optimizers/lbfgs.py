@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .base import SCRATCH, Ending, Function, Optimizer, State, dot, max_abs, move
+from .base import SCRATCH, Ending, Function, Optimizer, dot, max_abs
+from .line import Line, LineState
 from .line_search import Search, wolfe
 
 # A pair whose s and y are closer to a right angle than this carries rounding, not curvature: with condition number κ
@@ -31,7 +32,7 @@ SMALLEST_COSINE = 1e-10
 
 
 @dataclass(kw_only=True)
-class LBFGSState(State):
+class LBFGSState(LineState):
     """Θ, the rings of pairs, and what shows a standstill.
 
     Attributes:
@@ -42,7 +43,7 @@ class LBFGSState(State):
         lowest: the lowest J of the run.
         flattest: the smallest max|∇J| of the run.
         idle: iterations since either of them fell.
-        direction, trial, trial_gradient, product: (P,) scratch.
+        product: (P,) scratch.
     """
 
     S: np.ndarray
@@ -53,9 +54,6 @@ class LBFGSState(State):
     lowest: float = math.inf
     flattest: float = math.inf
     idle: int = 0
-    direction: np.ndarray = field(metadata=SCRATCH)
-    trial: np.ndarray = field(metadata=SCRATCH)
-    trial_gradient: np.ndarray = field(metadata=SCRATCH)
     product: np.ndarray = field(metadata=SCRATCH)
 
     def times_H(self, r: np.ndarray) -> None:
@@ -129,29 +127,24 @@ class LBFGS(Optimizer[LBFGSState]):
         )
 
     def advance(self, f: Function, state: LBFGSState) -> Ending | None:
-        line = _Line(f, state)
+        line = Line(f, state)
         lowest, pairs = min(state.lowest, state.J), state.pairs
-        search = self._search(line, lowest, pairs)
+        search = self._search(line, state, lowest, pairs)
         if search.problem and pairs:
             pairs = 0  # the pairs may be what misleads: once more without them
-            search = self._search(line, lowest, pairs)
-        if not search.problem and line.alpha != search.alpha:
-            line(search.alpha)  # the scratch holds the last trial, and the accepted one came before it
-
+            search = self._search(line, state, lowest, pairs)
+        if not search.problem:
+            line.settle(search.alpha)
         state.evaluations += line.evaluations
         if search.problem:
             return self._stuck(state, search)
         state.pairs = pairs
         state.remember()
-        state.Theta, state.trial = state.trial, state.Theta
-        state.gradient, state.trial_gradient = state.trial_gradient, state.gradient
-        state.J = search.J
-        state.iteration += 1
+        state.accept(search.J)
         return self._standstill(state, lowest)
 
-    def _search(self, line: _Line, lowest: float, pairs: int) -> Search:
+    def _search(self, line: Line, state: LBFGSState, lowest: float, pairs: int) -> Search:
         """Search along −H∇J with the newest `pairs` pairs, along −∇J without any."""
-        state = line.state
         np.negative(state.gradient, out=state.direction)
         alpha = 1.0
         if pairs:
@@ -186,20 +179,3 @@ class LBFGS(Optimizer[LBFGSState]):
             f"max|∇J| = {steepest:.3g} (smallest {state.flattest:.3g}) has fallen, so rounding is all that is left "
             f"of their differences; wanted max|∇J| = {self.tolerance:g} or less",
         )
-
-
-class _Line:
-    """φ(α) = J(Θ + α d) and φ′(α). Θ and ∇J of the last trial stay in the state's scratch."""
-
-    def __init__(self, f: Function, state: LBFGSState) -> None:
-        self.f, self.state = f, state
-        self.evaluations = 0
-        self.alpha = 0.0
-
-    def __call__(self, alpha: float) -> tuple[float, float]:
-        state = self.state
-        move(state.Theta, alpha, state.direction, out=state.trial)
-        J = self.f.value_and_gradient(state.trial, state.trial_gradient)
-        self.evaluations += 1
-        self.alpha = alpha
-        return J, dot(state.trial_gradient, state.direction)
