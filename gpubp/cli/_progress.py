@@ -12,7 +12,7 @@ import click
 
 log = logging.getLogger("gpubp")
 
-_BAR = 37  # columns of label, bar, slash and time left beside the two counts
+_BAR = 26  # columns of the bar, the slash and the time left, beside the two counts
 LINE_EVERY = 5.0  # seconds between log lines where stderr is no terminal
 
 
@@ -107,12 +107,12 @@ class Display:
             if self._bar is None:
                 self._bar = click.progressbar(
                     length=self._limit,
-                    label="training",
+                    label="",
                     file=sys.stderr,
                     show_pos=True,
                     item_show_func=lambda _: self._text(columns() - _BAR - 2 * len(str(self._limit))),
                     bar_template="%(label)s [%(bar)s] %(info)s",
-                    width=10,
+                    width=8,
                 ).__enter__()
                 self._bar.update(progress.iteration - 1)
             self._bar.update(1)
