@@ -50,6 +50,7 @@ class _Node:
         backend.zero(self.flat)  # the gaps between layers stay zero from here on
         self.cost = backend.empty((2,), np.dtype(np.float64))
         self.Delta = network.views(self.flat)
+        self.has_gradient = False  # a pass for J alone leaves Δ as it was
 
 
 class _Owner:
@@ -171,6 +172,7 @@ class Objective:
     def _leaf(self, Theta: Layers, owner: _Owner, leaf: int, node: _Node, with_gradient: bool) -> None:
         backend, network = self.backend, self.network
         backend.zero(node.cost)
+        node.has_gradient = with_gradient
         start, stop = leaf_rows(leaf, self.leaves, self.rows.m)
         for i, (u, v) in enumerate(blocks(start, stop, self.block_rows)):
             block = owner.work.block(v - u)
@@ -184,7 +186,8 @@ class Objective:
                 backprop.backward(backend, network, Theta, block, node.Delta, beta=int(i > 0))
 
     def _merge(self, a: _Node, b: _Node) -> None:
-        self.backend.apply(plus, a.flat, b.flat, out=a.flat)
+        if a.has_gradient:
+            self.backend.apply(plus, a.flat, b.flat, out=a.flat)
         self.backend.apply(plus, a.cost, b.cost, out=a.cost)
 
     def _regularise(self, Theta: np.ndarray, gradient: np.ndarray | None) -> float:
