@@ -136,7 +136,7 @@ def fit(
             try:
                 ending = optimizer.step(f, state)
             except _Stopped:
-                return Ending("stopped", f"stopped by {stop.by} after {_count(state)}"), state
+                return Ending("stopped", f"stopped by {stop.by} after {_count(state.iteration)}"), state
             if state.iteration > before:
                 progress = Progress(
                     state.iteration,
@@ -148,13 +148,13 @@ def fit(
                 )
                 wishes = [callback(progress, state) for callback in callbacks]
                 if ending is None and any(wishes):
-                    ending = Ending("stopped", f"stopped by a callback after {_count(state)}")
+                    ending = Ending("stopped", f"stopped by a callback after {_count(state.iteration)}")
             if ending is not None:
                 return ending, state
 
 
-def _count(state: State) -> str:
-    return f"{state.iteration} iteration{'s' if state.iteration != 1 else ''}"
+def _count(iterations: int) -> str:
+    return f"{iterations} iteration{'s' if iterations != 1 else ''}"
 
 
 def _limit(state: State, optimizer: Optimizer, iterations: int) -> Ending:
@@ -163,6 +163,6 @@ def _limit(state: State, optimizer: Optimizer, iterations: int) -> Ending:
         return Ending("converged", f"converged: max|∇J| = {slope:.3g} is within {optimizer.tolerance:g}")
     return Ending(
         "limit",
-        f"stopped at the limit of {iterations} iterations and has not converged: "
+        f"stopped at the limit of {_count(iterations)} and has not converged: "
         f"max|∇J| = {slope:.3g}, wanted {optimizer.tolerance:g} or less",
     )

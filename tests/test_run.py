@@ -214,7 +214,7 @@ def test_a_reported_end_is_a_sentence_with_its_numbers(gpubp_command, tmp_path):
     path = write(tmp_path / "line.h5", X=X, y=X @ [1.0, 2.0, 3.0] + 0.1 * rng.normal(size=200))
     limit = gpubp_command("train", path, "--out", "a", "--hidden", "none", "--iterations", 1, "--json").json
     assert limit["ending"] == "limit"
-    assert "limit of 1 iterations" in limit["reason"] and "not converged" in limit["reason"]
+    assert "limit of 1 iteration and" in limit["reason"] and "not converged" in limit["reason"]
     done = gpubp_command("train", path, "--out", "b", "--hidden", "none", "--precision", "fp64", "--json").json
     assert done["ending"] == "converged" and "max|∇J| =" in done["reason"]
 
