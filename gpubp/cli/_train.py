@@ -42,6 +42,7 @@ def outcome(model: Any, out: Path) -> dict[str, Any]:
         "gradient": last.get("gradient"),
         "validation": last.get("validation"),
         "seconds": last.get("seconds", 0.0),
+        "precision": model.job["precision"],
     }
 
 
@@ -57,6 +58,8 @@ def outcome_text(result: dict[str, Any]) -> str:
         )
     lines.append(("ended", result["reason"]))
     lines.append(("run", result["run"]))
+    if result["ending"] == "stalled" and result["precision"] != "fp64":
+        lines.append(("go further", "train with --precision fp64: what is left is the rounding of this one"))
     if result["ending"] == "limit":
         lines.append(("go on", f"{program()} resume {result['run']} --iterations {2 * max(result['iterations'], 1)}"))
     return table(lines)
