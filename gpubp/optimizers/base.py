@@ -28,7 +28,10 @@ from ..errors import MismatchError, UsageError
 
 
 class Function(Protocol):
-    """J(Θ) with its gradient; one call is one evaluation."""
+    """J(Θ) with its gradient; one call is one evaluation.
+
+    It may have a number `threads`: how many it works with, which are free between two calls.
+    """
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         """J(Θ), and ∇J(Θ) written to `out`. Both are (P,) float64; equal Θ must give equal bits."""
@@ -51,6 +54,9 @@ class Ending:
 
 # The metadata of a state's field that holds nothing between steps: it is neither saved nor restored.
 SCRATCH = {"scratch": True}
+# The metadata of an array whose rows are filled one after the other, `rows` naming the field that counts them: of a
+# ring of n rows the first min(count, n) are saved.
+FILLED = "rows"
 
 
 @dataclass(kw_only=True)
@@ -71,7 +77,11 @@ class State:
 
     def saved(self) -> dict[str, np.ndarray | int | float | bool]:
         """Every field that is not scratch. The arrays are the state's own: write or copy them before the next step."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if not one.metadata.get("scratch")}
+        kept = {one.name: getattr(self, one.name) for one in fields(self) if not one.metadata.get("scratch")}
+        for one in fields(self):
+            if FILLED in one.metadata:
+                kept[one.name] = getattr(self, one.name)[: getattr(self, one.metadata[FILLED])]
+        return kept
 
 
 AnyState = TypeVar("AnyState", bound=State)
@@ -146,7 +156,8 @@ class Optimizer(ABC, Generic[AnyState]):
         Theta = saved.get("Theta")
         P = len(Theta) if isinstance(Theta, np.ndarray) and Theta.ndim == 1 else 0
         state = self.blank(P)
-        own = state.saved()
+        filled = {one.name: one.metadata[FILLED] for one in fields(state) if FILLED in one.metadata}
+        own = state.saved() | {name: getattr(state, name) for name in filled}
         for name in sorted(own.keys() ^ saved.keys()):
             found, wanted = ("without", "with") if name in own else ("with", "without")
             raise MismatchError(f"a saved state {found} {name}", wanted=f"one {wanted} {name}", do=_DO)
@@ -154,6 +165,9 @@ class Optimizer(ABC, Generic[AnyState]):
             raise MismatchError(f"a saved state whose Theta is {_kind(Theta)}", wanted="a vector", do=_DO)
         for name, blank in own.items():
             value = saved[name]
+            if name in filled and isinstance(blank, np.ndarray):
+                count = saved[filled[name]]
+                blank = blank[: count if _kind(count) == "int" else 0]
             if _kind(value) != _kind(blank):
                 raise MismatchError(f"a saved state whose {name} is {_kind(value)}", wanted=_kind(blank), do=_DO)
             if isinstance(blank, np.ndarray):

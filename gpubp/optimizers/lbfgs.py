@@ -11,18 +11,27 @@ where H is the BFGS update (N&W eq. 6.17, 7.16) of γI by the last `history` pai
 and α meets the strong Wolfe conditions (`line_search`). After the first step α = 1 is nearly always accepted, so an
 iteration costs one evaluation.
 
-The pairs live in two rings, S and Y: pair number i is row i mod history. A step streams each of them twice and copies
-neither. ρ and γ are kept beside them.
+The pairs live in two rings, S and Y: pair number i is row i mod history.
+
+H∇J is made of ∇J and the pairs, so the two-loop recursion can run on their coefficients alone, once the products of all
+with all are known (W. Chen, Z. Wang, J. Zhou, Large-scale L-BFGS using MapReduce, NIPS 2014, with Sᵀg, Yᵀg and the
+matrices SᵀY, YᵀY). Those with older pairs are kept, so a step goes over S and Y twice: once for their products with the
+newest y and ∇J, and once for the sum. Each product is one sum and each element of the sum another, so threads may
+share them without changing a bit. Written on vectors, the recursion has an order that allows no threads.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import numpy as np
 
-from .base import SCRATCH, Ending, Function, Optimizer, dot, max_abs
+from .base import FILLED, SCRATCH, Ending, Function, Optimizer, dot, max_abs
 from .line import Line, LineState
 from .line_search import Search, wolfe
 
@@ -43,33 +52,65 @@ class LBFGSState(LineState):
         lowest: the lowest J of the run.
         flattest: the smallest max|∇J| of the run.
         idle: iterations since either of them fell.
+        SY, YY: SᵀY and YᵀY, (history, history) scratch: of pairs i and j at [i mod history, j mod history]; SᵀY where i
+            is not newer than j. They follow from S and Y, bit for bit.
+        known: scratch: the pairs whose products are in them.
         product: (P,) scratch.
     """
 
-    S: np.ndarray
-    Y: np.ndarray
+    S: np.ndarray = field(metadata={FILLED: "pairs"})
+    Y: np.ndarray = field(metadata={FILLED: "pairs"})
     rho: np.ndarray
     gamma: float = 1.0
     pairs: int = 0
     lowest: float = math.inf
     flattest: float = math.inf
     idle: int = 0
+    SY: np.ndarray = field(metadata=SCRATCH)
+    YY: np.ndarray = field(metadata=SCRATCH)
+    known: int = field(default=0, metadata=SCRATCH)
     product: np.ndarray = field(metadata=SCRATCH)
 
-    def times_H(self, r: np.ndarray) -> None:
-        """r ← H r in place: the two-loop recursion, N&W Algorithm 7.4. r is (P,) float64; there is a pair."""
-        history = len(self.rho)
-        rows = [pair % history for pair in range(max(0, self.pairs - history), self.pairs)]
-        a = {}
-        for i in reversed(rows):
-            a[i] = float(self.rho[i]) * dot(self.S[i], r)
-            np.multiply(self.Y[i], a[i], out=self.product)
-            np.subtract(r, self.product, out=r)
-        np.multiply(r, self.gamma, out=r)
-        for i in rows:
-            b = float(self.rho[i]) * dot(self.Y[i], r)
-            np.multiply(self.S[i], a[i] - b, out=self.product)
-            np.add(r, self.product, out=r)
+    def times_H(self, g: np.ndarray, out: np.ndarray, threads: int) -> None:
+        """out = H g: the two-loop recursion, N&W Algorithm 7.4, on coefficients. (P,) float64; there is a pair."""
+        S, Y, history = self.S, self.Y, len(self.S)
+        rows = [pair % history for pair in range(max(0, self.pairs - history), self.pairs)]  # the oldest first
+        unknown = [pair % history for pair in range(max(self.known, self.pairs - len(rows)), self.pairs)]
+        vectors = [g, *(Y[j] for j in unknown)]
+
+        def products(row: np.ndarray) -> list[float]:
+            return [np.dot(row, v) for v in vectors]
+
+        done = np.array(shared(products, [*(S[i] for i in rows), *(Y[i] for i in rows)], len(g), threads))
+        (Sg, Yg), *columns = done.T.reshape(len(vectors), 2, len(rows))
+        for j, (Sy, Yy) in zip(unknown, columns, strict=True):
+            older = rows[: (n := rows.index(j) + 1)]
+            self.SY[older, j] = Sy[:n]
+            self.YY[older, j] = self.YY[j, older] = Yy[:n]
+        self.known = self.pairs
+        p, q = np.zeros(history), np.zeros(history)
+        with np.errstate(over="ignore", invalid="ignore"):
+            p[rows], q[rows] = self._coefficients(rows, Sg, Yg)
+
+        def combined(piece: slice) -> None:
+            with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
+                r = np.multiply(g[piece], self.gamma, out=out[piece])
+                r += p @ S[:, piece]
+                r += q @ Y[:, piece]
+
+        shared(combined, [slice(at, at + PIECE) for at in range(0, len(g), PIECE)], len(g), threads)
+
+    def _coefficients(self, rows: list[int], Sg: np.ndarray, Yg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """p and q of H g = γ g + Σ p_k s_k + Σ q_k y_k, the oldest pair first."""
+        SY, YY, rho = self.SY[np.ix_(rows, rows)], self.YY[np.ix_(rows, rows)], self.rho[rows]
+        a, p = np.zeros(len(rows)), np.zeros(len(rows))
+        for k in range(len(rows) - 1, -1, -1):  # r = g − Σ a y of the newer pairs;  a = ρ sᵀr
+            a[k] = rho[k] * (Sg[k] - np.dot(SY[k, k + 1 :], a[k + 1 :]))
+        q = -self.gamma * a
+        Yr = self.gamma * Yg + YY @ q
+        for k in range(len(rows)):  # r = γ(g − Σ a y) + Σ (a − b) s of the older pairs;  b = ρ yᵀr
+            p[k] = a[k] - rho[k] * (Yr[k] + np.dot(SY[:k, k], p[:k]))
+        return p, q
 
     def remember(self) -> None:
         """Store the pair of the step from Θ to the trial in place of the oldest, if it carries curvature."""
@@ -77,10 +118,29 @@ class LBFGSState(LineState):
         y = np.subtract(self.trial_gradient, self.gradient, out=self.product)
         sy, ss, yy = dot(s, y), dot(s, s), dot(y, y)
         if yy > 0 and sy > SMALLEST_COSINE * math.sqrt(ss) * math.sqrt(yy):
-            row = self.pairs % len(self.rho)
+            row = self.pairs % len(self.S)
             self.S[row], self.Y[row], self.rho[row] = s, y, 1 / sy
             self.gamma = sy / yy
             self.pairs += 1
+
+
+PIECE = 8192  # elements: of 2 × 30 pairs, 4 MB
+LONG = 1 << 16  # elements from which threads are worth waking
+
+
+def shared(work: Callable[[Any], Any], tasks: list[Any], P: int, threads: int) -> list[Any]:
+    """``[work(task) for task in tasks]``, by threads where vectors of P elements are long."""
+    threads = min(threads, len(tasks))
+    if threads <= 1 or P < LONG:
+        return [work(task) for task in tasks]
+    groups = [tasks[i * len(tasks) // threads : (i + 1) * len(tasks) // threads] for i in range(threads)]
+    done = _pool(threads).map(lambda group: [work(task) for task in group], groups)
+    return [result for group in done for result in group]
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "gpubp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +180,8 @@ class LBFGS(Optimizer[LBFGSState]):
             S=np.zeros((self.history, P)),
             Y=np.zeros((self.history, P)),
             rho=np.zeros(self.history),
+            SY=np.zeros((self.history, self.history)),
+            YY=np.zeros((self.history, self.history)),
             direction=direction,
             trial=trial,
             trial_gradient=trial_gradient,
@@ -129,27 +191,30 @@ class LBFGS(Optimizer[LBFGSState]):
     def advance(self, f: Function, state: LBFGSState) -> Ending | None:
         line = Line(f, state)
         lowest, pairs = min(state.lowest, state.J), state.pairs
-        search = self._search(line, state, lowest, pairs)
+        threads = int(getattr(f, "threads", 1))
+        search = self._search(line, state, lowest, pairs, threads)
         if search.problem and pairs:
             pairs = 0  # the pairs may be what misleads: once more without them
-            search = self._search(line, state, lowest, pairs)
+            search = self._search(line, state, lowest, pairs, threads)
         if not search.problem:
             line.settle(search.alpha)
         state.evaluations += line.evaluations
         if search.problem:
             return self._stuck(state, search)
-        state.pairs = pairs
+        if pairs != state.pairs:
+            state.pairs, state.known = pairs, 0
         state.remember()
         state.accept(search.J)
         return self._standstill(state, lowest)
 
-    def _search(self, line: Line, state: LBFGSState, lowest: float, pairs: int) -> Search:
+    def _search(self, line: Line, state: LBFGSState, lowest: float, pairs: int, threads: int) -> Search:
         """Search along −H∇J with the newest `pairs` pairs, along −∇J without any."""
-        np.negative(state.gradient, out=state.direction)
         alpha = 1.0
         if pairs:
-            state.times_H(state.direction)
+            state.times_H(state.gradient, state.direction, threads)
+            np.negative(state.direction, out=state.direction)
         else:
+            np.negative(state.gradient, out=state.direction)
             with np.errstate(over="ignore"):
                 alpha = min(1.0, 1 / float(np.abs(state.gradient).sum()))
         slope = dot(state.gradient, state.direction)
