@@ -40,6 +40,8 @@ def cost_and_gradient(
     backend: str = "cpu",
     device: int = 0,
     threads: int | None = None,
+    kernel: str = "auto",
+    blas: str = "auto",
     leaves: int | None = None,
     block_rows: int | None = None,
 ) -> tuple[float, np.ndarray]:
@@ -54,6 +56,7 @@ def cost_and_gradient(
         weights: (m,) row weights w, not negative; sums are divided by Σw instead of m.
         precision: "fp64" or "fp32".
         backend, device: "cpu", "gpu" or "auto", and which GPU.
+        kernel, blas: how the CPU computes, see `gpubp.backend.choose`.
         threads, leaves, block_rows: how the sum is shared out; threads never change a bit of the result.
 
     Returns:
@@ -78,7 +81,7 @@ def cost_and_gradient(
     source = ArrayRows(as_array(X, "X"))
     labels = _labels(network, as_array(y, "y"), source.m)
     w = None if weights is None else as_weights(weights, source.m)
-    chosen, _ = choose(backend, device=device, threads=threads)
+    chosen, _ = choose(backend, device=device, threads=threads, kernel=kernel, blas=blas)
     rows = Rows(source, source.array, Scaling("none", None, None), labels, w)
     objective = Objective(
         network, rows, lambda_, backend=chosen, precision=precision, leaves=leaves, block_rows=block_rows

@@ -36,6 +36,7 @@ class Workspace:
         widest = max(sizes[1:])
         self._errors = [backend.empty((rows * widest,), dtype) for _ in range(2)]
         self.ones = backend.upload(np.ones((rows, 1), dtype))
+        self.w = backend.constant(1.0, rows, dtype)
         self._sizes = sizes
         self._blocks: dict[int, Block] = {}
 
@@ -43,12 +44,11 @@ class Workspace:
         """The buffers' first rows, for a block of that many."""
         if rows not in self._blocks:
             errors = [self._errors[l % 2][: rows * s].reshape(rows, s) for l, s in enumerate(self._sizes[1:], start=2)]
-            ones = self.ones[:rows]
             self._blocks[rows] = Block(
                 self.x[:rows],
                 self.y[:rows],
-                ones,
-                ones,
+                self.w[:rows],
+                self.ones[:rows],
                 z=[None, None, *(z[:rows] for z in self.z[2:])],
                 a=[None, None, *(a[:rows] for a in self.a[2:])],
                 delta=[None, None, *errors],

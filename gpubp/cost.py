@@ -109,11 +109,12 @@ class logistic:
     @total(
         "T s, T y, T w",
         "const double v = s; cell = w == T(0) ? 0.0 :"
-        " double(w) * ((v > 0.0 ? v : 0.0) - double(y) * v + log1p(exp(-fabs(v))))",
+        " double(w) * ((v > 0.0 ? v : 0.0) - double(y) * v + double(log1p(exp(-fabs(s)))))",
     )
     def cell(xp: Any, s: Any, y: Any, w: Any) -> Any:
-        s = s.astype("float64")
-        return xp.where(w == 0, 0.0, w * (xp.maximum(s, 0) - y * s + xp.log1p(xp.exp(-abs(s)))))
+        # the logarithm, at most log 2, loses no more in the type of the pass than s lost already; the rest is exact
+        v, rest = s.astype("float64"), xp.log1p(xp.exp(-abs(s)))
+        return xp.where(w == 0, 0.0, w * (xp.maximum(v, 0) - y * v + rest))
 
 
 @_entry
@@ -130,13 +131,13 @@ class softmax:
         "T z, T b",
         "T s",
         "const double top = row_max([&](int j) { return double(z(j)) + double(b(j)); });"
-        " const double rest = log(row_sum([&](int j) { return exp(double(z(j)) + double(b(j)) - top); }));"
+        " const double rest = log(row_sum([&](int j) { return double(exp(T(double(z(j)) + double(b(j)) - top))); }));"
         " each([&](int j) { s(j) = T(double(z(j)) + double(b(j)) - top - rest); })",
     )
     def score(xp: Any, z: Any, b: Any) -> Any:
-        z = z.astype("float64") + b
-        z = z - z.max(axis=1, keepdims=True)
-        return z - xp.log(xp.exp(z).sum(axis=1, keepdims=True))
+        s = z.astype("float64") + b
+        s = s - s.max(axis=1, keepdims=True)
+        return s - xp.log(xp.exp(s.astype(z.dtype)).astype("float64").sum(axis=1, keepdims=True))
 
     @elementwise("T s", "T h", "h = exp(s)")
     def h(xp: Any, s: Any) -> Any:

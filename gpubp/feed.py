@@ -15,7 +15,7 @@ from .backprop import Block
 from .data.rows import Rows
 from .data.scaling import Scaling
 from .errors import DataError
-from .formula import cast, one_hot, standardise
+from .formula import Formula, cast, one_hot, standardise
 from .network import Network
 
 
@@ -27,58 +27,88 @@ class Feed:
         K: the number of outputs.
         dtype: the precision of the pass.
         check: look at every row on its way in and refuse one that is not finite (for rows that no earlier pass saw).
+
+    Attributes:
+        stored: the type rows are stored in.
+        conversion: the formula from there to the pass, None where rows are used as they are; `moments`: its μ and σ.
+        labels, targets: labels or targets as stored, (m, 1) or (m, K), and the formula that makes y of them.
+        numbers: (1, K), what label each output stands for; None where the labels are y itself.
+        weights, validation: (m, 1) of the pass, or None.
     """
 
     def __init__(self, backend: Backend, rows: Rows, K: int, dtype: np.dtype, *, check: bool = False) -> None:
         self.backend, self.rows, self._check = backend, rows, check
         scaling = rows.scaling
         self.folds = rows.folds
-        self._standardise = None
+        self.stored = rows.source.dtype
+        self.conversion: Formula | None = None if self.stored == dtype else cast
+        self.moments: tuple[Any, ...] = (None, None)
         if scaling.scale is not None and not self.folds:
             mean = np.zeros(rows.features) if scaling.mean is None else scaling.mean
-            self._standardise = (backend.upload(mean[None]), backend.upload(scaling.scale[None]))
-        self._as_stored = self._standardise is None and rows.source.dtype == dtype
-        self._k = None
-        self._labels: Any = None
-        self._weights: Any = None
-        self._validation: Any = None
+            self.conversion = standardise
+            self.moments = (backend.upload(mean[None]), backend.upload(scaling.scale[None]))
+        self.targets = cast
+        self.labels: Any = None
+        self.numbers: Any = None
+        self.weights: Any = None
+        self.validation: Any = None
         if rows.labels is not None:
-            self._labels = backend.upload(rows.labels.reshape(len(rows.labels), -1))
+            labels = np.ascontiguousarray(rows.labels.reshape(len(rows.labels), -1))
+            if labels.dtype == np.uint32:
+                labels = labels.view(np.int32)  # class numbers are small, and compared with int32 ones
+            self.labels = backend.upload(labels)
             if rows.labels.ndim == 1:
                 # one output: y is the code itself, 0 or 1
-                self._k = backend.upload(np.arange(K, dtype=np.int32)[None] if K > 1 else np.ones((1, 1), np.int32))
+                self.targets = one_hot
+                numbers = np.arange(K, dtype=np.int32)[None] if K > 1 else np.ones((1, 1), np.int32)
+                self.numbers = backend.upload(numbers)
         if rows.weights is not None:
-            self._weights = backend.upload((rows.weights / rows.unit).astype(dtype)[:, None])
+            self.weights = backend.upload((rows.weights / rows.unit).astype(dtype)[:, None])
         if rows.validation is not None:
-            self._validation = backend.upload((rows.validation / rows.unit).astype(dtype)[:, None])
+            self.validation = backend.upload((rows.validation / rows.unit).astype(dtype)[:, None])
+        self._slices: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
         # last, for it takes what is left of the device's memory
         self._resident = rows.kept[:0] if check else backend.resident(rows.kept)
+
+    def resident(self, start: int, stop: int) -> Any:
+        """Rows [start, stop) as stored, where the device keeps them; else None."""
+        return self._resident[start:stop] if stop <= len(self._resident) else None
+
+    def raw(self, start: int, stop: int, staging: np.ndarray) -> Any:
+        """Rows [start, stop) as stored, on the device."""
+        x = self.resident(start, stop)
+        if x is not None:
+            return x
+        x = self.rows.read(start, stop, staging)
+        if self._check:
+            refuse_non_finite(x, start)
+        return self.backend.upload(x)
 
     def load(self, start: int, stop: int, staging: np.ndarray, block: Block, *, labelled: bool) -> Any:
         """Fill ``block.x``, ``block.y`` and ``block.w``; returns the rows' validation weights or None."""
         backend = self.backend
-        if stop <= len(self._resident):
-            x = self._resident[start:stop]
-        else:
-            x = self.rows.read(start, stop, staging)
-            if self._check:
-                refuse_non_finite(x, start)
-            x = backend.upload(x)
-        if self._as_stored:
+        x = self.raw(start, stop, staging)
+        if self.conversion is None:
             block.x = x
-        elif self._standardise is None:
-            backend.apply(cast, x, out=block.x)
         else:
-            backend.apply(standardise, x, *self._standardise, out=block.x)
+            more = self.moments if self.conversion is standardise else ()
+            backend.apply(self.conversion, x, *more, out=block.x)
         if not labelled:
             return None
-        if self._k is None:
-            backend.apply(cast, self._labels[start:stop], out=block.y)
-        else:
-            backend.apply(one_hot, self._labels[start:stop], self._k, out=block.y)
-        if self._weights is not None:
-            block.w = self._weights[start:stop]
-        return None if self._validation is None else self._validation[start:stop]
+        more = () if self.numbers is None else (self.numbers,)
+        labels, weights, validation = self._columns(start, stop)
+        backend.apply(self.targets, labels, *more, out=block.y)
+        if weights is not None:
+            block.w = weights
+        return validation
+
+    def _columns(self, start: int, stop: int) -> tuple[Any, Any, Any]:
+        """Labels, weights and validation weights of a block: the same arrays in each pass."""
+        if (start, stop) not in self._slices:
+            arrays = (self.labels, self.weights, self.validation)
+            labels, weights, validation = (None if a is None else a[start:stop] for a in arrays)
+            self._slices[start, stop] = labels, weights, validation
+        return self._slices[start, stop]
 
 
 def fold(network: Network, scaling: Scaling, Theta: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import backprop
-from .backend import Backend, choose
+from .backend import Backend, for_forward
 from .backprop import Workspace
 from .data.rows import Rows
 from .data.scaling import Scaling
@@ -78,8 +78,7 @@ class Model:
     def _outputs(self, X: Any, backend: str, precision: str) -> np.ndarray:
         source = ArrayRows(np.asarray(X))
         rows = Rows(source, source.array, self.scaling)
-        chosen, _ = choose(backend)
-        parts = [chunk.h for chunk in outputs(self, rows, backend=chosen, precision=precision)]
+        parts = [chunk.h for chunk in outputs(self, rows, backend=for_forward(backend), precision=precision)]
         return np.concatenate(parts)
 
 

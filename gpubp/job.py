@@ -33,6 +33,7 @@ class Job:
         optimizer, options: its name and its hyperparameters that differ from their defaults.
         iterations: the limit, counted from the beginning of the run.
         precision, backend, device: how and where passes are computed.
+        kernel, blas, threads: how the CPU computes them, see `gpubp.backend.choose`.
         validation: the fraction of rows held out, chosen by a hash of (seed, row).
         scale: "auto", "none", "standard" or "255".
         seed: of the initial Θ and the validation rows.
@@ -56,6 +57,9 @@ class Job:
     precision: str = "fp32"
     backend: str = "auto"
     device: int = 0
+    kernel: str = "auto"
+    blas: str = "auto"
+    threads: int | None = None
     validation: float = 0.0
     scale: str = "auto"
     seed: int = 0

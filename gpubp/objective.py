@@ -13,19 +13,21 @@ rows as they are stored, and Δ_W = (Δ_W̃ − Δ_b̃ μᵀ)/σ takes the gradi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from . import backprop
-from .backend import Backend
+from .backend import Backend, LeafLoop
+from .backend.numpy import aligned
 from .backprop import Workspace
 from .communicator import Communicator, Solo
 from .data.rows import Rows
 from .errors import DataError, UsageError
 from .feed import Feed, fold, unfold
-from .formula import plus
-from .network import Layers, Network
+from .network import Network
 from .tree import SumTree, blocks, leaf_rows
 
 PRECISIONS = {"fp64": np.dtype(np.float64), "fp32": np.dtype(np.float32)}
@@ -49,16 +51,36 @@ class _Node:
         self.flat = backend.empty((network.P,), dtype)
         backend.zero(self.flat)  # the gaps between layers stay zero from here on
         self.cost = backend.empty((2,), np.dtype(np.float64))
-        self.Delta = network.views(self.flat)
         self.has_gradient = False  # a pass for J alone leaves Δ as it was
 
 
-class _Owner:
-    """One thread's buffers."""
+class _PlainLeaf:
+    """One owner's buffers, and the definition of a leaf: backpropagation block by block. See `LeafLoop`."""
 
-    def __init__(self, backend: Backend, network: Network, dtype: np.dtype, stored: np.dtype, rows: int) -> None:
-        self.work = Workspace(backend, network, dtype, rows)
-        self.staging = np.empty((rows, network.sizes[0]), stored)
+    def __init__(
+        self, backend: Backend, network: Network, feed: Feed, dtype: np.dtype, rows: int, block_rows: int
+    ) -> None:
+        self._backend, self._network, self._feed, self._block_rows = backend, network, feed, block_rows
+        self._work = Workspace(backend, network, dtype, rows)
+        self._staging = np.empty((rows, network.sizes[0]), feed.stored)
+
+    def run(self, Theta: Any, start: int, stop: int, Delta: Any, cost: Any, with_gradient: bool) -> None:
+        with self._backend.guard():
+            self._blocks(Theta, start, stop, Delta, cost, with_gradient)
+
+    def _blocks(self, Theta: Any, start: int, stop: int, Delta: Any, cost: Any, with_gradient: bool) -> None:
+        backend, network = self._backend, self._network
+        layers, sums = network.views(Theta), network.views(Delta)
+        for i, (u, v) in enumerate(blocks(start, stop, self._block_rows)):
+            block = self._work.block(v - u)
+            validation = self._feed.load(u, v, self._staging, block, labelled=True)
+            backprop.forward(backend, network, layers, block)
+            backprop.add_cost(backend, network, block, block.w, cost[:1])
+            if validation is not None:
+                backprop.add_cost(backend, network, block, validation, cost[1:])
+            if with_gradient:
+                backprop.output(backend, network, block)
+                backprop.backward(backend, network, layers, block, sums, beta=int(i > 0))
 
 
 class Objective:
@@ -113,15 +135,24 @@ class Objective:
         buffer_rows = min(self.block_rows, longest)
         self._communicator = communicator or Solo()
         with backend.guard():
-            self._tree: SumTree[_Node] = SumTree(
-                self.leaves, backend.owners, lambda: _Node(backend, network, dtype), self._merge
-            )
-            self._owners = [
-                _Owner(backend, network, dtype, rows.source.dtype, buffer_rows) for _ in range(self._tree.owners)
-            ]
-            self._Theta_host = np.zeros(network.P, dtype)
+            owners = self.threads = min(backend.owners_for(rows.m, network.sizes), self.leaves)
             self._feed = Feed(backend, rows, network.K, dtype)
+            self._Theta_host = aligned((network.P,), dtype)
+            self._Theta_host[...] = 0
+            self._whole = backend.whole_sum(
+                network, self._feed, self._Theta_host, self.leaves, owners, self.block_rows
+            )
+            self._tree: SumTree[_Node] | None = None
+            if self._whole is None:
+                self._tree = SumTree(self.leaves, owners, lambda: _Node(backend, network, dtype), self._merge)
+                self._owners = [
+                    backend.leaf_loop(network, self._feed, dtype, buffer_rows, self.block_rows)
+                    or _PlainLeaf(backend, network, self._feed, dtype, buffer_rows, self.block_rows)
+                    for _ in range(owners)
+                ]
         self._folded = np.zeros(network.P)
+        self._pieces = _pieces(network)
+        self._pull = np.zeros(PIECE)
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         """J(Θ), and ∇J(Θ) written to `out`; both (P,) float64. One pass over the rows."""
@@ -143,7 +174,9 @@ class Objective:
 
     def close(self) -> None:
         """End the worker threads."""
-        self._tree.close()
+        for threads in (self._whole, self._tree):
+            if threads is not None:
+                threads.close()
 
     def _pass(self, Theta: np.ndarray, gradient: np.ndarray | None) -> float:
         backend, network = self.backend, self.network
@@ -151,56 +184,73 @@ class Objective:
             folded = fold(network, self.rows.scaling, Theta, self._folded) if self._feed.folds else Theta
             with np.errstate(over="ignore"):  # an infinite Θ is found in the cost
                 np.copyto(self._Theta_host, folded, casting="same_kind")
-            layers = network.views(backend.upload(self._Theta_host))
-            nodes = self._tree.root(
-                lambda owner, leaf, node: self._leaf(layers, self._owners[owner], leaf, node, gradient is not None)
-            )
-            root = self._communicator.combine(nodes)
+            root, release = self._sum(gradient is not None)
             cost, validation = backend.to_host(root.cost).tolist()
             weight_sum = self.rows.weight_sum / self.rows.unit
+            sums = gradient
             if gradient is not None:
-                np.copyto(gradient, backend.to_host(root.flat))
+                sums = backend.to_host(root.flat)
                 if self._feed.folds:
+                    np.copyto(gradient, sums)
                     unfold(network, self.rows.scaling, gradient)
-                gradient /= weight_sum
-            self._tree.release(list(nodes.values()))
-            J = cost / weight_sum + self._regularise(Theta, gradient)
+                    sums = gradient
+            J = cost / weight_sum + self._finish(Theta, sums, weight_sum, gradient)
+            release()
         if self.rows.validation is not None:
             self.validation_cost = validation / (self.rows.validation_sum / self.rows.unit)
         return J
 
-    def _leaf(self, Theta: Layers, owner: _Owner, leaf: int, node: _Node, with_gradient: bool) -> None:
-        backend, network = self.backend, self.network
-        backend.zero(node.cost)
+    def _sum(self, with_gradient: bool) -> tuple[Any, Callable[[], None]]:
+        """The root of the sum at `_Theta_host`, and what to call when it has been read."""
+        if self._whole is not None:
+            nodes = {1: self._whole.root(with_gradient)}
+            return self._communicator.combine(nodes), lambda: None
+        tree = self._tree
+        assert tree is not None
+        flat = self.backend.upload(self._Theta_host)
+        nodes = tree.root(lambda owner, leaf, node: self._leaf(flat, self._owners[owner], leaf, node, with_gradient))
+        return self._communicator.combine(nodes), lambda: tree.release(list(nodes.values()))
+
+    def _leaf(self, Theta: Any, owner: LeafLoop, leaf: int, node: _Node, with_gradient: bool) -> None:
+        self.backend.zero(node.cost)
         node.has_gradient = with_gradient
         start, stop = leaf_rows(leaf, self.leaves, self.rows.m)
-        for i, (u, v) in enumerate(blocks(start, stop, self.block_rows)):
-            block = owner.work.block(v - u)
-            validation = self._feed.load(u, v, owner.staging, block, labelled=True)
-            backprop.forward(backend, network, Theta, block)
-            backprop.add_cost(backend, network, block, block.w, node.cost[:1])
-            if validation is not None:
-                backprop.add_cost(backend, network, block, validation, node.cost[1:])
-            if with_gradient:
-                backprop.output(backend, network, block)
-                backprop.backward(backend, network, Theta, block, node.Delta, beta=int(i > 0))
+        owner.run(Theta, start, stop, node.flat, node.cost, with_gradient)
 
     def _merge(self, a: _Node, b: _Node) -> None:
         if a.has_gradient:
-            self.backend.apply(plus, a.flat, b.flat, out=a.flat)
-        self.backend.apply(plus, a.cost, b.cost, out=a.cost)
+            self.backend.add(a.flat, b.flat)
+        self.backend.add(a.cost, b.cost)
 
-    def _regularise(self, Theta: np.ndarray, gradient: np.ndarray | None) -> float:
-        """λ/(2Σw)·ΣΘ² without the biases; its slope λ/Σw·Θ is added to the gradient."""
-        if self.lambda_ == 0:
-            return 0.0
+    def _finish(
+        self, Theta: np.ndarray, sums: np.ndarray | None, weight_sum: float, gradient: np.ndarray | None
+    ) -> float:
+        """gradient ← Δ/Σw + λ/Σw·Θ without the biases; returns λ/(2Σw)·ΣΘ² without them.
+
+        Piece by piece, so that what one step leaves is in the cache for the next: these are the host's vectors in
+        float64, and of a wide network they are long.
+        """
         factor = self.lambda_ / self.rows.weight_sum
-        W = self.network.views(Theta).W
         squares = 0.0
-        for l in range(1, self.network.L):
-            squares += float(np.dot(W[l].ravel(), W[l].ravel()))
-        if gradient is not None:
-            D = self.network.views(gradient).W
-            for l in range(1, self.network.L):
-                D[l] += factor * W[l]
-        return factor / 2 * squares
+        for piece, weights in self._pieces:
+            if gradient is not None and sums is not None:
+                np.divide(sums[piece], weight_sum, out=gradient[piece])
+            if weights and factor:
+                pull = np.multiply(Theta[piece], factor, out=self._pull[: piece.stop - piece.start])
+                squares += float(np.dot(pull, Theta[piece]))
+                if gradient is not None:
+                    gradient[piece] += pull
+        return squares / 2
+
+
+PIECE = 1 << 15  # elements
+
+
+def _pieces(network: Network) -> list[tuple[slice, bool]]:
+    """The flat vector in pieces of weights (True) and of what lies between them."""
+    flat = np.zeros(network.P, np.uint8)
+    for W in network.views(flat).W[1:]:
+        W[...] = 1
+    edges = [0, *(np.flatnonzero(np.diff(flat)) + 1).tolist(), network.P]
+    cuts = [(at, min(at + PIECE, v)) for u, v in pairwise(edges) for at in range(u, v, PIECE)]
+    return [(slice(u, v), bool(flat[u])) for u, v in cuts]

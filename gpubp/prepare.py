@@ -120,7 +120,9 @@ def prepare(
     """
     with ExitStack() as opened:  # nothing stays open where something is wrong
         optimizer = optimizers.make(job.optimizer, **job.options)
-        backend, why = choose(job.backend, device=job.device)
+        backend, why = choose(
+            job.backend, device=job.device, threads=job.threads, kernel=job.kernel, blas=job.blas
+        )
         held_out: Dataset | None = None
         if dataset is None:
             dataset = open_dataset(job.data, x=job.x, y=job.y, weights=job.weights, split=job.split)
@@ -169,7 +171,7 @@ def prepare(
         }
         opened.pop_all()
         return Prepared(
-            replace(job, cost=cost), dataset, spec, rows, network, objective, optimizer,
+            replace(job, cost=cost, **backend.choice), dataset, spec, rows, network, objective, optimizer,
             _fingerprint(statistics.fingerprint, rows), choices,
         )  # fmt: skip
 

@@ -67,6 +67,7 @@ def resume(
     iterations: int | None = None,
     data: str | None = None,
     memory: int | None = None,
+    threads: int | None = None,
     dataset: Dataset | None = None,
     inexact: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -80,6 +81,7 @@ def resume(
         iterations: a new limit, counted from the beginning of the run.
         data: where the data file is now, if it was moved.
         memory: another budget for rows kept in memory.
+        threads: the most threads of the CPU; by default all cores it may, whatever the run had.
         inexact: go on although conditions differ on which the bits depend.
 
     Raises:
@@ -94,6 +96,9 @@ def resume(
         changes |= {} if iterations is None else {"iterations": iterations}
         changes |= {} if data is None else {"data": os.path.abspath(data)}
         changes |= {} if memory is None else {"memory": memory}
+        changes["threads"] = threads
+        if inexact:
+            changes |= {"kernel": "auto", "blas": "auto"}  # those that the run had need not be here
         job = replace(Job.from_dict(checkpoint.job), **changes)
         if job.iterations < checkpoint.iteration:
             raise UsageError(

@@ -62,7 +62,7 @@ def test_the_whole_way_with_one_file(gpubp_command, tmp_path):
     assert gpubp_command("resume", "run", "--iterations", 17, "--json").json["iterations"] == 17
     for words in (["info"], ["info", "run"], ["info", path], ["evaluate", "run", path], ["check", "run", path]):
         assert gpubp_command(*words).stdout.strip()
-    assert gpubp_command("info", "--json").json["auto takes"] in ("cpu", "gpu")
+    assert gpubp_command("info", "--json").json["auto takes"]
 
 
 @pytest.mark.parametrize("labels", [[1, 2, 10], ["ant", "bee", "cow"], [-5, 0, 7]])

@@ -137,7 +137,7 @@ def test_other_conditions_are_named_and_accepted_only_with_inexact(gpubp_command
 
     gpubp_command("train", digits, "--out", "run", "--iterations", 3)
     monkeypatch.setattr(NumpyBackend, "leaves_and_block", lambda self, m, sizes: (4, 100))
-    with pytest.raises(MismatchError, match=r"block_rows was 2048, is 100.*--inexact"):
+    with pytest.raises(MismatchError, match=r"block_rows was 1024, is 100.*--inexact"):
         resume(tmp_path / "run", iterations=5)
     assert resume(tmp_path / "run", iterations=5, inexact=True).history[-1]["iteration"] == 5
 

@@ -15,14 +15,14 @@ PACKAGE = Path(__file__).parent.parent / "gpubp"
 # activation, cost → formula, backend, communicator → errors. A room may import rooms of its own floor or below.
 FLOORS = [
     {"errors", "counter_hash"},
-    {"formula", "tree", "communicator"},
+    {"formula", "trace", "tree", "communicator"},
     {"backend"},
     {"activation", "cost"},
     {"network"},
     {"backprop", "data"},
     {"feed"},
     {"objective", "optimizers", "checkpoint"},
-    {"training", "inference", "diagnostics", "run_folder", "job"},
+    {"training", "inference", "diagnostics", "bench", "run_folder", "job"},
     {"prepare", "predictions"},
     {"run"},
     {"describe", "api"},

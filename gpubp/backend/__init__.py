@@ -7,9 +7,9 @@ file with a class that has the members of `protocol.Backend`; formulas run as th
 from __future__ import annotations
 
 from ..errors import BackendError, UsageError
-from .protocol import Backend
+from .protocol import Backend, LeafLoop
 
-__all__ = ["Backend", "choose", "gpu_status"]
+__all__ = ["Backend", "LeafLoop", "choose", "for_forward", "gpu_status"]
 
 
 def gpu_status(device: int = 0) -> tuple[bool, str]:
@@ -19,29 +19,76 @@ def gpu_status(device: int = 0) -> tuple[bool, str]:
     return probe(device)
 
 
-def choose(name: str = "auto", *, device: int = 0, threads: int | None = None) -> tuple[Backend, str]:
+def choose(
+    name: str = "auto", *, device: int = 0, threads: int | None = None, kernel: str = "auto", blas: str = "auto"
+) -> tuple[Backend, str]:
     """The backend of that name, and one line that says what was taken and why.
 
     Args:
         name: "cpu", "gpu", or "auto": the GPU where one works.
         device: which GPU, as CUDA numbers them.
         threads: how many threads the CPU backend uses; by default all cores it may.
+        kernel: how the CPU computes a leaf: "compiled" (needs numba), "numpy", or "auto": compiled where that works.
+        blas: whose matrix products compiled leaves take: "mkl", "numpy" (NumPy's own), or "auto": MKL where installed.
 
     Raises:
-        UsageError: another name.
-        BackendError: "gpu" was asked for and none works; the message says why.
+        UsageError: another name; fewer than one thread; a CPU's kernel or BLAS for the GPU.
+        BackendError: what was asked for does not work here; the message says why.
     """
+    if name not in ("auto", "cpu", "gpu"):
+        raise UsageError(f"backend '{name}'", wanted="auto, cpu or gpu")
+    if kernel not in ("auto", "compiled", "numpy"):
+        raise UsageError(f"kernel '{kernel}'", wanted="auto, compiled or numpy")
+    if blas not in ("auto", "mkl", "numpy"):
+        raise UsageError(f"blas '{blas}'", wanted="auto, mkl or numpy")
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads", wanted="1 or more")
+    of_cpu = kernel if kernel != "auto" else blas if blas != "auto" else ""
+    if name == "gpu" and of_cpu:
+        raise UsageError(f"'{of_cpu}' for the GPU", wanted="auto", do="it is a choice of the CPU's: take --backend cpu")
+    why = "CPU, as asked"
+    if name != "cpu":
+        works, about = gpu_status(device)
+        if works and not of_cpu:
+            from .cupy import CupyBackend
+
+            return CupyBackend(device), about
+        if name == "gpu":
+            raise BackendError(f"no GPU to use: {about}", do="take --backend cpu to train on the CPU")
+        why = f"CPU, as '{of_cpu}' asks" if works else f"CPU, because {about}"
+    backend, how = _cpu(threads, kernel, blas)
+    return backend, f"{why}; {how}"
+
+
+def for_forward(name: str = "auto", *, device: int = 0) -> Backend:
+    """The backend of that name for forward passes alone, which need no compiled leaves.
+
+    Raises:
+        UsageError, BackendError: as `choose`.
+    """
+    if name != "cpu" and gpu_status(device)[0]:
+        return choose(name, device=device)[0]
+    return choose(name, device=device, kernel="auto" if name == "gpu" else "numpy")[0]
+
+
+def _cpu(threads: int | None, kernel: str, library_name: str) -> tuple[Backend, str]:
+    from .blas import describe, find
+    from .compiled import CompiledBackend, missing
     from .numpy import NumpyBackend
 
-    if name == "cpu":
-        return NumpyBackend(threads), "CPU, as asked"
-    if name not in ("auto", "gpu"):
-        raise UsageError(f"backend '{name}'", wanted="auto, cpu or gpu")
-    works, why = gpu_status(device)
-    if works:
-        from .cupy import CupyBackend
-
-        return CupyBackend(device), why
-    if name == "gpu":
-        raise BackendError(f"no GPU to use: {why}", do="take --backend cpu to train on the CPU")
-    return NumpyBackend(threads), f"CPU, because {why}"
+    why = "as asked"
+    if kernel != "numpy":
+        why = missing()
+        if not why:
+            try:
+                library = find(library_name)
+                return CompiledBackend(threads, library), f"compiled loop, {library.describe()}"
+            except BackendError as error:
+                if kernel == "compiled" or library_name != "auto":
+                    raise
+                why = str(error)
+        if kernel == "compiled":
+            raise BackendError(f"no compiled loop: {why}", do="take --kernel numpy")
+    if library_name == "mkl":
+        raise UsageError("MKL for the kernel 'numpy'", wanted="NumPy's own BLAS", do="MKL needs --kernel compiled")
+    return NumpyBackend(threads), f"NumPy with {describe()}, {why if why == 'as asked' else f'because {why}'}"

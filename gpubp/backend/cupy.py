@@ -20,9 +20,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import BackendError, GpubpError, OutOfMemory
-from ..formula import Formula, cast
+from ..formula import Formula, cast, plus
 from ..tree import leaf_count
 from . import blas, cublas, kernels
+from .protocol import LeafLoop, WholeSum
 
 LEAF_ROWS = 1 << 16  # a leaf fills the device by itself, so leaves are few
 MOST_LEAVES = 64
@@ -84,6 +85,7 @@ class CupyBackend:
 
     kind: Literal["gpu"] = "gpu"
     owners = 1
+    choice: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, device: int = 0) -> None:
         cupy = self._cupy = _import()
@@ -101,6 +103,9 @@ class CupyBackend:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         return self._cupy.empty(shape, dtype)
+
+    def constant(self, value: float, rows: int, dtype: np.dtype) -> Any:
+        return self.upload(np.full((rows, 1), value, dtype))
 
     def zero(self, array: Any) -> None:
         array.fill(0)
@@ -122,6 +127,9 @@ class CupyBackend:
             kernel((blocks,), (kernels.THREADS,), (*inputs, partials, *numbers))
             self._sum((1,), (kernels.THREADS,), (partials, out, blocks))
 
+    def add(self, a: Any, b: Any) -> None:
+        self.apply(plus, a, b, out=a)
+
     def upload(self, host: np.ndarray) -> Any:
         array = self.empty(host.shape, host.dtype)
         self._staging.send(host, array.data)
@@ -137,6 +145,17 @@ class CupyBackend:
 
     def to_host(self, array: Any) -> np.ndarray:
         return array.get()
+
+    def owners_for(self, m: int, sizes: tuple[int, ...]) -> int:
+        return 1
+
+    def leaf_loop(self, network: Any, feed: Any, dtype: np.dtype, rows: int, block_rows: int) -> LeafLoop | None:
+        return None
+
+    def whole_sum(
+        self, network: Any, feed: Any, Theta: np.ndarray, leaves: int, owners: int, block_rows: int
+    ) -> WholeSum | None:
+        return None
 
     def leaves_and_block(self, m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
         # x, y, z and a of every layer, two errors: of the shape alone, since the bits depend on it

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from math import prod
 from typing import Any, Literal
@@ -12,34 +13,39 @@ import numpy as np
 
 from ..formula import Formula
 from ..tree import leaf_count
-from . import blas
+from . import blas, ufuncs
 from .cores import available_cores
+from .protocol import LeafLoop, WholeSum
 
-BLOCK_ROWS = 2048  # element-wise work on a block stays in the cache; flat from 1,024 to 4,096
 BLOCK_BYTES = 64 << 20  # of the widest layer's buffer in float64: very wide rows take smaller blocks
-MOST_LEAVES = 256  # enough to balance many cores; each leaf costs one addition of a gradient
-WIDE = 1 << 16  # parameters from which adding gradients is worth longer leaves
+MOST_LEAVES = 256  # enough to balance many cores
+WIDE = 1 << 16  # parameters from which a gradient no longer stays in the cache
 
 
 class NumpyBackend:
     """Host memory, NumPy's own BLAS at one thread, leaves shared among threads."""
 
     kind: Literal["cpu"] = "cpu"
+    choice: dict[str, str] = {"kernel": "numpy"}  # noqa: RUF012
+    # Between two operations a thread needs Python's lock, and may wait for it as long as a short operation takes: so
+    # blocks are long, though a cache would like them shorter, and so are leaves.
+    most_rows, block_bytes = 16384, 4 << 20  # of the widest layer's buffer in float32
+    long_leaf, short_leaf = 10_000_000, 1_000_000  # ns by `row_time`; the short ones only where they are few
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or available_cores()
         self._local = threading.local()
+        self._memory = ufuncs.Memory()
 
     @property
     def owners(self) -> int:
         return self._threads
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        # aligned, because a kernel may treat the first elements of an array otherwise than the rest
-        size = prod(shape) * np.dtype(dtype).itemsize
-        raw = np.empty(size + 64, np.uint8)
-        start = -raw.ctypes.data % 64
-        return raw[start : start + size].view(dtype).reshape(shape)
+        return aligned(shape, dtype)
+
+    def constant(self, value: float, rows: int, dtype: np.dtype) -> np.ndarray:
+        return np.broadcast_to(np.dtype(dtype).type(value), (rows, 1))  # `ufuncs` takes it for the number that it is
 
     def zero(self, array: np.ndarray) -> None:
         array[...] = 0
@@ -47,22 +53,23 @@ class NumpyBackend:
     def gemm(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, *, transpose: str = "nn", beta: int = 0) -> None:
         a = a.T if transpose[0] == "t" else a
         b = b.T if transpose[1] == "t" else b
-        with np.errstate(all="ignore"):  # as in apply
-            if beta:  # np.matmul cannot accumulate
-                product = self._scratch(out)
-                np.matmul(a, b, out=product)
-                np.add(out, product, out=out)
-            else:
-                np.matmul(a, b, out=out)
+        product = self._scratch(out) if beta else out  # np.matmul cannot accumulate
+        if a.shape[1] == 1:  # a column times a row: a BLAS takes four times as long for it
+            np.multiply(a, b, out=product)
+        else:
+            np.matmul(a, b, out=product)
+        if beta:
+            np.add(out, product, out=out)
 
     def apply(self, formula: Formula, *inputs: Any, out: np.ndarray) -> None:
-        # e^88 overflows in float32 where the formula's limit is right; a NaN is found in the cost and the gradient
-        with np.errstate(all="ignore"):
-            np.copyto(out, formula(np, *inputs), casting="unsafe")
+        ufuncs.compute(formula, inputs, out, self._memory)
 
     def total(self, formula: Formula, *inputs: Any, out: np.ndarray) -> None:
-        with np.errstate(all="ignore"):
-            out[0] += formula(np, *inputs).sum()
+        out[0] += ufuncs.compute(formula, inputs, None, self._memory).sum()
+
+    def add(self, a: np.ndarray, b: np.ndarray) -> None:
+        with np.errstate(all="ignore"):  # a NaN is found in the cost and the gradient
+            np.add(a, b, out=a)
 
     def upload(self, host: np.ndarray) -> np.ndarray:
         return host
@@ -73,15 +80,36 @@ class NumpyBackend:
         return array
 
     def leaves_and_block(self, m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
+        # A leaf costs its turn and the addition of its gradient, so it must be worth a hundred times that; but up to 16
+        # leaves, which few cores need to share small problems evenly, may be short.
         parameters = sum(a * b for a, b in pairwise(sizes))
-        rows = max(64, min(BLOCK_ROWS, BLOCK_BYTES // (8 * max(sizes))))
-        return leaf_count(m, 512 if parameters < WIDE else 1536, MOST_LEAVES), rows
+        adding = parameters if parameters >= WIDE else parameters // 4  # ns
+        row = row_time(sizes)
+        long, short = ((max(turn, 100 * adding) + row - 1) // row for turn in (self.long_leaf, self.short_leaf))
+        leaves = max(leaf_count(m, long, MOST_LEAVES), leaf_count(m, max(short, 512), 16))
+        rows = max(1024, min(self.most_rows, self.block_bytes // (4 * max(sizes[1:]))))
+        return leaves, max(64, min(rows, BLOCK_BYTES // (8 * max(sizes))))
 
-    def guard(self) -> AbstractContextManager[None]:
-        return blas.one_thread()
+    def owners_for(self, m: int, sizes: tuple[int, ...]) -> int:
+        # a thread that is woken for less than this would have been waited for longer than it helps
+        return max(1, min(self._threads, m * row_time(sizes) // 150_000))
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        # e^88 overflows in float32 where the formula's limit is right; a NaN is found in the cost and the gradient
+        with blas.one_thread(), np.errstate(all="ignore"):
+            yield
 
     def conditions(self) -> dict[str, str]:
-        return {"device": "CPU", "blas": blas.describe(), "numpy": np.__version__}
+        return {"device": "CPU", "kernel": "numpy", "blas": blas.describe(), "numpy": np.__version__}
+
+    def leaf_loop(self, network: Any, feed: Any, dtype: np.dtype, rows: int, block_rows: int) -> LeafLoop | None:
+        return None
+
+    def whole_sum(
+        self, network: Any, feed: Any, Theta: np.ndarray, leaves: int, owners: int, block_rows: int
+    ) -> WholeSum | None:
+        return None
 
     def _scratch(self, like: np.ndarray) -> np.ndarray:
         """A thread's own buffer for a product, made once for each shape."""
@@ -90,3 +118,19 @@ class NumpyBackend:
         if key not in buffers:
             buffers[key] = self.empty(like.shape, like.dtype)
         return buffers[key]
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A new array whose start is a multiple of 64 bytes: a kernel may treat an array's first elements otherwise."""
+    size = prod(shape) * np.dtype(dtype).itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def row_time(sizes: tuple[int, ...]) -> int:
+    """Nanoseconds that one row takes one core, roughly: 6 operations for each weight at 100 a nanosecond, 1 ns a unit.
+
+    It decides how work is shared and not what comes out; it depends on nothing but the network, so that leaves do not.
+    """
+    return max(1, sum(6 * a * b for a, b in pairwise(sizes)) // 100 + sum(sizes[1:]))

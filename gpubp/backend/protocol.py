@@ -10,6 +10,31 @@ import numpy as np
 from ..formula import Formula
 
 
+class LeafLoop(Protocol):
+    """What `gpubp.backprop` does with a leaf's blocks, in one call that agrees with it to rounding."""
+
+    def run(self, Theta: Any, start: int, stop: int, Delta: Any, cost: Any, with_gradient: bool) -> None:
+        """Rows start … stop − 1: Δ is set to their sums; their costs (w·cost, validation weight·cost) added to `cost`.
+
+        Args:
+            Theta, Delta: flat, (P,), of the pass. Without a gradient Δ stays as it is.
+            cost: (2,) float64.
+        """
+        ...
+
+
+class WholeSum(Protocol):
+    """The root of the sum tree over rows that the device keeps: the same bits as by leaves, in one call."""
+
+    def root(self, with_gradient: bool) -> Any:
+        """One pass at what Θ holds now; the node has `flat`, Δ, and `cost`, and is to be read before the next pass."""
+        ...
+
+    def close(self) -> None:
+        """End its threads."""
+        ...
+
+
 class Backend(Protocol):
     """Arrays of one device and the few operations a pass consists of.
 
@@ -23,12 +48,25 @@ class Backend(Protocol):
         ...
 
     @property
+    def choice(self) -> dict[str, str]:
+        """The words that have `choose` take this very one again on this kind of device."""
+        ...
+
+    @property
     def owners(self) -> int:
-        """How many threads may run a pass together."""
+        """The most threads that may run a pass together."""
+        ...
+
+    def owners_for(self, m: int, sizes: tuple[int, ...]) -> int:
+        """How many threads are worth having for m rows and these layers. It never changes a bit."""
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         """A new array, its start aligned to 64 bytes or more, its content undefined."""
+        ...
+
+    def constant(self, value: float, rows: int, dtype: np.dtype) -> Any:
+        """A (rows, 1) column of one number, only to be read."""
         ...
 
     def zero(self, array: Any) -> None:
@@ -47,6 +85,10 @@ class Backend(Protocol):
         """out[0] ← out[0] + Σ formula(inputs); `out` is a float64 array of one element."""
         ...
 
+    def add(self, a: Any, b: Any) -> None:
+        """a ← a + b: two siblings of the sum tree become their parent."""
+        ...
+
     def upload(self, host: np.ndarray) -> Any:
         """The host's array on the device; on the CPU the array itself. The host's array may be reused on return."""
         ...
@@ -63,8 +105,30 @@ class Backend(Protocol):
         """The number of leaves (a power of two) and the most rows of a block for m rows and these layers."""
         ...
 
+    def leaf_loop(self, network: Any, feed: Any, dtype: np.dtype, rows: int, block_rows: int) -> LeafLoop | None:
+        """A whole leaf in one call, for one owner; None where the plain composition is all there is.
+
+        Args:
+            network, feed: a `gpubp.network.Network` and the `gpubp.feed.Feed` of its rows.
+            dtype: the precision of the pass.
+            rows: the most rows of a block in this data set.
+            block_rows: the most rows of a block.
+        """
+        ...
+
+    def whole_sum(
+        self, network: Any, feed: Any, Theta: np.ndarray, leaves: int, owners: int, block_rows: int
+    ) -> WholeSum | None:
+        """All leaves in one call; None where leaves are to be taken one by one.
+
+        Args:
+            network, feed: as for `leaf_loop`.
+            Theta: the host's flat Θ in the type of the pass: where each pass finds it.
+        """
+        ...
+
     def guard(self) -> AbstractContextManager[Any]:
-        """Entered around work whose bits must not depend on the surroundings (one BLAS thread; the right device)."""
+        """Entered by each thread around its work: one BLAS thread, the right device, no warnings of overflow."""
         ...
 
     def conditions(self) -> dict[str, str]:

@@ -73,6 +73,37 @@ def device_options(function: Command) -> Command:
     return function
 
 
+def threads_option(function: Command) -> Command:
+    """--threads."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(1),
+        help="The most threads of the CPU; the default is the cores of this container or job. No bit depends on it.",
+    )(function)
+
+
+def engine_options(function: Command) -> Command:
+    """`device_options`, and how the CPU computes: --kernel, --blas, --threads."""
+    for option in (
+        threads_option,
+        click.option(
+            "--blas",
+            type=click.Choice(["auto", "mkl", "numpy"]),
+            default="auto",
+            help="Whose matrix products the compiled kernel takes; auto: MKL where it is installed, else NumPy's.",
+        ),
+        click.option(
+            "--kernel",
+            type=click.Choice(["auto", "compiled", "numpy"]),
+            default="auto",
+            help="How the CPU computes a pass; auto: compiled where numba is installed.",
+        ),
+        device_options,
+    ):
+        function = option(function)
+    return function
+
+
 def memory_option(function: Command) -> Command:
     """--memory: the budget for rows kept in memory."""
     return click.option(

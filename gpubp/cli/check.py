@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ._options import DATA, device_options, emit, json_option, names_options
+from ._options import DATA, emit, engine_options, json_option, names_options
 
 
 @click.command(name="check", short_help="The numerical gradient beside backpropagation's.")
@@ -18,12 +19,12 @@ from ._options import DATA, device_options, emit, json_option, names_options
 @click.option("--elements", type=click.IntRange(1), default=20, help="How many elements of each Θ^(l).")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Which elements.")
 @names_options
-@device_options
+@engine_options
 @json_option
 def command(
     run: Path, data: Path, rows: int, elements: int, seed: int,
     x: str | None, y: str | None, weights: str | None, split: str | None,
-    backend: str, device: int, as_json: bool,
+    as_json: bool, **engine: Any,
 ) -> None:  # fmt: skip
     """Check backpropagation on RUN's own Θ and DATA's own rows: finite differences of J in fp64.
 
@@ -39,7 +40,7 @@ def command(
     dataset = first_rows(open_for(model, data, x=x, y=y, weights=weights, split=split), rows)
     few = rows_for(model, dataset, labelled=True)
     objective = Objective(
-        model.network, few, model.lambda_, backend=choose(backend, device=device)[0], precision="fp64"
+        model.network, few, model.lambda_, backend=choose(engine.pop("backend"), **engine)[0], precision="fp64"
     )
     layers = gradient_check(objective, model.Theta, elements=elements, seed=seed)
     passed = all(layer.passed for layer in layers)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ._evaluate import evaluation_text
-from ._options import DATA, device_options, emit, json_option, program, table
+from ._options import DATA, emit, engine_options, json_option, program, table
 from ._train import outcome, watched
 
 
@@ -26,11 +26,11 @@ from ._train import outcome, watched
 )
 @click.option("--iterations", type=click.IntRange(0), default=100, help="The most iterations.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the initial Θ.")
-@device_options
+@engine_options
 @json_option
-def command(out: Path, iterations: int, seed: int, backend: str, device: int, as_json: bool) -> None:
+def command(out: Path, iterations: int, seed: int, as_json: bool, **engine: Any) -> None:
     """Train a 784-25-10 network, as in the course's exercise 4, on 5,000 real MNIST digits; test it on 5,000 others."""
-    from ..backend import choose
+    from ..backend import for_forward
     from ..data.demo import demo_file
     from ..inference import evaluate
     from ..job import Job
@@ -41,11 +41,11 @@ def command(out: Path, iterations: int, seed: int, backend: str, device: int, as
     data = demo_file()
     job = Job(
         data=str(data), hidden=(25,), activation="sigmoid", cost="logistic", lambda_=1.0,
-        iterations=iterations, seed=seed, backend=backend, device=device,
+        iterations=iterations, seed=seed, **engine,
     )  # fmt: skip
     model, code = watched(lambda **watch: start(job, out, overwrite=_is_demo(out, data, load), **watch))
     rows = rows_for(model, open_for(model, data, split="test"), labelled=True)
-    tested = evaluate(model, rows, backend=choose(backend, device=device)[0])
+    tested = evaluate(model, rows, backend=for_forward(engine["backend"], device=engine["device"]))
     result = {**outcome(model, out), **{f"test_{k}": v for k, v in tested.items()}}
     result["accuracy"] = tested["accuracy"]
     result["total_seconds"] = time.perf_counter() - began

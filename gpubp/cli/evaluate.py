@@ -28,7 +28,7 @@ def command(
 
     RUN is a run folder or a checkpoint. Where DATA has test rows, they are taken.
     """
-    from ..backend import choose
+    from ..backend import for_forward
     from ..inference import evaluate
     from ..prepare import open_for, rows_for
     from ..run import load
@@ -36,7 +36,7 @@ def command(
     model = load(run)
     dataset = open_for(model, data, x=x, y=y, weights=weights, split=split)
     result = evaluate(
-        model, rows_for(model, dataset, labelled=True), backend=choose(backend, device=device)[0], precision=precision
+        model, rows_for(model, dataset, labelled=True), backend=for_forward(backend, device=device), precision=precision
     )
     result = {"split": dataset.split, **result}
     if dataset.split == "train":

@@ -35,20 +35,23 @@ def _machine() -> dict[str, Any]:
     import numpy as np
 
     from .. import __version__
-    from ..backend import choose, gpu_status
-    from ..backend.blas import describe as blas
+    from ..backend import choose, compiled, gpu_status
+    from ..backend.blas import available
     from ..backend.cores import available_cores
     from ..data.memory import default_budget
 
     works, why = gpu_status()
+    libraries = available()
     return {
         "gpubp": __version__,
         "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
         "numpy": np.__version__,
         "h5py": f"{h5py.__version__}, HDF5 {h5py.version.hdf5_version}",
-        "blas": blas(),
+        "blas": [f"{title} (--blas {name})" for name, title in libraries.items()],
+        "mkl": libraries.get("mkl", "none: not installed (pip install 'gpubp[mkl]')"),
+        "compiled": why_not if (why_not := compiled.missing()) else "yes, by numba",
         "cores": available_cores(),
         "memory for rows": f"{default_budget() / 1e9:.1f} GB",
         "gpu": why if works else f"none: {why}",
-        "auto takes": choose("auto")[0].kind,
+        "auto takes": choose("auto")[1],
     }

@@ -27,7 +27,7 @@ def command(
     OUT.h5 gets `prediction` (the class as it was written in the training data, 0/1 labels, or real numbers) and, for
     classifiers, `probability` (rows × classes).
     """
-    from ..backend import choose
+    from ..backend import for_forward
     from ..errors import UsageError
     from ..predictions import write_predictions
     from ..prepare import open_for, rows_for
@@ -39,7 +39,7 @@ def command(
     dataset = open_for(model, data, x=x, y=y, weights=weights, split=split, y_required=False)
     rows = rows_for(model, dataset, labelled=False)
     written = write_predictions(
-        model, rows, out, backend=choose(backend, device=device)[0], precision=precision, overwrite=overwrite
+        model, rows, out, backend=for_forward(backend, device=device), precision=precision, overwrite=overwrite
     )
     result = {"out": out, "split": dataset.split, "rows": rows.m, "datasets": written}
     emit(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ._options import DATA, emit, json_option, memory_bytes, memory_option
+from ._options import DATA, emit, json_option, memory_bytes, memory_option, threads_option
 from ._train import outcome, outcome_text, watched
 
 
@@ -21,11 +21,13 @@ from ._train import outcome, outcome_text, watched
 )
 @click.option("--data", type=DATA, help="Where the data file is now, if it was moved.")
 @memory_option
+@threads_option
 @click.option("--inexact", is_flag=True, help="Go on although conditions differ on which the bits depend.")
 @json_option
 def command(
-    run: Path, iterations: int | None, data: Path | None, memory: str | None, inexact: bool, as_json: bool
-) -> None:
+    run: Path, iterations: int | None, data: Path | None, memory: str | None, threads: int | None, inexact: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Go on with the newest sound checkpoint of RUN; the result has the bits of a run that was never interrupted."""
     from ..run import resume
 
@@ -35,6 +37,7 @@ def command(
             iterations=iterations,
             data=None if data is None else str(data),
             memory=memory_bytes(memory),
+            threads=threads,
             inexact=inexact,
             **watch,
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ._options import DATA, Listing, device_options, emit, json_option, memory_bytes, memory_option, names_options
+from ._options import DATA, Listing, emit, engine_options, json_option, memory_bytes, memory_option, names_options
 from ._train import outcome, outcome_text, watched
 
 
@@ -76,7 +76,7 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp64"]), default="fp32", help="Of a pass; Θ and all decisions are fp64."
 )
-@device_options
+@engine_options
 @click.option(
     "--validation", type=float, default=0.0, help="Fraction of the rows held out, chosen by a hash of (seed, row)."
 )

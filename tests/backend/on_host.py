@@ -14,7 +14,7 @@ from column_major import ColumnMajor
 
 from gpubp.backend import cublas, kernels
 from gpubp.backend.numpy import NumpyBackend
-from gpubp.formula import Formula
+from gpubp.formula import Formula, plus
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 STORED = "?bBhHiIlLefd"  # every type in which rows may be stored
@@ -85,6 +85,9 @@ class HostBackend(NumpyBackend):
     def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
         matrices = (cublas.Matrix(array.ctypes.data, *array.shape) for array in (a, b, out))
         self._cublas.gemm(*matrices, dtype=out.dtype, transpose=transpose, beta=beta)
+
+    def add(self, a: np.ndarray, b: np.ndarray) -> None:
+        self.apply(plus, a, b, out=a)
 
     def upload(self, host: np.ndarray) -> np.ndarray:
         return host.copy(order="C")  # what the device has is contiguous
