@@ -14,6 +14,7 @@ rows as they are stored, and Δ_W = (Δ_W̃ − Δ_b̃ μᵀ)/σ takes the gradi
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -151,8 +152,11 @@ class Objective:
                     for _ in range(owners)
                 ]
         self._folded = np.zeros(network.P)
-        self._pieces = _pieces(network)
-        self._pull = np.zeros(PIECE)
+        pieces = _pieces(network)
+        # the host's own vectors are worth several threads where they are long: each takes its part of the pieces
+        n = self.threads if len(pieces) >= 16 else 1
+        self._parts = [pieces[i * len(pieces) // n : (i + 1) * len(pieces) // n] for i in range(n)]
+        self._pool = ThreadPoolExecutor(n - 1, "gpubp") if n > 1 else None
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         """J(Θ), and ∇J(Θ) written to `out`; both (P,) float64. One pass over the rows."""
@@ -177,13 +181,14 @@ class Objective:
         for threads in (self._whole, self._tree):
             if threads is not None:
                 threads.close()
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def _pass(self, Theta: np.ndarray, gradient: np.ndarray | None) -> float:
         backend, network = self.backend, self.network
         with backend.guard():
             folded = fold(network, self.rows.scaling, Theta, self._folded) if self._feed.folds else Theta
-            with np.errstate(over="ignore"):  # an infinite Θ is found in the cost
-                np.copyto(self._Theta_host, folded, casting="same_kind")
+            self._in_parts(lambda piece, _: np.copyto(self._Theta_host[piece], folded[piece], casting="same_kind"))
             root, release = self._sum(gradient is not None)
             cost, validation = backend.to_host(root.cost).tolist()
             weight_sum = self.rows.weight_sum / self.rows.unit
@@ -231,16 +236,31 @@ class Objective:
         float64, and of a wide network they are long.
         """
         factor = self.lambda_ / self.rows.weight_sum
-        squares = 0.0
-        for piece, weights in self._pieces:
+
+        def finish(piece: slice, weights: bool) -> float:
             if gradient is not None and sums is not None:
                 np.divide(sums[piece], weight_sum, out=gradient[piece])
-            if weights and factor:
-                pull = np.multiply(Theta[piece], factor, out=self._pull[: piece.stop - piece.start])
-                squares += float(np.dot(pull, Theta[piece]))
-                if gradient is not None:
-                    gradient[piece] += pull
-        return squares / 2
+            if not weights or not factor:
+                return 0.0
+            pull = factor * Theta[piece]
+            if gradient is not None:
+                gradient[piece] += pull
+            return float(np.dot(pull, Theta[piece]))
+
+        return sum(self._in_parts(finish)) / 2
+
+    def _in_parts(self, work: Callable[[slice, bool], Any]) -> list[Any]:
+        """``work`` on each piece of the flat vector, in order; long vectors by several threads."""
+
+        def part(pieces: list[tuple[slice, bool]]) -> list[Any]:
+            with np.errstate(all="ignore"):  # an infinite Θ is found in the cost
+                return [work(piece, weights) for piece, weights in pieces]
+
+        others = [self._pool.submit(part, pieces) for pieces in self._parts[1:]] if self._pool else []
+        done = part(self._parts[0])
+        for other in others:
+            done += other.result()
+        return done
 
 
 PIECE = 1 << 15  # elements

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from . import __version__
+from .backend import choose
 from .checkpoint import Checkpoint
 from .data.dataset import Dataset
 from .data.scaling import Scaling
 from .data.targets import TargetSpec
-from .errors import DataError, MismatchError, UsageError
+from .errors import BackendError, DataError, MismatchError, UsageError
 from .inference import Model
 from .job import Job, interval
 from .network import Network
@@ -97,9 +98,7 @@ def resume(
         changes |= {} if data is None else {"data": os.path.abspath(data)}
         changes |= {} if memory is None else {"memory": memory}
         changes["threads"] = threads
-        if inexact:
-            changes |= {"kernel": "auto", "blas": "auto"}  # those that the run had need not be here
-        job = replace(Job.from_dict(checkpoint.job), **changes)
+        job = _with_an_engine(replace(Job.from_dict(checkpoint.job), **changes), inexact)
         if job.iterations < checkpoint.iteration:
             raise UsageError(
                 f"{job.iterations} iterations where {checkpoint.iteration} are done", wanted="a limit beyond them"
@@ -119,6 +118,22 @@ def resume(
             _compare_conditions(ready, checkpoint, inexact)
             log.info("going on from %s, iteration %d", path.name, checkpoint.iteration)
             return _train(ready, folder, checkpoint, callbacks, stop, prepared)
+
+
+def _with_an_engine(job: Job, inexact: bool) -> Job:
+    """The job as it is where this machine has its kernel and its BLAS; else, inexactly, with those that are here."""
+    try:
+        choose(job.backend, device=job.device, kernel=job.kernel, blas=job.blas)
+        return job
+    except BackendError as error:
+        if job.kernel == "auto" and job.blas == "auto":
+            raise
+        if not inexact:
+            had = f"the run's kernel is {job.kernel}, its BLAS {job.blas}, and here is {error.found}"
+            do = "install what is missing, or add --inexact to go on with what is here"
+            raise MismatchError(had, do=do) from None
+        log.warning("going on with another kernel or BLAS than the run had: here is %s", error.found)
+        return replace(job, kernel="auto", blas="auto")
 
 
 def load(path: str | Path) -> Model:

@@ -145,10 +145,17 @@ class Recorder:
             # what is true or false whatever the rows are: `w == 0` for rows without weights
             if isinstance(value, bool) and ufunc in ("bitwise_or", "bitwise_and"):
                 return other if value == (ufunc == "bitwise_and") else value
-            one = isinstance(value, int | float) and value == 1
+            one = type(value) in (int, float) and value == 1
             if ufunc == "multiply" and one and isinstance(other, Symbol) and other.dtype.kind == "f":
                 return other
-        kinds = tuple(o.step.dtype if isinstance(o, Symbol) else type(o) for o in operands)
+        kinds = tuple(
+            o.step.dtype if isinstance(o, Symbol)
+            else o.dtype if isinstance(o, np.generic)
+            else _BOOL if isinstance(o, bool)
+            else type(o)
+            for o in operands
+        )  # fmt: skip
+        operands = tuple(o.item() if isinstance(o, np.generic) else o for o in operands)
         *loop, dtype = getattr(np, ufunc).resolve_dtypes((*kinds, None))
         return self.note(ufunc, operands, tuple(loop), dtype)
 
@@ -164,7 +171,7 @@ class Recorder:
         steps = tuple(o.step if isinstance(o, Symbol) else o for o in operands)
         shapes = [s.shape for s in steps if isinstance(s, Step)]
         shape = shape or (any(s[0] for s in shapes), any(s[1] for s in shapes))
-        key = (operation, tuple(id(s) if isinstance(s, Step) else (type(s), s) for s in steps), dtype)
+        key = (operation, tuple(id(s) if isinstance(s, Step) else (type(s), repr(s)) for s in steps), dtype)
         if key not in self._known:
             self._known[key] = Step(operation, steps, loop, dtype, shape)
             self.steps.append(self._known[key])

@@ -21,6 +21,7 @@ import numpy as np
 from .backend.blas import one_thread
 from .objective import Objective
 from .optimizers import Ending, Optimizer, State
+from .optimizers.base import max_abs
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def fit(
                     state.iteration,
                     state.evaluations,
                     state.J,
-                    float(np.abs(state.gradient).max()),
+                    max_abs(state.gradient),
                     f.validation.get(state.J),
                     time.perf_counter() - began,
                 )

@@ -98,7 +98,7 @@ def test_the_course_written_plainly_gives_the_same_numbers():
 @pytest.mark.parametrize("precision", ["fp64", "fp32"])
 @pytest.mark.parametrize("g", ["tanh", "silu"])
 def test_the_same_bits_for_any_number_of_threads(precision, g):
-    network, Theta, X, y = problem(g, "softmax", m=5003, sizes=(7, 16, 9, 3))
+    network, Theta, X, y = problem(g, "softmax", m=40_003, sizes=(7, 16, 9, 3))
     results = [
         gpubp.cost_and_gradient(network, Theta, X, y, lambda_=1, precision=precision, threads=threads, leaves=16,
         block_rows=100) for threads in (1, 2, 3, 4, 7) for _ in range(2)

@@ -95,7 +95,8 @@ class Program:
 
     def bind(self, inputs: Sequence[np.ndarray], out: np.ndarray | None, memory: Memory) -> Bound:
         """The calls for these arrays."""
-        rows, columns = (max(i.shape[axis] for i in inputs) for axis in (0, 1))
+        # not the largest: a block may have no rows
+        rows, columns = (next((i.shape[axis] for i in inputs if i.shape[axis] != 1), 1) for axis in (0, 1))
         places = [
             *inputs,
             *(
@@ -195,6 +196,6 @@ def _bind(formula: Formula, inputs: Sequence[np.ndarray], out: np.ndarray | None
     rows = [i[None] if i.ndim == 1 else i for i in inputs]
     target = out[None] if out is not None and out.ndim == 1 else out
     numbers = tuple(i.item(0) if i.strides == (0, 0) else None for i in rows)
-    shapes = tuple((i.shape[0] > 1, i.shape[1] > 1) for i in rows)
+    shapes = tuple((i.shape[0] != 1, i.shape[1] != 1) for i in rows)
     made = program(formula, tuple(i.dtype for i in rows), shapes, numbers, None if target is None else target.dtype)
     return made.bind(rows, target, memory)._replace(arrays=(inputs, out))

@@ -158,7 +158,7 @@ class CompiledLeaf:
         self._places = np.array([x, *(take(rows * K) for _ in range(3)), take(terms)], np.int64)
         self._scratch = aligned((used,), dtype)
         self._scratch[...] = 0
-        self._sums = aligned((3, max(int(layers[-1][2]) * K, 2 * K)), np.dtype(np.float64))
+        self._sums = aligned((3, max(int(layers[-1][2]), source.REDUCTIONS) * K), np.dtype(np.float64))
 
     def _addresses(self, library: blas.Blas, network: Any, dtype: np.dtype) -> None:
         """The kernels and the constant part of the data."""

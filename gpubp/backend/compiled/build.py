@@ -13,6 +13,7 @@ import atexit
 import hashlib
 import importlib
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -26,22 +27,29 @@ from typing import Any
 
 from ...errors import BackendError
 
+log = logging.getLogger("gpubp")
+
 
 @cache
 def cache_folder() -> Path:
     """Where compiled code is kept; made if need be."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    ours = Path(os.environ.get("GPUBP_CACHE") or home / "gpubp").absolute()
+    ours = Path(os.environ.get("GPUBP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "gpubp"))
     code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    folder = ours / hashlib.blake2b(code, digest_size=8).hexdigest()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ours = ours.expanduser().absolute()
+        folder = ours / hashlib.blake2b(code, digest_size=8).hexdigest()
+        ours.parent.mkdir(parents=True, exist_ok=True)
+        for one in (ours, folder):
+            one.mkdir(mode=0o700, exist_ok=True)
+            state = one.stat()
+            if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+                raise PermissionError(None, "others can write there", str(one))
         with tempfile.TemporaryFile(dir=folder):
             pass
-        if all(f.stat().st_uid == os.geteuid() and not f.stat().st_mode & 0o022 for f in (ours, folder)):
-            return folder
-    except OSError:
-        pass
+        return folder
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        why = getattr(error, "strerror", None) or error
+        log.info("compiled code is not kept in %s: %s; GPUBP_CACHE names another folder", ours, why)
     folder = Path(tempfile.mkdtemp(prefix="gpubp-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

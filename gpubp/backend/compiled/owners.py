@@ -53,14 +53,13 @@ def wait_until(address, value, spins):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def wake(shared):  # type: ignore[no-untyped-def]
-    """Begin a pass: a bit for each helper that sleeps, and is from now on taken to be awake."""
-    base, sleepers = shared.ctypes.data, 0
+def wake(shared, asleep):  # type: ignore[no-untyped-def]
+    """Begin a pass: 1 in `asleep` for each helper that sleeps, and is from now on taken to be awake."""
+    base = shared.ctypes.data
     atomic_add(base + 8 * PASS, 1)
     for owner in range(1, (len(shared) - OWN) // PER_OWNER):
         if compare_and_set(base + 8 * (OWN + owner * PER_OWNER + ASLEEP), 1, 0) == 1:
-            sleepers |= 1 << owner
-    return sleepers
+            asleep[owner] = 1
 
 
 @njit(nogil=True, cache=True)

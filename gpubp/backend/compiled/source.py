@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import BackendError
 from ...formula import Formula
 from ...trace import Number, Recorder, Shape, Step, Symbol, needed
 
@@ -31,6 +32,7 @@ ROW: Shape = (False, True)
 COLUMN: Shape = (True, False)
 
 TERMS = 4  # rows of scratch memory that a loop may use
+REDUCTIONS = 16  # along rows, that it may have
 
 _INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "bitwise_or": "|", "bitwise_and": "&",
@@ -145,6 +147,8 @@ class _Loop:
         """The kernel."""
         steps = needed(self._recorder, [step for *_, step in self._sinks])
         self._names = {id(step): f"v{k}" for k, step in enumerate(steps)}
+        if any(s.dtype == np.float16 and s.operation != "input" for s in steps) or np.float16 in self._more.values():
+            raise BackendError(f"{self._name}: float16 inside a formula", do="take --kernel numpy")
         by_rows = any(not step.shape[1] for step in steps)
         pointers = [(step.name, step.dtype) for step in self._inputs] + list(self._more.items())
         types = "".join(f", types.CPointer({_type(dtype)})" for _, dtype in pointers)
@@ -177,6 +181,10 @@ class _Loop:
                 # its terms are computed as vectors, and then taken one by one
                 term, at = step.operands[0], f"rest[{reductions} * columns + j]"
                 assert isinstance(term, Step)
+                if reductions == REDUCTIONS:
+                    raise BackendError(
+                        f"{self._name}: more than {REDUCTIONS} reductions along rows", do="take --kernel numpy"
+                    )
                 largest = step.operation == "row_max"
                 lines += [
                     *self._loop(term, "i * columns + j", "columns", [at + " = {value}"]),
@@ -260,7 +268,11 @@ class _Loop:
         if z := _logistic(step):
             return f"sigmoid({self._value(z)})"
         if step.operation in _INFIX:
-            return f" {_INFIX[step.operation]} ".join(taken)
+            sign = _INFIX[step.operation]
+            if step.dtype == bool:  # NumPy's truth + truth is truth
+                sign = {"+": "|", "*": "&"}.get(sign, sign)
+            value = f" {sign} ".join(taken)
+            return f"{_type(step.dtype)}({value})" if step.dtype.kind in "iu" else value  # bytes wrap
         match step.operation:
             case "negative":
                 return f"-{taken[0]}"

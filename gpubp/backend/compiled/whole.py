@@ -66,6 +66,7 @@ class WholeSum:
         self._most = max(1, int(SLICE / max(leaf_seconds, 1e-9)))
         self._making = threading.Lock()
         self._errors: list[BaseException] = []  # of the helpers, in the pass that runs
+        self._asleep = np.zeros(n, np.int64)
         self._beds = [threading.Lock() for _ in range(n)]
         for bed in self._beds:
             bed.acquire()
@@ -73,19 +74,22 @@ class WholeSum:
         for owner in range(1, n):
             arguments = (native, owner, work(owner), self._beds[owner], weakref.ref(self))
             threading.Thread(target=_help, args=arguments, daemon=True, name=f"gpubp-{owner}").start()
-        self._finalizer = weakref.finalize(self, _stop, native, self._shared, self._beds)
+        self._finalizer = weakref.finalize(self, _stop, native, self._shared, self._asleep, self._beds)
 
     def root(self, with_gradient: bool) -> Node:
         """One pass: the sums over all rows. An interrupt ends it between two leaves; all is ready for the next one."""
         native, shared = self._native, self._shared
+        if not self._finalizer.alive:
+            raise ValueError("a pass after close()")
         self._waiting[...] = 0
         self._ranges[...] = self._all
         count = len(self._flats)
         self._free[0], self._free[1 : count + 1] = count, range(count)
         shared[native.OWN + native.LEAF :: native.PER_OWNER] = 0  # an interrupted pass may have left one
         shared[native.DONE], shared[native.GRADIENT] = 0, with_gradient
-        self._wake()
         try:
+            native.wake(shared, self._asleep)
+            _rouse(self._asleep, self._beds)
             state = native.MORE
             while state != native.FINISHED:
                 state = native.work(0, *self._work_arguments(0), self._most)
@@ -93,11 +97,15 @@ class WholeSum:
                     self.add_buffer()
             self._await_others()
         except BaseException:
+            _rouse(self._asleep, self._beds)  # where the interrupt came before all were up
             native.empty(self._ranges)
             self._await_others()
+            self._errors.clear()
             raise
         if self._errors:
-            raise self._errors.pop()
+            error = self._errors[0]
+            self._errors.clear()
+            raise error
         node = int(shared[native.ROOT])
         return Node(self._flats[node], self._costs[node])
 
@@ -130,24 +138,23 @@ class WholeSum:
             self._block_rows, layers, places, data, code, self._Theta, scratch, sums,
         )  # fmt: skip
 
-    def _wake(self) -> None:
-        _rouse(self._native.wake(self._shared), self._beds)
-
     def _await_others(self) -> None:
         others, done = len(self._parts) - 1, self._shared.ctypes.data + 8 * self._native.DONE
         while not self._native.wait_until(done, others, spins()):
             time.sleep(AWAKE / 5)
 
 
-def _rouse(sleepers: int, beds: list[threading.Lock]) -> None:
-    for owner, bed in enumerate(beds):
-        if sleepers >> owner & 1:
-            bed.release()
+def _rouse(asleep: np.ndarray, beds: list[threading.Lock]) -> None:
+    for owner in np.flatnonzero(asleep).tolist():
+        if beds[owner].locked():  # not yet released
+            beds[owner].release()
+        asleep[owner] = 0
 
 
-def _stop(native: Any, shared: np.ndarray, beds: list[threading.Lock]) -> None:
+def _stop(native: Any, shared: np.ndarray, asleep: np.ndarray, beds: list[threading.Lock]) -> None:
     shared[native.STOP] = 1
-    _rouse(native.wake(shared), beds)
+    native.wake(shared, asleep)
+    _rouse(asleep, beds)
 
 
 def _help(native: Any, owner: int, arguments: tuple[Any, ...], bed: threading.Lock, whole: Any) -> None:
