@@ -85,7 +85,7 @@ class _Watched:
 
     def __init__(self, objective: Objective, stop: StopRequest) -> None:
         self._objective, self._stop = objective, stop
-        self.threads = objective.threads
+        self.threads = getattr(objective, "threads", 1)
         self.validation: dict[float, float | None] = {}
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:

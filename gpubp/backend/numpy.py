@@ -80,13 +80,15 @@ class NumpyBackend:
         return array
 
     def leaves_and_block(self, m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
-        # A leaf costs its turn and the addition of its gradient, so it must be worth a hundred times that; but up to 16
-        # leaves, which few cores need to share small problems evenly, may be short.
+        # A leaf costs its turn and the addition of its gradient, so it must be worth a hundred times that; but the first
+        # leaves, which few cores need to share small problems evenly, may be short: 16, or 4 of a wide network.
         parameters = sum(a * b for a, b in pairwise(sizes))
         adding = parameters if parameters >= WIDE else parameters // 4  # ns
         row = row_time(sizes)
-        long, short = ((max(turn, 100 * adding) + row - 1) // row for turn in (self.long_leaf, self.short_leaf))
-        leaves = max(leaf_count(m, long, MOST_LEAVES), leaf_count(m, max(short, 512), 16))
+        few, part = (4, 40) if parameters >= WIDE else (16, 100)
+        long = -(-max(self.long_leaf, 100 * adding) // row)
+        short = max(512, -(-max(self.short_leaf, part * adding) // row))
+        leaves = max(leaf_count(m, long, MOST_LEAVES), leaf_count(m, short, few))
         rows = max(1024, min(self.most_rows, self.block_bytes // (4 * max(sizes[1:]))))
         return leaves, max(64, min(rows, BLOCK_BYTES // (8 * max(sizes))))
 
