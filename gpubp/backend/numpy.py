@@ -80,8 +80,8 @@ class NumpyBackend:
         return array
 
     def leaves_and_block(self, m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
-        # A leaf costs its turn and the addition of its gradient, so it must be worth a hundred times that; but the first
-        # leaves, which few cores need to share small problems evenly, may be short: 16, or 4 of a wide network.
+        # A leaf costs its turn and the addition of its gradient, so it must be worth a hundred times that; but the
+        # first leaves, which few cores need to share small problems evenly, may be short: 16, or 4 of a wide network.
         parameters = sum(a * b for a, b in pairwise(sizes))
         adding = parameters if parameters >= WIDE else parameters // 4  # ns
         row = row_time(sizes)
