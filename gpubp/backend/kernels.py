@@ -86,12 +86,16 @@ class Kernel(NamedTuple):
     Attributes:
         name: of the kernel, unique for a formula and its dtypes.
         body: its text without the common first part; bodies of different kernels go into one program.
-        parameters: the C types of its parameters in order: pointers, then 64-bit integers.
+        parameters: the C types of its parameters in order: pointers, then numbers.
+        threads: of a block.
+        shared: bytes of dynamic shared memory.
     """
 
     name: str
     body: str
     parameters: tuple[str, ...]
+    threads: int = 256
+    shared: int = 0
 
     @property
     def text(self) -> str:

@@ -15,7 +15,7 @@
 struct Index3 {
   unsigned x;
 };
-static Index3 threadIdx, blockIdx, gridDim;
+static Index3 threadIdx, blockIdx, blockDim, gridDim;
 
 static float half_value_(unsigned short bits) {
   _Float16 value;
@@ -63,6 +63,7 @@ static void launch(unsigned blocks, unsigned threads, void (*kernel)()) {
   fibers.resize(threads);
   body = kernel;
   gridDim.x = blocks;
+  blockDim.x = threads;
   for (unsigned block = blocks; block-- > 0;) {
     blockIdx.x = block;
     ended.assign(threads, 0);
@@ -87,3 +88,4 @@ static void launch(unsigned blocks, unsigned threads, void (*kernel)()) {
 
 static void** pointers;
 static long long* numbers;
+static unsigned char* shared_;  // dynamic shared memory
