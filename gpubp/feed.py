@@ -26,6 +26,7 @@ class Feed:
         rows: the data; labels and weights may be absent for prediction.
         K: the number of outputs.
         dtype: the precision of the pass.
+        products: how the pass multiplies, see `gpubp.precision`.
         check: look at every row on its way in and refuse one that is not finite (for rows that no earlier pass saw).
 
     Attributes:
@@ -36,10 +37,12 @@ class Feed:
         weights, validation: (m, 1) of the pass, or None.
     """
 
-    def __init__(self, backend: Backend, rows: Rows, K: int, dtype: np.dtype, *, check: bool = False) -> None:
+    def __init__(
+        self, backend: Backend, rows: Rows, K: int, dtype: np.dtype, *, check: bool = False, products: str = "exact"
+    ) -> None:
         self.backend, self.rows, self._check = backend, rows, check
         scaling = rows.scaling
-        self.folds = rows.folds
+        self.folds = rows.folds(products)
         self.stored = rows.source.dtype
         self.conversion: Formula | None = None if self.stored == dtype else cast
         self.moments: tuple[Any, ...] = (None, None)
@@ -53,10 +56,13 @@ class Feed:
         self.weights: Any = None
         self.validation: Any = None
         if rows.labels is not None:
-            labels = np.ascontiguousarray(rows.labels.reshape(len(rows.labels), -1))
+            labels = rows.labels.reshape(len(rows.labels), -1)
+            if isinstance(labels, np.ndarray):
+                labels = np.ascontiguousarray(labels)
             if labels.dtype == np.uint32:
                 labels = labels.view(np.int32)  # class numbers are small, and compared with int32 ones
-            self.labels = backend.upload(labels)
+            # a caller may have made them on the device
+            self.labels = backend.upload(labels) if isinstance(labels, np.ndarray) else labels
             if rows.labels.ndim == 1:
                 # one output: y is the code itself, 0 or 1
                 self.targets = one_hot
@@ -69,6 +75,17 @@ class Feed:
         self._slices: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
         # last, for it takes what is left of the device's memory
         self._resident = rows.kept[:0] if check else backend.resident(rows.kept)
+
+    @property
+    def resident_rows(self) -> int:
+        """How many rows, the first ones, the device keeps."""
+        return len(self._resident)
+
+    def halve(self) -> None:
+        """Give up half of the rows that the device keeps."""
+        count = len(self._resident) // 2
+        self._resident = self.rows.kept[:0]  # first: there may be no room for both
+        self._resident = self.backend.resident(self.rows.kept[:count])
 
     def resident(self, start: int, stop: int) -> Any:
         """Rows [start, stop) as stored, where the device keeps them; else None."""

@@ -24,7 +24,7 @@ from .data.targets import TargetSpec, decode
 from .errors import DataError
 from .feed import Feed, fold
 from .network import Network
-from .objective import pass_dtype
+from .precision import precision as precision_of
 from .tree import blocks
 
 
@@ -109,7 +109,7 @@ def outputs(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp3
     Raises:
         DataError: another number of features than the network has; a value of x that is not finite.
     """
-    network, dtype = model.network, pass_dtype(precision)
+    network, dtype = model.network, precision_of(precision).dtype
     if rows.features != network.sizes[0]:
         raise DataError(f"rows of {rows.features} features", wanted=f"{network.sizes[0]}, as the model was trained on")
     _, most = backend.leaves_and_block(rows.m, network.sizes)

@@ -48,7 +48,7 @@ def test_scaled_on_the_way_equals_scaled_before(dtype, mean):
     Theta = NETWORK.initial_Theta(3)
     reference = evaluate(objective(scaling.apply(X), Scaling("none", None, None)), Theta)
     J, gradient = evaluate(objective(X, scaling), Theta)
-    assert Rows(ArrayRows(X), X, scaling).folds == (mean < 1e3)
+    assert Rows(ArrayRows(X), X, scaling).folds() == (mean < 1e3)
     assert J == pytest.approx(reference[0], rel=1e-12)
     np.testing.assert_allclose(gradient, reference[1], rtol=0, atol=1e-11 * np.abs(reference[1]).max())
     # in float32 the scaling loses no more than the pass itself does

@@ -15,13 +15,15 @@ PACKAGE = Path(__file__).parent.parent / "gpubp"
 # activation, cost → formula, backend, communicator → errors. A room may import rooms of its own floor or below.
 FLOORS = [
     {"errors", "counter_hash"},
+    {"precision"},
     {"formula", "trace", "tree", "communicator"},
     {"backend"},
     {"activation", "cost"},
     {"network"},
     {"backprop", "data"},
     {"feed"},
-    {"objective", "optimizers", "checkpoint"},
+    {"on_device", "on_host", "optimizers", "checkpoint"},
+    {"objective"},
     {"training", "inference", "diagnostics", "bench", "run_folder", "job"},
     {"prepare", "predictions"},
     {"run"},
@@ -29,7 +31,7 @@ FLOORS = [
     {"cli"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
-APART = {("optimizers", room) for room in FLOOR if room not in ("errors", "optimizers")} | {("objective", "optimizers")}
+APART = {("optimizers", room) for room in FLOOR if room not in ("errors", "optimizers")} | {(room, "optimizers") for room in ("objective", "on_device", "on_host")}
 
 
 def room_of(path: Path) -> str:

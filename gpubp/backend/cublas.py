@@ -14,15 +14,19 @@ import weakref
 from ctypes import POINTER, byref, c_char_p, c_double, c_float, c_int, c_size_t, c_void_p
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..errors import BackendError
 
 WORKSPACE_BYTES = 32 << 20  # what cuBLAS recommends for Hopper; older devices need less
 
-# Numbers of cublas_api.h and library_types.h: (cudaDataType, cublasComputeType_t, type of α and β).
-# 68 and 70 are CUBLAS_COMPUTE_32F and _64F: at least the precision asked for, so never TF32 (that is 77).
-_TYPES = {"float32": (0, 68, c_float), "float64": (1, 70, c_double)}
+# Numbers of cublas_api.h and library_types.h for each kind of product: (cudaDataType of the factors, of the product,
+# cublasComputeType_t, type of α and β). 68 and 70 are CUBLAS_COMPUTE_32F and _64F, at least the precision asked for and
+# so never TF32; 77 is CUBLAS_COMPUTE_32F_FAST_TF32. Products of bfloat16 come out in float32.
+_PRODUCTS = {
+    "float32": (0, 0, 68, c_float),
+    "float64": (1, 1, 70, c_double),
+    "tf32": (0, 0, 77, c_float),
+    "bf16": (14, 0, 68, c_float),
+}
 _DEFAULT_ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
 _OPERATION = {"n": 0, "t": 1}  # CUBLAS_OP_N, CUBLAS_OP_T
 
@@ -80,8 +84,7 @@ class Cublas:
         status = library.cublasSetWorkspace_v2(handle, workspace_pointer, WORKSPACE_BYTES)
         self._check("cublasSetWorkspace", status)
         self._scalars = {
-            name: (type, compute, scalar(1), {0: scalar(0), 1: scalar(1)})
-            for name, (type, compute, scalar) in _TYPES.items()
+            name: (*types, scalar(1), {0: scalar(0), 1: scalar(1)}) for name, (*types, scalar) in _PRODUCTS.items()
         }
 
     @property
@@ -92,29 +95,32 @@ class Cublas:
         major, rest = divmod(number.value, 10000)
         return f"{major}.{rest // 100}.{rest % 100}"
 
-    def gemm(self, a: Matrix, b: Matrix, out: Matrix, dtype: np.dtype, *, transpose: str = "nn", beta: int = 0) -> None:
+    def gemm(self, a: Matrix, b: Matrix, out: Matrix, kind: str, *, transpose: str = "nn", beta: int = 0) -> None:
         """out ← op(a)·op(b) + beta·out, queued; beta is 0 or 1.
+
+        `kind` says of what and how: "float32" and "float64" in full; "tf32", float32 rounded to 11 bits on the way in;
+        "bf16", factors of bfloat16 and a product of float32.
 
         cuBLAS is column-major: it sees the transpose of each of our matrices, and outᵀ = op(b)ᵀ·op(a)ᵀ is the same
         product with the factors exchanged and their letters kept.
 
         Raises:
             ValueError: shapes that do not match.
-            BackendError: a dtype that is not multiplied here; cuBLAS refuses.
+            BackendError: a kind there is none of; cuBLAS refuses.
         """
         rows, inner = (a.rows, a.columns) if transpose[0] == "n" else (a.columns, a.rows)
         inner_b, columns = (b.rows, b.columns) if transpose[1] == "n" else (b.columns, b.rows)
         if inner != inner_b or (out.rows, out.columns) != (rows, columns):
             raise ValueError(f"gemm '{transpose}' of {a[1:]} and {b[1:]} into {out[1:]}")
-        if dtype.name not in self._scalars:
-            raise BackendError(f"a product in {dtype}", wanted=" or ".join(_TYPES))
-        type, compute, one, betas = self._scalars[dtype.name]
+        if kind not in self._scalars:
+            raise BackendError(f"a product in {kind}", wanted=" or ".join(_PRODUCTS))
+        type, product, compute, one, betas = self._scalars[kind]
         status = self._library.cublasGemmEx(
             *(self._handle, _OPERATION[transpose[1]], _OPERATION[transpose[0]]),
             *(columns, rows, inner),
             *(ctypes.addressof(one), b.pointer, type, b.columns),
             *(a.pointer, type, a.columns),
-            *(ctypes.addressof(betas[beta]), out.pointer, type, out.columns),
+            *(ctypes.addressof(betas[beta]), out.pointer, product, out.columns),
             *(compute, _DEFAULT_ALGORITHM),
         )
         if status:

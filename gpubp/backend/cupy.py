@@ -1,11 +1,11 @@
-"""CuPy on a GPU: kernels made from the CUDA text of each formula, products by cuBLAS.
+"""CuPy on a GPU: kernels made from CUDA text, products by cuBLAS, passes by `backend.cuda`.
 
-CuPy is imported when a backend is asked for and never before. A kernel is built at its first use and kept for its
-formula and dtypes; one that does not build is an error with the compiler's words, never a slow path. CuPy adds
-``-ftz=true`` to what it compiles: float32 results below 1.2e-38 become 0.
+CuPy is imported when a backend is asked for and never before. A kernel is built at its first use and kept; one that
+does not build is an error with the compiler's words, never a slow path. CuPy adds ``-ftz=true`` to what it compiles:
+float32 results below 1.2e-38 become 0.
 
-Everything is queued on the default stream, in order, by one thread; `to_host` waits. Every call is made inside `guard`,
-which also turns CuPy's errors into ours.
+Everything is queued on one stream, in order, by one thread; only `to_host` waits. Rows that are sent in every pass
+travel on a second stream. Every call is made inside `guard`, which also turns CuPy's errors into ours.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -21,17 +21,17 @@ import numpy as np
 
 from ..errors import BackendError, GpubpError, OutOfMemory
 from ..formula import Formula, cast, plus
-from ..tree import leaf_count
 from . import blas, cublas, kernels
+from .cuda.engine import Engine, layered_plan
 from .protocol import LeafLoop, WholeSum
 
-LEAF_ROWS = 1 << 16  # a leaf fills the device by itself, so leaves are few
-MOST_LEAVES = 64
-MOST_BLOCK_ROWS = 1 << 16
-BLOCK_BYTES = 1 << 30  # for one block's buffers in float64: fits devices of 8 GiB beside rows and Θ
 RESERVE = 8  # one part in so many of the memory stays free of resident rows: buffers, labels, gradients
 PIECE = 16 << 20  # bytes of one of the two pinned buffers on the way to the device
 MOST_WORDS = 600  # of a compiler that may talk for pages
+DEFAULT_SHARED = 48 << 10  # bytes a block may have without asking
+
+_NUMBERS = {"int": np.int32, "long long": np.int64, "float": np.float32, "double": np.float64}
+_NULL = np.uint64(0)  # a null pointer
 
 _INSTALL = "pip install 'gpubp[cuda13]'"
 # Switches of cuBLAS that change bits behind our back; those that are set are part of the conditions.
@@ -77,6 +77,11 @@ class CupyBackend:
 
     Args:
         device: which, as CUDA numbers them.
+        kernel: "fused" (the whole network in one kernel), "layered", or "auto": fused where it can be.
+
+    Attributes:
+        stream: where all work is queued.
+        processors, shared_memory: multiprocessors, and the bytes of shared memory a block may have.
 
     Raises:
         BackendError: cuBLAS cannot be loaded or refuses.
@@ -84,20 +89,29 @@ class CupyBackend:
     """
 
     kind: Literal["gpu"] = "gpu"
+    has_engine = True
     owners = 1
-    choice: dict[str, str] = {}  # noqa: RUF012
 
-    def __init__(self, device: int = 0) -> None:
+    def __init__(self, device: int = 0, kernel: str = "auto") -> None:
         cupy = self._cupy = _import()
-        self._device = device
+        self._device, self._kernel = device, kernel
+        self.choice = {"kernel": kernel}
         self._kernels: dict[tuple[Any, ...], Any] = {}
         self._prepared: dict[tuple[Any, ...], tuple[Any, int, tuple[int, ...]]] = {}
+        self._functions: dict[str, tuple[str, Any, list[Any]]] = {}
+        with cupy.cuda.Device(device):
+            # not the default stream: that one cannot be captured into a graph
+            self.stream = cupy.cuda.Stream(non_blocking=True)
+            self._copies = cupy.cuda.Stream(non_blocking=True)
         with self.guard():
             properties = cupy.cuda.runtime.getDeviceProperties(device)
             self.name = properties["name"].decode()
             self.memory = int(properties["totalGlobalMem"])
+            self.processors = int(properties["multiProcessorCount"])
+            optin = cupy.cuda.runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin
+            self.shared_memory = int(cupy.cuda.runtime.deviceGetAttribute(optin, device))
             workspace = self.empty((cublas.WORKSPACE_BYTES,), np.dtype(np.uint8))
-            self._cublas = cublas.Cublas(cublas.load(), workspace, workspace.data.ptr)
+            self._cublas = cublas.Cublas(cublas.load(), workspace, workspace.data.ptr, self.stream.ptr)
             self._staging = _Staging(cupy)
             self._sum = self._build(kernels.sum_source())
 
@@ -108,12 +122,12 @@ class CupyBackend:
         return self.upload(np.full((rows, 1), value, dtype))
 
     def zero(self, array: Any) -> None:
-        array.fill(0)
+        array.data.memset_async(0, array.nbytes)
 
     def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
         if not a.dtype == b.dtype == out.dtype:
             raise ValueError(f"gemm of {a.dtype} and {b.dtype} into {out.dtype}")
-        self._cublas.gemm(_matrix(a), _matrix(b), _matrix(out), out.dtype, transpose=transpose, beta=beta)
+        self._cublas.gemm(_matrix(a), _matrix(b), _matrix(out), out.dtype.name, transpose=transpose, beta=beta)
 
     def apply(self, formula: Formula, *inputs: Any, out: Any) -> None:
         kernel, blocks, numbers = self._prepare(formula, (*inputs, out))
@@ -130,12 +144,64 @@ class CupyBackend:
     def add(self, a: Any, b: Any) -> None:
         self.apply(plus, a, b, out=a)
 
+    def multiply(self, a: Any, b: Any, out: Any, kind: str, *, transpose: str = "nn", beta: int = 0) -> None:
+        self._cublas.gemm(_matrix(a), _matrix(b), _matrix(out), kind, transpose=transpose, beta=beta)
+
+    def launch(self, kernel: kernels.Kernel, blocks: int, arguments: Sequence[Any]) -> None:
+        found = self._functions.get(kernel.name)
+        if found is None or found[0] != kernel.body:
+            found = self._functions[kernel.name] = (kernel.body, *self._loaded(kernel))
+        _, function, kinds = found
+        values = tuple(
+            argument if kind is None and argument is not None else (_NULL if argument is None else kind(argument))
+            for kind, argument in zip(kinds, arguments, strict=True)
+        )
+        if blocks:
+            function((blocks,), (kernel.threads,), values, shared_mem=kernel.shared)
+
+    def copy(self, source: Any, out: Any) -> None:
+        out.data.copy_from_device_async(source.data, source.nbytes)
+
+    def address(self, array: Any) -> int:
+        return array.data.ptr
+
+    def capture(self, queue: Callable[[], None]) -> Callable[[], None]:
+        self.stream.begin_capture()
+        try:
+            queue()
+        finally:
+            graph = self.stream.end_capture()
+        return lambda: graph.launch(self.stream)
+
+    def pinned(self, size: int) -> np.ndarray:
+        return np.frombuffer(self._cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
+
+    def send(self, host: np.ndarray, out: Any, after: Any) -> Any:
+        cuda = self._cupy.cuda
+        with cuda.Device(self._device):
+            if after is not None:
+                self._copies.wait_event(after)
+            out.data.copy_from_host_async(host.ctypes.data, host.nbytes, self._copies)
+            return self._copies.record(cuda.Event(disable_timing=True))
+
+    def mark(self) -> Any:
+        return self.stream.record(self._cupy.cuda.Event(disable_timing=True))
+
+    def wait_for(self, event: Any) -> None:
+        self.stream.wait_event(event)
+
+    def host_waits_for(self, event: Any) -> None:
+        if event is not None:
+            event.synchronize()
+
     def upload(self, host: np.ndarray) -> Any:
         array = self.empty(host.shape, host.dtype)
         self._staging.send(host, array.data)
         return array
 
     def resident(self, host: np.ndarray) -> Any:
+        if not isinstance(host, np.ndarray):
+            return host  # rows that a caller made on the device
         pool = self._cupy.get_default_memory_pool()
         free, _ = self._cupy.cuda.Device(self._device).mem_info
         most = pool.get_limit() or self.memory
@@ -157,15 +223,15 @@ class CupyBackend:
     ) -> WholeSum | None:
         return None
 
+    def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, **plan: int | None) -> Engine:
+        return Engine(self, network, feed, lambda_, precision.dtype, precision.products, kernel=self._kernel, **plan)
+
     def leaves_and_block(self, m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
-        # x, y, z and a of every layer, two errors: of the shape alone, since the bits depend on it
-        numbers = sizes[0] + sizes[-1] + 2 * sum(sizes[1:]) + 2 * max(sizes[1:])
-        rows = BLOCK_BYTES // (8 * numbers)
-        return leaf_count(m, LEAF_ROWS, MOST_LEAVES), max(64, min(MOST_BLOCK_ROWS, rows))
+        return layered_plan(m, sizes)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """The device and its default stream are the current ones, and the host's BLAS works with one thread.
+        """The device and our stream are the current ones, and the host's BLAS works with one thread.
 
         Raises:
             OutOfMemory: the device's memory is full.
@@ -173,7 +239,7 @@ class CupyBackend:
         """
         cuda = self._cupy.cuda
         try:
-            with blas.one_thread(), cuda.Device(self._device), cuda.Stream.null:
+            with blas.one_thread(), cuda.Device(self._device), self.stream:
                 yield
         except cuda.memory.OutOfMemoryError as error:
             raise OutOfMemory(
@@ -208,6 +274,13 @@ class CupyBackend:
                 self._kernels[key] = self._build(kernels.source(formula, launch.types, wide=launch.wide))
             self._prepared[look] = self._kernels[key], launch.blocks, launch.numbers
         return self._prepared[look]
+
+    def _loaded(self, kernel: kernels.Kernel) -> tuple[Any, list[Any]]:
+        """The kernel, and how its arguments are handed over: None as they are, else by NumPy's type."""
+        function = self._build(kernel)
+        if kernel.shared > DEFAULT_SHARED:
+            function.max_dynamic_shared_size_bytes = kernel.shared
+        return function, [None if type.endswith("*") else _NUMBERS[type] for type in kernel.parameters]
 
     def _build(self, kernel: kernels.Kernel) -> Any:
         try:

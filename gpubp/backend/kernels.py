@@ -41,7 +41,10 @@ _C_TYPES = {
     "float16": "half_",
     "float32": "float",
     "float64": "double",
+    "bfloat16": "bf16_",
 }
+BF16 = "bfloat16"  # in place of a dtype: NumPy has no such numbers; on the device they lie in an array of uint16
+Type = np.dtype | str
 
 _PREAMBLE = f"""\
 #ifdef __CUDACC__
@@ -54,6 +57,24 @@ __device__ inline float half_value_(unsigned short bits) {{
 struct half_ {{  // float16 as it is stored
   unsigned short bits;
   __device__ operator float() const {{ return half_value_(bits); }}
+}};
+union word_ {{
+  float value;
+  unsigned bits;
+}};
+struct bf16_ {{  // the upper half of a float32
+  unsigned short bits;
+  __device__ operator float() const {{
+    word_ word;
+    word.bits = (unsigned)bits << 16;
+    return word.value;
+  }}
+  __device__ bf16_& operator=(float value) {{  // the nearest one, of two the even one
+    word_ word;
+    word.value = value;
+    bits = value != value ? 0x7fff : (unsigned short)((word.bits + 0x7fff + ((word.bits >> 16) & 1)) >> 16);
+    return *this;
+  }}
 }};
 __device__ inline double block_sum_(double sum) {{  // of all threads' values, in a fixed tree; thread 0 gets it
   __shared__ double sums[{THREADS}];
@@ -163,25 +184,28 @@ def _strides(formula: Formula, array: Any, shape: tuple[int, ...]) -> tuple[int,
     return (steps[0], steps[1]) if len(steps) == 2 else (0, steps[0])
 
 
-def source(formula: Formula, types: Sequence[np.dtype], *, wide: bool = False) -> Kernel:
+def source(formula: Formula, types: Sequence[Type], *, wide: bool = False) -> Kernel:
     """The kernel of a formula.
 
     Args:
-        types: the dtypes of the inputs, and of the output unless the formula is a `total`. Those of `T` must agree.
+        types: the dtypes of the inputs, and of the output unless the formula is a `total`. Those of `T` must agree,
+            but a `T` of float32 may also be stored as `BF16`, in an elementwise formula.
         wide: index with 64 bits.
 
     Raises:
         BackendError: a dtype that the formula's argument cannot have.
     """
     arguments = formula.inputs if formula.shape == "total" else (*formula.inputs, formula.output)
-    pairs = list(zip(arguments, map(np.dtype, types), strict=True))
-    T = next((dtype for argument, dtype in pairs if argument.type == "T"), np.dtype(np.float32))
-    if T.name not in ("float32", "float64"):
-        raise BackendError(f"{formula.name} in {T}", wanted="float32 or float64")
-    arrays = [_Array(argument.name, _c_type(formula, argument, dtype, T)) for argument, dtype in pairs]
+    pairs = [(a, t if t == BF16 else np.dtype(t)) for a, t in zip(arguments, types, strict=True)]
+    narrow = formula.shape == "elementwise"
+    T = next((t for a, t in pairs if a.type == "T" and isinstance(t, np.dtype)), np.dtype(np.float32))
+    if T.name not in ("float32", "float64") or (T.name == "float64" or not narrow) and any(t == BF16 for _, t in pairs):
+        raise BackendError(f"{formula.name} in {', '.join(map(str, types))}", wanted="float32 or float64")
+    arrays = [_array(formula, argument, type, T) for argument, type in pairs]
     inputs = arrays[: len(formula.inputs)]
     output = arrays[-1] if len(arrays) > len(inputs) else _Array(formula.output.name, formula.output.type)
-    name = "_".join(["gpubp", formula.name, *(dtype.str[1:] for _, dtype in pairs), *(["wide"] if wide else [])])
+    stored = (t.str[1:] if isinstance(t, np.dtype) else "bf16" for _, t in pairs)
+    name = "_".join(["gpubp", formula.name, *stored, *(["wide"] if wide else [])])
     write = {"elementwise": _elementwise, "total": _total, "rowwise": _rowwise}[formula.shape]
     return write(name, formula.cuda, inputs, output, _C_TYPES[T.name], "unsigned long long" if wide else "unsigned")
 
@@ -201,15 +225,36 @@ extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_sum(
 
 
 class _Array(NamedTuple):
-    """An argument with the C type of its elements."""
+    """An argument with the C type of its elements in memory, and in the formula where that is another one."""
 
     name: str
     type: str
+    value: str = ""
 
     @property
     def element(self) -> str:
         """The lvalue at (row_, column_); offsets are 64-bit products of indices, one instruction."""
         return f"{self.name}_p[(unsigned long long)row_ * {self.name}_r + (unsigned long long)column_ * {self.name}_c]"
+
+
+def c_type(type: Type) -> str:
+    """The C type of an array's elements.
+
+    Raises:
+        BackendError: there is none.
+    """
+    name = type if isinstance(type, str) else np.dtype(type).name
+    if name not in _C_TYPES:
+        raise BackendError(f"numbers of {name} on a GPU", wanted=", ".join(_C_TYPES))
+    return _C_TYPES[name]
+
+
+def _array(formula: Formula, argument: Argument, type: Type, T: np.dtype) -> _Array:
+    if isinstance(type, str):
+        if argument.type != "T":
+            raise BackendError(f"{formula.name}: '{argument.name}' is {type}", wanted=argument.type)
+        return _Array(argument.name, _C_TYPES[type], _C_TYPES[T.name])
+    return _Array(argument.name, _c_type(formula, argument, type, T))
 
 
 def _c_type(formula: Formula, argument: Argument, dtype: np.dtype, T: np.dtype) -> str:
@@ -264,8 +309,8 @@ def _elementwise(name: str, cuda: str, inputs: list[_Array], output: _Array, T: 
     for (int u_ = 0; u_ < {UNROLL}; ++u_) {{
       {at}
       if (i_ < size_) {{
-        {" ".join(f"const {a.type} {a.name} = {a.name}_v[u_];" for a in inputs)}
-        {output.type} {output.name};
+        {" ".join(f"const {a.value or a.type} {a.name} = {a.name}_v[u_];" for a in inputs)}
+        {output.value or output.type} {output.name};
         {{ {cuda}; }}
         {position}
         {output.element} = {output.name};

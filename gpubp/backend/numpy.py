@@ -26,6 +26,7 @@ class NumpyBackend:
     """Host memory, NumPy's own BLAS at one thread, leaves shared among threads."""
 
     kind: Literal["cpu"] = "cpu"
+    has_engine = False
     choice: dict[str, str] = {"kernel": "numpy"}  # noqa: RUF012
     # Between two operations a thread needs Python's lock, and may wait for it as long as a short operation takes: so
     # blocks are long, though a cache would like them shorter, and so are leaves.
@@ -112,6 +113,15 @@ class NumpyBackend:
         self, network: Any, feed: Any, Theta: np.ndarray, leaves: int, owners: int, block_rows: int
     ) -> WholeSum | None:
         return None
+
+    def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, **plan: int | None) -> None:
+        return None
+
+    def vectors(self) -> None:
+        return None
+
+    def copy(self, source: np.ndarray, out: np.ndarray) -> None:
+        np.copyto(out, source)
 
     def _scratch(self, like: np.ndarray) -> np.ndarray:
         """A thread's own buffer for a product, made once for each shape."""

@@ -42,6 +42,8 @@ class Backend(Protocol):
     Operations on the arrays of one owner (thread) are in order.
     """
 
+    has_engine: bool  # whether whole evaluations run on the device: `engine` and `vectors`
+
     @property
     def kind(self) -> Literal["cpu", "gpu"]:
         """What kind of device: results on different kinds differ in their last bits."""
@@ -125,6 +127,24 @@ class Backend(Protocol):
             network, feed: as for `leaf_loop`.
             Theta: the host's flat Θ in the type of the pass: where each pass finds it.
         """
+        ...
+
+    def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, **plan: int | None) -> Any:
+        """A whole evaluation on the device, see `backend.cuda.engine.Engine`; None where Θ stays on the host.
+
+        Args:
+            network, feed: as for `leaf_loop`.
+            precision: a `gpubp.precision.Precision`.
+            plan: `leaves` and `block_rows`, to override the engine's own.
+        """
+        ...
+
+    def vectors(self) -> Any:
+        """The space of the device's vectors for optimizers, see `optimizers.vectors`."""
+        ...
+
+    def copy(self, source: Any, out: Any) -> None:
+        """out ← source, both of one type and shape."""
         ...
 
     def guard(self) -> AbstractContextManager[Any]:

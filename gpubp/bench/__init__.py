@@ -21,7 +21,7 @@ from ..backend.cores import available_cores
 from ..data.memory import available_memory
 from ..errors import UsageError
 from ..network import Network
-from ..objective import pass_dtype
+from ..precision import precision as precision_of
 from .advice import Facts, advise
 from .meter import Meter, Timing, quick
 from .passes import Pass, first_rows, random_rows, row_bytes
@@ -70,7 +70,7 @@ def bench(
         raise UsageError(f"{seconds:g} seconds", wanted="more than 0")
     if rows is not None and rows < 1:
         raise UsageError(f"{rows} rows", wanted="1 or more")
-    pass_dtype(precision)  # an unknown one is refused before any work
+    precision_of(precision)  # an unknown one is refused before any work
     _refuse_too_large(network, rows or 1)
     began = time.perf_counter()
     engine, how = choose(backend, device=device, threads=threads, kernel=kernel, blas=blas)
@@ -111,7 +111,7 @@ def _measure(
     Returns:
         What was measured; the cores that were busy with other work; the seconds of the products by each BLAS.
     """
-    meter, dtype = Meter(seconds), pass_dtype(precision)
+    meter, dtype = Meter(seconds), precision_of(precision).dtype
     with ExitStack() as opened:
         full = opened.enter_context(Pass(network, random_rows(network, m), precision, engine))
         calls: dict[str, Any] = {"pass": (full, nullcontext)}

@@ -16,7 +16,8 @@ from .scaling import Scaling
 from .source import RowSource
 
 # Beyond this |μ|/σ folding (x − μ)/σ into Θ^(1) loses digits, and the block is standardised while it is loaded.
-FOLD_LIMIT = 100.0
+# By how a pass multiplies: where factors are rounded to 11 or 8 bits, what x and b^(1) have in common must be small.
+FOLD_LIMIT = {"exact": 100.0, "tf32x3": 100.0, "tf32": 1.0, "bf16": 1.0}
 FOLD_RANGE = (1e-15, 1e15)  # σ outside of it would take W/σ or x out of float32's range
 
 
@@ -77,13 +78,12 @@ class Rows:
         """Σw over the validation rows; 0 without any."""
         return 0.0 if self.validation is None else float(self.validation.sum())
 
-    @property
-    def folds(self) -> bool:
+    def folds(self, products: str = "exact") -> bool:
         """Whether scaling goes into Θ^(1) and b^(1), so that x is used as it is stored."""
         mean, scale = self.scaling.mean, self.scaling.scale
         if scale is None or not np.all((scale > FOLD_RANGE[0]) & (scale < FOLD_RANGE[1])):
             return False
-        return mean is None or bool(np.all(np.abs(mean) <= FOLD_LIMIT * scale))
+        return mean is None or bool(np.all(np.abs(mean) <= FOLD_LIMIT[products] * scale))
 
     def read(self, start: int, stop: int, buffer: np.ndarray) -> np.ndarray:
         """Rows [start, stop) in the stored dtype: a view of those kept, or read into `buffer`."""

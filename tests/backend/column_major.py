@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-# cudaDataType, and the compute types cuBLAS allows with it that keep the precision (cublasGemmEx in its manual)
-_REAL = {0: (np.float32, {68, 69}), 1: (np.float64, {70, 71})}
+# cudaDataType of the product: its type, and what cuBLAS allows with it (cublasGemmEx in its manual): for each compute
+# type the cudaDataType of the factors
+_REAL = {0: (np.float32, {(68, 0), (69, 0), (77, 0), (68, 14)}), 1: (np.float64, {(70, 1), (71, 1)})}
+_FAST_TF32, _BF16 = 77, 14
 _INVALID_VALUE, _NOT_SUPPORTED = 7, 15
 
 
@@ -63,10 +65,15 @@ class ColumnMajor:
         rows_a, rows_b = (k if transa else m), (n if transb else k)
         if handle != 1234 or lda < max(1, rows_a) or ldb < max(1, rows_b) or ldc < max(1, m):
             return _INVALID_VALUE
-        if not (typea == typeb == typec and compute in _REAL[typec][1] and algorithm == -1):
+        if not (typea == typeb and (compute, typea) in _REAL[typec][1] and algorithm == -1):
             return _NOT_SUPPORTED
         dtype = _REAL[typec][0]
-        a, b = _view(A, dtype, rows_a, m if transa else k, lda), _view(B, dtype, rows_b, k if transb else n, ldb)
+        stored = np.uint16 if typea == _BF16 else dtype
+        a, b = _view(A, stored, rows_a, m if transa else k, lda), _view(B, stored, rows_b, k if transb else n, ldb)
+        if typea == _BF16:
+            a, b = ((x.astype(np.uint32) << 16).view(np.float32) for x in (a, b))
+        elif compute == _FAST_TF32:
+            a, b = (((x.view(np.uint32) + 0x1000) & 0xFFFFE000).view(np.float32) for x in map(np.ascontiguousarray, (a, b)))
         c = _view(C, dtype, m, n, ldc)
         product = _view(alpha, dtype, 1, 1, 1)[0, 0] * ((a.T if transa else a) @ (b.T if transb else b))
         factor = _view(beta, dtype, 1, 1, 1)[0, 0]

@@ -84,7 +84,7 @@ class HostBackend(NumpyBackend):
 
     def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
         matrices = (cublas.Matrix(array.ctypes.data, *array.shape) for array in (a, b, out))
-        self._cublas.gemm(*matrices, dtype=out.dtype, transpose=transpose, beta=beta)
+        self._cublas.gemm(*matrices, out.dtype.name, transpose=transpose, beta=beta)
 
     def add(self, a: np.ndarray, b: np.ndarray) -> None:
         self.apply(plus, a, b, out=a)

@@ -32,7 +32,7 @@ def test_the_backend_is_what_was_asked_for():
     assert {"kernel", "blas", "numpy", "numba", "cpu"} <= set(backend.conditions())
     assert backend.conditions()["kernel"] == "compiled"
     with passes.objective(gpubp.Network((3, 2)), rows_of(numbers((9, 3)), np.zeros(9, np.uint32))) as it:
-        assert it._whole is not None  # rows in memory: no Python between leaves
+        assert it._pass._whole is not None  # rows in memory: no Python between leaves
 
 
 @pytest.mark.parametrize("J", cost.names())
@@ -76,7 +76,7 @@ def test_rows_of_every_type_equal_numpys(stored):
     }
     for (name, (values, scaling)), precision, kept in product(scalings.items(), TOLERANCES, (300, 40)):
         rows = rows_of(values.astype(stored), y, kept=kept, scaling=scaling)
-        assert rows.folds == (name in ("folded", "÷ 255"))
+        assert rows.folds() == (name in ("folded", "÷ 255"))
         found, wanted = both(network, rows, precision=precision, leaves=2, block_rows=40)
         # folding costs float32 some digits of its own, in another order here and there
         assert_close(found, wanted, TOLERANCES[precision] * (4 if name == "folded" else 1))

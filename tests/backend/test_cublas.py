@@ -29,9 +29,9 @@ def test_row_major_products(transpose, dtype):
         b = rng.integers(-9, 9, (inner, columns) if transpose[1] == "n" else (columns, inner)).astype(dtype)
         exact = (a.T if transpose[0] == "t" else a) @ (b.T if transpose[1] == "t" else b)
         out = np.full((rows, columns), np.nan, dtype)
-        handle.gemm(matrix(a), matrix(b), matrix(out), out.dtype, transpose=transpose)
+        handle.gemm(matrix(a), matrix(b), matrix(out), out.dtype.name, transpose=transpose)
         np.testing.assert_array_equal(out, exact)
-        handle.gemm(matrix(a), matrix(b), matrix(out), out.dtype, transpose=transpose, beta=1)
+        handle.gemm(matrix(a), matrix(b), matrix(out), out.dtype.name, transpose=transpose, beta=1)
         np.testing.assert_array_equal(out, 2 * exact)
 
 
@@ -68,7 +68,7 @@ def test_a_refusal_names_the_status():
     library.fail_with = 13
     one = np.ones((1, 1))
     with pytest.raises(BackendError, match="cublasGemmEx 1×1×1 failed: CUBLAS_STATUS_OF_THE_TEST"):
-        handle.gemm(matrix(one), matrix(one), matrix(one), one.dtype)
+        handle.gemm(matrix(one), matrix(one), matrix(one), one.dtype.name)
     with pytest.raises(BackendError, match="cublasCreate failed"):
         cublas.Cublas(library, None, 0)
 
@@ -79,9 +79,22 @@ def test_shapes_and_dtypes_that_do_not_fit_never_reach_the_library():
     a, b, out = np.ones((2, 3)), np.ones((4, 3)), np.ones((2, 4))
     for transpose, target in (("nn", out), ("tn", out), ("nt", out.T.copy())):
         with pytest.raises(ValueError, match="gemm"):
-            handle.gemm(matrix(a), matrix(b), matrix(target), a.dtype, transpose=transpose)
+            handle.gemm(matrix(a), matrix(b), matrix(target), a.dtype.name, transpose=transpose)
     with pytest.raises(BackendError, match="float16"):
-        handle.gemm(matrix(a), matrix(b), matrix(out), np.dtype(np.float16), transpose="nt")
+        handle.gemm(matrix(a), matrix(b), matrix(out), "float16", transpose="nt")
     assert not any(call[0] == "gemm" for call in library.calls)
-    handle.gemm(matrix(a), matrix(b), matrix(out), a.dtype, transpose="nt")
+    handle.gemm(matrix(a), matrix(b), matrix(out), a.dtype.name, transpose="nt")
     assert library.calls[-1] == ("gemm", 4, 2, 3)
+
+
+@pytest.mark.parametrize("kind", ["tf32", "bf16"])
+def test_products_of_rounded_numbers_come_out_in_float32(kind):
+    rng = np.random.default_rng(0)
+    handle = cublas.Cublas(ColumnMajor(), None, 0)
+    a, b = rng.normal(size=(5, 40)).astype(np.float32), rng.normal(size=(3, 40)).astype(np.float32)
+    factors = [(x.view(np.uint32) >> 16).astype(np.uint16) if kind == "bf16" else x for x in (a, b)]
+    out = np.full((5, 3), np.nan, np.float32)
+    handle.gemm(*(matrix(x) for x in (*factors, out)), kind, transpose="nt")
+    exact = a.astype(float) @ b.T.astype(float)
+    error = np.abs(out - exact).max() / np.abs(exact).max()
+    assert (1e-5 < error < 2e-3) if kind == "tf32" else (1e-3 < error < 2e-2)

@@ -50,7 +50,7 @@ def asleep(whole: Any) -> int:
 def bits() -> tuple[Any, ...]:
     """Of the passes by one thread, which are NumPy's to rounding."""
     with objective(NETWORK, ROWS, threads=1, **OPTIONS) as it:
-        assert it._whole is not None and not helpers()
+        assert it._pass._whole is not None and not helpers()
         found = passes.at(it)
     passes.assert_close(found, passes.evaluate(NETWORK, ROWS, kernel="numpy", **OPTIONS), 1e-5)
     return found.bits
@@ -59,7 +59,7 @@ def bits() -> tuple[Any, ...]:
 def test_the_tree_by_python_gives_the_same_bits(bits):
     """One row is not kept, so `gpubp.tree.SumTree` shares the leaves out."""
     with objective(NETWORK, rows_of(ROWS.kept, ROWS.labels, kept=3999), threads=3, **OPTIONS) as it:
-        assert it._whole is None
+        assert it._pass._whole is None
         assert passes.at(it).bits == bits
 
 
@@ -69,7 +69,7 @@ def test_helpers_go_to_sleep_and_are_woken(bits):
             assert passes.at(it).bits == bits
             time.sleep(pause)
         for _ in range(3):
-            assert until(lambda: asleep(it._whole) == 3), "they look for work for ever"
+            assert until(lambda: asleep(it._pass._whole) == 3), "they look for work for ever"
             assert passes.at(it).bits == bits
 
 
@@ -87,9 +87,9 @@ def test_memory_does_not_grow_with_the_number_of_passes(bits):
     with objective(NETWORK, ROWS, threads=3, **OPTIONS) as it:
         for _ in range(60):
             assert passes.at(it).bits == bits
-        assert it._whole is not None
+        assert it._pass._whole is not None
         # alive at most: on each owner one leaf, and one node a level at both ends of its range
-        assert len(it._whole._flats) <= 3 * (2 * 6 + 1)
+        assert len(it._pass._whole._flats) <= 3 * (2 * 6 + 1)
 
 
 @pytest.mark.parametrize(("owners", "leaves"), [(7, 2), (5, 1), (4, 4), (3, 64)])
@@ -97,13 +97,13 @@ def test_more_owners_than_leaves(owners, leaves):
     with objective(NETWORK, ROWS, threads=1, leaves=leaves, block_rows=50) as it:
         wanted = it.value(it.network.initial_Theta(1))
         Theta = it._Theta_host
-        whole = it.backend.whole_sum(NETWORK, it._feed, Theta, leaves, owners, 50)
+        whole = it.backend.whole_sum(NETWORK, it._pass._feed, Theta, leaves, owners, 50)
         assert whole is not None and len(helpers()) == owners - 1
         for _ in range(5):
             node = whole.root(True)
             assert node.cost[0] / 4000 == pytest.approx(wanted, rel=1e-2)
             results = (node.cost.tobytes(), node.flat.tobytes())
-            whole_by_one = it._whole
+            whole_by_one = it._pass._whole
             assert whole_by_one is not None
             alone = whole_by_one.root(True)
             assert results == (alone.cost.tobytes(), alone.flat.tobytes())
@@ -143,7 +143,7 @@ def test_close_ends_the_threads_and_may_be_said_twice(bits):
         it.close()
         assert until(lambda: not helpers())
     with objective(NETWORK, ROWS, threads=4, **OPTIONS) as it:  # and without a pass, from sleep
-        assert until(lambda: asleep(it._whole) == 3)
+        assert until(lambda: asleep(it._pass._whole) == 3)
     assert until(lambda: not helpers())
 
 
@@ -153,7 +153,7 @@ def test_a_forgotten_objective_ends_its_threads(bits, awake):
         forgotten = Objective(NETWORK, ROWS, 0.3, backend=it.backend, **OPTIONS)
         assert passes.at(forgotten).bits == bits and len(helpers()) == 4
         if not awake:
-            sleepers = partial(asleep, forgotten._whole)
+            sleepers = partial(asleep, forgotten._pass._whole)
             assert until(lambda: sleepers() == 2)
             del sleepers
         del forgotten
@@ -173,7 +173,7 @@ class Interrupt(BaseException):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_an_interrupt_between_two_leaves_leaves_all_ready(bits, threads, after):
     with objective(NETWORK, ROWS, threads=threads, **OPTIONS) as it:
-        whole: Any = it._whole
+        whole: Any = it._pass._whole
         native, slices = whole._native, iter(range(after))
 
         def work(*arguments: Any) -> Any:
@@ -200,7 +200,7 @@ def test_an_interrupt_between_two_leaves_leaves_all_ready(bits, threads, after):
 def test_helpers_take_no_more_leaves_after_an_interrupt():
     rows = rows_of(numbers((60_000, 12), np.float32), labels(NETWORK, 60_000))
     with objective(NETWORK, rows, threads=3, leaves=512) as it:
-        whole: Any = it._whole
+        whole: Any = it._pass._whole
         native, begun = whole._native, []
 
         def work(*arguments: Any) -> Any:
@@ -250,7 +250,7 @@ def test_signals_at_any_time_leave_all_ready(bits):
     interrupted = 0
     try:
         with objective(NETWORK, ROWS, threads=3, **OPTIONS) as it:
-            whole: Any = it._whole
+            whole: Any = it._pass._whole
             whole._most = 1
             Theta = NETWORK.initial_Theta(1)
             began = time.perf_counter()
@@ -301,7 +301,7 @@ def test_helpers_of_a_large_machine_are_woken(threads):
 with passes.objective(t.NETWORK, t.ROWS, threads={threads}, leaves=128, block_rows=50) as it:
     first = passes.at(it).bits
     for _ in range(2):
-        assert t.until(lambda: t.asleep(it._whole) == {threads} - 1), "they do not sleep"
+        assert t.until(lambda: t.asleep(it._pass._whole) == {threads} - 1), "they do not sleep"
         assert passes.at(it).bits == first
 """)
 
@@ -310,7 +310,7 @@ def test_an_interrupt_while_helpers_are_woken_leaves_all_ready():
     apart("""
 with passes.objective(t.NETWORK, t.ROWS, threads=3, **t.OPTIONS) as it:
     assert passes.at(it).bits == wanted
-    assert t.until(lambda: t.asleep(it._whole) == 2)
+    assert t.until(lambda: t.asleep(it._pass._whole) == 2)
     rouse = room._rouse
     def interrupted(*_):
         room._rouse = rouse

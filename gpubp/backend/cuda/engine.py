@@ -1,0 +1,133 @@
+"""J(Θ) and ∇J(Θ) on the device: from the optimizer's float64 Θ there to J and ∇J there, without a wait.
+
+What is queued is always the same, so from the second time on it is one CUDA graph, as long as all rows stay on the
+device. Where rows are sent in each pass, launches are queued one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import edges
+from .device import Device
+from .fused_pass import FusedPass, fused_or_reason
+from .layered import LayeredPass
+
+MOST_GRAPHS = 8  # of different places of Θ and ∇J: optimizers with a line search have two of each
+
+
+class Engine:
+    """One evaluation after another.
+
+    Args:
+        network, feed: a `gpubp.network.Network` and the `gpubp.feed.Feed` of its rows.
+        lambda_: λ.
+        dtype, products: of the pass, see `gpubp.precision`.
+        kernel: "fused", "layered", or "auto": fused where the network fits it.
+        leaves, block_rows: override what follows from the rows and the network.
+
+    Attributes:
+        kernel: "fused" or "layered"; leaves, block_rows: what was taken.
+
+    Raises:
+        BackendError: "fused" for a network that does not fit it; the message says why.
+    """
+
+    def __init__(
+        self, device: Device, network: Any, feed: Any, lambda_: float, dtype: np.dtype, products: str, *,
+        kernel: str = "auto", leaves: int | None = None, block_rows: int | None = None,
+    ) -> None:  # fmt: skip
+        self._device, self._network, self._feed = device, network, feed
+        rows, P = feed.rows, network.P
+        self._weight_sum = rows.weight_sum / rows.unit
+        self._held_sum = rows.validation_sum / rows.unit
+        self._pull = lambda_ / rows.weight_sum
+        self._inputs, self._units = network.sizes[0], network.sizes[1]
+        first = network.views(np.arange(P))[1][1]
+        self._bias = int(first[0, 0])
+        mean, scale = (rows.scaling.mean, rows.scaling.scale) if feed.folds else (None, None)
+        self._mean, self._scale = (None if v is None else device.upload(np.ascontiguousarray(v)) for v in (mean, scale))
+        decays = np.zeros(P, np.uint8)
+        for W in network.views(decays).W[1:]:
+            W[...] = 1
+        self._decays = device.upload(decays)
+
+        fused = fused_or_reason(device, network, feed, products, kernel)
+        bf16 = products == "bf16" and fused is None
+        self._flat = device.empty((P,), dtype)
+        self._narrow = device.empty((P,), np.dtype(np.uint16)) if bf16 else None
+        if fused is not None:
+            self.kernel = "fused"
+            self._pass: Any = FusedPass(device, network, feed, self._flat, fused, leaves)
+            self.leaves, self.block_rows = self._pass.leaves, self._pass.block_rows
+        else:
+            self.kernel = "layered"
+            suggested = layered_plan(rows.m, network.sizes)
+            self.leaves, self.block_rows = leaves or suggested[0], block_rows or suggested[1]
+            self._pass = LayeredPass(
+                device, network, feed, self._flat, self._narrow, products, self.leaves, self.block_rows
+            )
+        real = np.dtype(np.float64)
+        blocks = edges.leave_blocks(P)
+        self._squares, self.answer = device.empty((blocks,), real), device.empty((2,), real)
+        self._enter = edges.enter(dtype, narrow=bf16)
+        self._leave, self._finish = edges.leave(dtype), edges.finish()
+        self._graphs: dict[Any, Callable[[], None] | None] = {}
+
+    def queue(self, Theta: Any, gradient: Any) -> None:
+        """Queue J(Θ) → `answer`[0], the validation cost → `answer`[1], and ∇J(Θ) → `gradient` unless that is None.
+
+        Θ and the gradient are (P,) float64 on the device.
+        """
+        if self._pass.streams:
+            self._queue(Theta, gradient)
+            return
+        key = (self._device.address(Theta), None if gradient is None else self._device.address(gradient))
+        if key not in self._graphs:
+            if len(self._graphs) >= MOST_GRAPHS:
+                self._graphs.clear()
+            self._graphs[key] = None  # the first time builds what is built at first use
+            self._queue(Theta, gradient)
+            return
+        replay = self._graphs[key]
+        if replay is None:
+            replay = self._graphs[key] = self._device.capture(lambda: self._queue(Theta, gradient))
+        replay()
+
+    def close(self) -> None:
+        """End its threads."""
+        self._graphs.clear()
+        self._pass.close()
+
+    def _queue(self, Theta: Any, gradient: Any) -> None:
+        launch, P = self._device.launch, self._network.P
+        shape = (self._inputs, self._units, self._bias)
+        blocks = edges.enter_blocks(P, self._units, self._mean is not None)
+        launch(self._enter, blocks, (Theta, self._mean, self._scale, self._flat, self._narrow, P, *shape))
+        self._pass.queue(gradient is not None)
+        sums = (self._pass.flat, Theta, self._decays, self._mean, self._scale, gradient, self._squares)
+        blocks = edges.leave_blocks(P)
+        launch(self._leave, blocks, (*sums, P, *shape, self._weight_sum, self._pull))
+        ends = (self._pass.cost, self._squares, self.answer)
+        launch(self._finish, 1, (*ends, blocks, self._weight_sum, self._held_sum, self._pull))
+
+
+LEAF_ROWS = 1 << 16  # a leaf fills the device by itself, so leaves are few
+MOST_LEAVES = 64
+CACHED = 32 << 20  # bytes of the widest layer of a block in float32: elementwise work finds them in the L2 cache
+MOST_BLOCK_ROWS = 1 << 16
+BLOCK_BYTES = 1 << 30  # for one block's buffers in float64: fits devices of 8 GiB beside rows and Θ
+
+
+def layered_plan(m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
+    """Leaves and the most rows of a block: of rows and shape alone, since the bits depend on them."""
+    from ...tree import leaf_count
+
+    # x, y, z and a of every layer, two errors
+    numbers = sizes[0] + sizes[-1] + 2 * sum(sizes[1:]) + 2 * max(sizes[1:])
+    cached = CACHED // (4 * max(sizes[1:]))
+    rows = max(64, min(MOST_BLOCK_ROWS, max(1024, cached), BLOCK_BYTES // (8 * numbers)))
+    return leaf_count(m, LEAF_ROWS, MOST_LEAVES), rows

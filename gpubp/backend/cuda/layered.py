@@ -1,0 +1,191 @@
+"""A pass layer by layer: matrix products by cuBLAS, one fused kernel between two of them.
+
+What it computes is `gpubp.backprop`, block by block, with what the device likes: activations in the type in which it
+multiplies (`stored`: float64, float32 or bfloat16), z and errors in the type of the pass, sums of columns in fixed
+chunks. A block is as long as elementwise work finds its rows in the L2 cache. Everything is allocated at the beginning.
+
+The tree over leaves is walked depth first, so that log2(leaves) + 1 sums are alive.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...formula import cast, plus, standardise
+from ...tree import blocks, leaf_rows
+from ..kernels import BF16, Type
+from . import layers, products
+from .conveyor import Conveyor
+from .device import Device, elementwise
+
+
+class LayeredPass:
+    """The sums of all rows, layer by layer.
+
+    Args:
+        network, feed: a `gpubp.network.Network` and the `gpubp.feed.Feed` of its rows.
+        Theta, narrow: the flat Θ of the pass, (P,), and likewise as bfloat16 (or None): where each pass finds them.
+        kind: how products are taken: "exact", "tf32x3", "tf32" or "bf16".
+
+    Attributes:
+        flat, cost: where a pass leaves Δ, (P,), and the sums of w·cost and v·cost, (2,) float64.
+        streams: whether some rows are sent in every pass.
+    """
+
+    def __init__(
+        self, device: Device, network: Any, feed: Any, Theta: Any, narrow: Any, kind: str, leaves: int, block_rows: int
+    ) -> None:
+        self._device, self._network, self._feed = device, network, feed
+        self._leaves, T = leaves, Theta.dtype
+        self._T, self._bf16 = T, kind == "bf16"
+        self._O: Type = BF16 if self._bf16 else T
+        m, L, sizes = feed.rows.m, network.L, network.sizes
+        self._leaf_blocks = [blocks(*leaf_rows(leaf, leaves, m), block_rows) for leaf in range(leaves)]
+        rows = max((v - u for leaf in self._leaf_blocks for u, v in leaf), default=0)
+        self._multiply = products.make(device, kind, T, rows, network)
+        self._W, self._b = network.views(narrow if self._bf16 else Theta)[0], network.views(Theta)[1]
+
+        # the sums: of a node at each depth of the tree, of each chunk of rows for the columns of all layers
+        depth = leaves.bit_length()
+        self._nodes = device.empty((depth, network.P), T)
+        device.zero(self._nodes)  # the gaps between layers stay zero from here on
+        self._costs = device.empty((depth, 2), np.dtype(np.float64))
+        self._sums = [network.views(self._nodes[d])[0] for d in range(depth)]
+        self.flat, self.cost = self._nodes[0], self._costs[0]
+        width = sum(sizes[1:])
+        chunks = max(sum(layers.chunks(v - u) for u, v in leaf) for leaf in self._leaf_blocks)
+        self._partials = device.empty((chunks, width), T)
+        self._cost_partials = device.empty((chunks, 2), np.dtype(np.float64))
+        index = network.views(np.arange(network.P, dtype=np.int32))[1]
+        self._where = device.upload(np.concatenate([index[l][0] for l in range(1, L)]))
+        self._offsets = [0, 0, *np.cumsum(sizes[1:-1]).tolist()]  # of layer l + 1's columns at [l]
+
+        self._buffers(rows)
+        self._kernels()
+        missing = [(u, v) for leaf in self._leaf_blocks for u, v in leaf if v > u and feed.resident(u, v) is None]
+        self.streams = bool(missing)
+        self._conveyor = Conveyor(device, feed.rows.read, missing, sizes[0], feed.stored) if missing else None
+
+    def queue(self, with_gradient: bool) -> None:
+        """Queue one pass."""
+        device = self._device
+        if self._conveyor:
+            self._conveyor.begin()
+        for leaf, ranges in enumerate(self._leaf_blocks):
+            d = leaf.bit_count()
+            self._leaf(ranges, d, with_gradient)
+            while leaf & 1:  # the second of two siblings: their sum takes the first one's place
+                d, leaf = d - 1, leaf >> 1
+                if with_gradient:
+                    elementwise(device, plus, [self._T] * 3, *(self._nodes[k] for k in (d, d + 1, d)))
+                elementwise(device, plus, [np.dtype(np.float64)] * 3, *(self._costs[k] for k in (d, d + 1, d)))
+
+    def close(self) -> None:
+        """End the thread that reads rows."""
+        if self._conveyor:
+            self._conveyor.close()
+
+    def _leaf(self, ranges: list[tuple[int, int]], node: int, with_gradient: bool) -> None:
+        chunk, feed, first = 0, self._feed, True
+        for u, v in ranges:
+            if u == v:
+                continue
+            x = feed.resident(u, v)
+            if x is not None:
+                self._block(x, u, v, node, chunk, first, with_gradient)
+            else:
+                assert self._conveyor
+                self._block(self._conveyor.take(), u, v, node, chunk, first, with_gradient)
+                self._conveyor.release()
+            chunk, first = chunk + layers.chunks(v - u), False
+        if first and with_gradient:  # a leaf without rows
+            self._device.zero(self._nodes[node])
+        width = self._partials.shape[1] if with_gradient else 0
+        arguments = (
+            *(self._partials, self._where, self._cost_partials),
+            *(self._nodes[node], self._costs[node], chunk, width),
+        )
+        self._device.launch(self._leaf_sums, layers.leaf_sums_blocks(width), arguments)
+
+    def _block(self, x: Any, u: int, v: int, node: int, chunk: int, first: bool, with_gradient: bool) -> None:
+        """One block of rows: the course, as in `gpubp.backprop`."""
+        network, multiply, rows, sizes, L = self._network, self._multiply, v - u, self._network.sizes, self._network.L
+        W, b = self._W, self._b
+        g, stored = network.g, self._O
+        if self._x is not None:
+            formula = self._feed.conversion or cast
+            more = self._feed.moments if formula is standardise else ()
+            types = [self._feed.stored, *(np.dtype(np.float64) for _ in more), stored]
+            x_out = _matrix(self._x, rows, sizes[0])
+            elementwise(self._device, formula, types, x, *more, x_out)
+            x = x_out
+        a: list[Any] = [None, x, *(_matrix(self._a[l], rows, sizes[l - 1]) for l in range(2, L))]
+        z: list[Any] = [None, None, *(_matrix(self._z[l], rows, sizes[l - 1]) for l in range(2, L + 1))]
+        for l in range(1, L):
+            multiply(a[l], W[l], z[l + 1], transpose="nt")
+            if l + 1 < L:
+                elementwise(self._device, g.g, [self._T, self._T, stored], z[l + 1], b[l], a[l + 1])
+        self._end(z[L], u, v, chunk, with_gradient)
+        if not with_gradient:
+            return
+        delta = self._error(None, z[L], (), self._delta[L % 2], rows, L, chunk)
+        for l in range(L - 1, 0, -1):
+            multiply(delta, a[l], self._sums[node][l], transpose="tn", beta=int(not first))
+            if l > 1:
+                e = _matrix(self._e[l % 2], rows, sizes[l - 1])
+                multiply(delta, W[l], e, transpose="nn")
+                at = (a[l],) if g.slope_from_a else (z[l], b[l - 1])
+                delta = self._error(g.slope, e, at, self._delta[l % 2], rows, l, chunk)
+
+    def _end(self, z: Any, u: int, v: int, chunk: int, with_gradient: bool) -> None:
+        feed = self._feed
+        w, held = (None if column is None else column[u:v] for column in (feed.weights, feed.validation))
+        last = self._b[self._network.L - 1]
+        arguments = (z, last, feed.labels[u:v], feed.numbers, w, held, self._cost_partials, v - u, chunk, with_gradient)
+        self._device.launch(self._end_kernel, layers.chunks(v - u), arguments)
+
+    def _error(self, slope: Any, e: Any, at: tuple[Any, ...], buffer: Any, rows: int, l: int, chunk: int) -> Any:
+        """δ^(l) out of the error e, in place or in the type of products; the bias's partial sums."""
+        columns, width = self._network.sizes[l - 1], self._partials.shape[1]
+        out = _matrix(buffer, rows, columns) if self._bf16 else e
+        kernel = self._errors[slope is not None]
+        arguments = (e, *at, out, self._partials, rows, columns, chunk, width, self._offsets[l - 1])
+        self._device.launch(kernel, layers.error_blocks(rows, columns), arguments)
+        return out
+
+    def _buffers(self, rows: int) -> None:
+        """Of a block: a of each layer, z where it is another one, two errors that take turns."""
+        network, feed, T = self._network, self._feed, self._T
+        sizes, L = network.sizes, network.L
+        bits = np.dtype(np.uint16)
+
+        def take(columns: int, dtype: np.dtype) -> Any:
+            return self._device.empty((rows * columns,), dtype)
+
+        as_stored = feed.conversion is None and not self._bf16
+        self._x = None if as_stored else take(sizes[0], bits if self._bf16 else T)
+        keeps_z = not network.g.slope_from_a
+        widest = max(sizes[1:])
+        common = take(widest, T) if self._bf16 and not keeps_z else None
+        self._z = [None, None, *(take(s, T) if common is None else common for s in sizes[1:])]
+        self._a = list(self._z[:L])
+        if self._bf16 or keeps_z:
+            self._a[2:] = [take(s, bits if self._bf16 else T) for s in sizes[1:-1]]
+        self._e = [take(widest, T) for _ in range(2)]
+        self._delta = [take(widest, bits) for _ in range(2)] if self._bf16 else self._e
+
+    def _kernels(self) -> None:
+        network, feed, T = self._network, self._feed, self._T
+        self._end_kernel = layers.end(
+            network.J, feed.targets, network.K, T, feed.labels.dtype,
+            one_hot=feed.numbers is not None, weighted=feed.weights is not None, held=feed.validation is not None,
+        )  # fmt: skip
+        self._errors = [layers.error(slope, T, self._O) for slope in (None, network.g.slope)]
+        self._leaf_sums = layers.leaf_sums(T)
+
+
+def _matrix(buffer: Any, rows: int, columns: int) -> Any:
+    """The first rows of a buffer as a matrix without gaps."""
+    return buffer[: rows * columns].reshape(rows, columns)

@@ -1,0 +1,117 @@
+"""An evaluation whose Θ lives on the device: queued there as a whole, and read when somebody asks for a number."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .backend import Backend
+from .communicator import Communicator
+from .data.rows import Rows
+from .errors import OutOfMemory
+from .feed import Feed
+from .network import Network
+from .precision import Precision
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+
+
+class OnDevice:
+    """J and ∇J of float64 vectors in the device's memory, or of NumPy's, which then travel.
+
+    Where the device's memory does not suffice, half of the rows that stay there are given up, as often as it takes:
+    they are sent in each pass then, and the bits stay the same.
+
+    Args:
+        network, rows, lambda_, backend: see `gpubp.objective.Objective`.
+        precision: of the pass.
+        leaves, block_rows: override the engine's choice.
+
+    Attributes:
+        vectors: the space in which Θ and ∇J are best kept.
+        kernel: "fused" or "layered".
+        leaves, block_rows: what was taken.
+    """
+
+    threads = 1
+
+    def __init__(
+        self, network: Network, rows: Rows, lambda_: float, backend: Backend, precision: Precision,
+        communicator: Communicator, leaves: int | None, block_rows: int | None,
+    ) -> None:  # fmt: skip
+        self._backend, self._held = backend, rows.validation is not None
+        self._engine: Any = None
+
+        def make() -> Any:
+            return backend.engine(network, self._feed, lambda_, precision, leaves=leaves, block_rows=block_rows)
+
+        self._make = make
+        with backend.guard():
+            self._feed = Feed(backend, rows, network.K, precision.dtype, products=precision.products)
+            self.vectors = backend.vectors()
+        real = np.dtype(np.float64)
+        self._own = self._with_room(lambda: [backend.empty((network.P,), real) for _ in range(2)])
+        self.kernel = self._engine.kernel
+        self.leaves, self.block_rows = self._engine.leaves, self._engine.block_rows
+
+    @property
+    def resident_rows(self) -> int:
+        """How many of the rows stay on the device."""
+        return self._feed.resident_rows
+
+    def evaluate(self, Theta: Any, gradient: Any) -> tuple[Any, Any]:
+        """Queue one pass: J, and the cost of the validation rows, or None; ∇J goes to `gradient` unless that is None."""
+        if isinstance(Theta, np.ndarray):
+            return self._of_host(Theta, gradient)
+        return self._with_room(lambda: self._queue(Theta, gradient))
+
+    def conditions(self) -> dict[str, str]:
+        """What the bits depend on besides the backend's own conditions."""
+        return {"kernel": self.kernel}
+
+    def close(self) -> None:
+        """End its threads."""
+        if self._engine is not None:
+            with self._backend.guard():
+                self._engine.close()
+
+    def _queue(self, Theta: Any, gradient: Any) -> tuple[Any, Any]:
+        self._engine.queue(Theta, gradient)
+        answer = self.vectors.numbers(2)
+        self._backend.copy(self._engine.answer, answer.array)
+        return answer[0], answer[1] if self._held else None
+
+    def _of_host(self, Theta: np.ndarray, gradient: np.ndarray | None) -> tuple[float, float | None]:
+        def work() -> tuple[float, float | None]:
+            own, own_gradient = self._own
+            self._backend.copy(self._backend.upload(np.ascontiguousarray(Theta, np.float64)), own)
+            J, held = self._queue(own, None if gradient is None else own_gradient)
+            if gradient is not None:
+                gradient[...] = self._backend.to_host(own_gradient)
+            return float(J), None if held is None else float(held)
+
+        return self._with_room(work)
+
+    def _with_room(self, work: Callable[[], Result]) -> Result:
+        """``work()``, in a smaller and smaller part of the device's memory until there is room for it."""
+        while True:
+            try:
+                with self._backend.guard():
+                    if self._engine is None:
+                        self._engine = self._make()
+                    return work()
+            except OutOfMemory as error:
+                if not self._feed.resident_rows:
+                    raise
+                full = str(error)
+            with self._backend.guard():
+                if self._engine is not None:
+                    self._engine.close()
+                    self._engine = None
+                self._feed.halve()
+            kept = self._feed.resident_rows
+            log.warning("%s; %s rows stay there, the others are sent in each pass", full, f"{kept:,}")
