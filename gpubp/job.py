@@ -33,7 +33,7 @@ class Job:
         optimizer, options: its name and its hyperparameters that differ from their defaults.
         iterations: the limit, counted from the beginning of the run.
         precision, backend, device: how and where passes are computed.
-        kernel, blas, threads: how the CPU computes them, see `gpubp.backend.choose`.
+        kernel, blas, threads: how they are computed, see `gpubp.backend.choose`.
         validation: the fraction of rows held out, chosen by a hash of (seed, row).
         scale: "auto", "none", "standard" or "255".
         seed: of the initial Θ and the validation rows.

@@ -115,7 +115,7 @@ def test_threads_change_no_bit_of_a_run(gpubp_command, table, tmp_path, kernel):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--kernel", "fast"], "'fast' is not one of 'auto', 'compiled', 'numpy'"),
+        (["--kernel", "fast"], "'fast' is not one of 'auto', 'fused', 'layered', 'compiled', 'numpy'"),
         (["--blas", "atlas"], "'atlas' is not one of 'auto', 'mkl', 'numpy'"),
         (["--threads", "0"], "0 is not in the range x>=1"),
         (["--kernel", "numpy", "--blas", "mkl"], "MKL needs --kernel compiled"),

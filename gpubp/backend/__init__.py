@@ -9,7 +9,9 @@ from __future__ import annotations
 from ..errors import BackendError, UsageError
 from .protocol import Backend, LeafLoop
 
-__all__ = ["Backend", "LeafLoop", "choose", "for_forward", "gpu_status"]
+__all__ = ["KERNELS", "Backend", "LeafLoop", "choose", "for_forward", "gpu_status"]
+
+KERNELS = ("auto", "fused", "layered", "compiled", "numpy")
 
 
 def gpu_status(device: int = 0) -> tuple[bool, str]:
@@ -28,22 +30,26 @@ def choose(
         name: "cpu", "gpu", or "auto": the GPU where one works.
         device: which GPU, as CUDA numbers them.
         threads: how many threads the CPU backend uses; by default all cores it may.
-        kernel: how the CPU computes a leaf: "compiled" (needs numba), "numpy", or "auto": compiled where that works.
+        kernel: how passes are computed. On the CPU "compiled" (needs numba) or "numpy", on the GPU "fused" (the whole
+            network in one kernel) or "layered"; "auto": the first where that can be.
         blas: whose matrix products compiled leaves take: "mkl", "numpy" (NumPy's own), or "auto": MKL where installed.
 
     Raises:
-        UsageError: another name; fewer than one thread; a CPU's kernel or BLAS for the GPU.
+        UsageError: another name; fewer than one thread; a kernel or BLAS of the other device.
         BackendError: what was asked for does not work here; the message says why.
     """
     if name not in ("auto", "cpu", "gpu"):
         raise UsageError(f"backend '{name}'", wanted="auto, cpu or gpu")
-    if kernel not in ("auto", "compiled", "numpy"):
-        raise UsageError(f"kernel '{kernel}'", wanted="auto, compiled or numpy")
+    if kernel not in KERNELS:
+        raise UsageError(f"kernel '{kernel}'", wanted=f"one of {', '.join(KERNELS)}")
     if blas not in ("auto", "mkl", "numpy"):
         raise UsageError(f"blas '{blas}'", wanted="auto, mkl or numpy")
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads", wanted="1 or more")
-    of_cpu = kernel if kernel != "auto" else blas if blas != "auto" else ""
+    of_gpu = kernel if kernel in ("fused", "layered") else ""
+    of_cpu = kernel if kernel in ("compiled", "numpy") else blas if blas != "auto" else ""
+    if of_gpu and (name == "cpu" or of_cpu):
+        raise UsageError(f"'{of_gpu}' for the CPU", wanted="auto, compiled or numpy", do="it is a kernel of the GPU's")
     if name == "gpu" and of_cpu:
         raise UsageError(f"'{of_cpu}' for the GPU", wanted="auto", do="it is a choice of the CPU's: take --backend cpu")
     why = "CPU, as asked"
@@ -52,8 +58,8 @@ def choose(
         if works and not of_cpu:
             from .cupy import CupyBackend
 
-            return CupyBackend(device), about
-        if name == "gpu":
+            return CupyBackend(device, kernel), about
+        if name == "gpu" or of_gpu:
             raise BackendError(f"no GPU to use: {about}", do="take --backend cpu to train on the CPU")
         why = f"CPU, as '{of_cpu}' asks" if works else f"CPU, because {about}"
     backend, how = _cpu(threads, kernel, blas)

@@ -83,7 +83,7 @@ def threads_option(function: Command) -> Command:
 
 
 def engine_options(function: Command) -> Command:
-    """`device_options`, and how the CPU computes: --kernel, --blas, --threads."""
+    """`device_options`, and how passes are computed: --kernel, --blas, --threads."""
     for option in (
         threads_option,
         click.option(
@@ -94,9 +94,10 @@ def engine_options(function: Command) -> Command:
         ),
         click.option(
             "--kernel",
-            type=click.Choice(["auto", "compiled", "numpy"]),
+            type=click.Choice(["auto", "fused", "layered", "compiled", "numpy"]),
             default="auto",
-            help="How the CPU computes a pass; auto: compiled where numba is installed.",
+            help="How a pass is computed: on a GPU fused (one kernel for a narrow network) or layered, on the CPU compiled "
+            "or numpy; auto: the first that can be had.",
         ),
         device_options,
     ):

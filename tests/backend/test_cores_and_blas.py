@@ -253,7 +253,7 @@ def no_numba(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"kernel": "fast"}, "kernel 'fast'; wanted auto, compiled or numpy"),
+        ({"kernel": "fast"}, "kernel 'fast'; wanted one of auto, fused, layered, compiled, numpy"),
         ({"blas": "atlas"}, "blas 'atlas'; wanted auto, mkl or numpy"),
         ({"threads": 0}, "0 threads; wanted 1 or more"),
         ({"threads": -2}, "-2 threads; wanted 1 or more"),

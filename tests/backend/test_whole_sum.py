@@ -96,7 +96,7 @@ def test_memory_does_not_grow_with_the_number_of_passes(bits):
 def test_more_owners_than_leaves(owners, leaves):
     with objective(NETWORK, ROWS, threads=1, leaves=leaves, block_rows=50) as it:
         wanted = it.value(it.network.initial_Theta(1))
-        Theta = it._Theta_host
+        Theta = it._pass._Theta_host
         whole = it.backend.whole_sum(NETWORK, it._pass._feed, Theta, leaves, owners, 50)
         assert whole is not None and len(helpers()) == owners - 1
         for _ in range(5):

@@ -10,9 +10,10 @@ a leaf's chunks are numbered through, so `leaf_sums` adds them in an order that 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ...cost import Cost
 from ...formula import Formula
 from ..kernels import THREADS, Kernel, Type, c_type
 
@@ -27,11 +28,11 @@ def chunks(rows: int) -> int:
 
 
 def end(
-    J: Cost, targets: Formula, K: int, T: np.dtype, labels: Type, *, one_hot: bool, weighted: bool, held: bool
+    J: Any, targets: Formula, K: int, T: np.dtype, labels: Type, *, one_hot: bool, weighted: bool, held: bool
 ) -> Kernel:
     """``(z, b, labels, numbers, w, v, costs, rows, first_chunk, with_gradient)``; a block for each chunk of rows.
 
-    z: (rows, K), replaced by δ^(L); labels: (rows, 1) codes with `numbers` (K,), or (rows, K); w, v: (rows,), not read
+    J: a `gpubp.cost.Cost`. z: (rows, K), replaced by δ^(L); labels: (rows, 1) codes with `numbers` (K,), or (rows, K); w, v: (rows,), not read
     unless `weighted`, `held`; costs: (chunks, 2) float64, Σ w·cost and Σ v·cost of each chunk.
 
     A group of lanes takes a row, so that the rowwise formulas of a cost find its largest and its sum by shuffles.

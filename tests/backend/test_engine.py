@@ -1,0 +1,299 @@
+"""Whole evaluations as a GPU does them, run on the CPU: kernels, launches, products, copies, all of the engine's own."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gpu_on_host import GpuOnHost
+from host_program import COMPILER
+
+import gpubp
+from gpubp import activation, cost
+from gpubp.backend.cuda import combine, layers
+from gpubp.backend.cuda.conveyor import DEPTH, Conveyor
+from gpubp.backend.numpy import NumpyBackend
+from gpubp.data.rows import Rows
+from gpubp.data.scaling import Scaling
+from gpubp.data.source import ArrayRows
+from gpubp.errors import DataError, OutOfMemory
+from gpubp.objective import Objective
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ or clang++)")
+
+# the largest error of ∇J, of its largest element, that a precision may have on the small networks of these tests
+ERRORS = {"fp64": 1e-12, "fp32": 2e-6, "tf32x3": 3e-6, "tf32": 4e-3, "bf16": 4e-2}
+UNSCALED = Scaling("none", None, None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where kernels are built, once for all tests."""
+    return tmp_path_factory.mktemp("kernels")
+
+
+def rows_of(network: gpubp.Network, m: int, *, stored: Any = np.float32, scaling=UNSCALED, held=False, kept=None) -> Rows:
+    rng = np.random.default_rng(7)
+    X = (rng.normal(size=(m, network.sizes[0])) * 2 + 3).clip(0, 255 if stored == np.uint8 else None).astype(stored)
+    if network.cost == "squares":
+        y: np.ndarray = rng.normal(size=(m, network.K))
+    elif network.K == 1:
+        y = rng.integers(0, 2, m).astype(np.uint32)
+    elif network.cost == "softmax":
+        y = rng.integers(0, network.K, m).astype(np.uint32)
+    else:
+        y = rng.integers(0, 2, (m, network.K)) * 1.0
+    w = v = None
+    if held:
+        v = np.where(np.arange(m) % 7 == 0, 1.5, 0.0)
+        w = np.where(v > 0, 0.0, np.arange(m) % 3)
+    source = ArrayRows(X)
+    return Rows(source, source.array if kept is None else source.array[:kept], scaling, y, w, v)
+
+
+def evaluate(backend: Any, network: gpubp.Network, rows: Rows, precision: str, **plan: Any) -> tuple[float, Any, bytes]:
+    """J, the validation cost and ∇J's bytes; three times, since the second captures and the third replays."""
+    objective = Objective(network, rows, 0.3, backend=backend, precision=precision, **plan)
+    gradient, Theta, found = np.zeros(network.P), network.initial_Theta(1), set()
+    for _ in range(3):
+        gradient[:] = np.nan
+        J = objective.value_and_gradient(Theta, gradient)
+        found.add((J, objective.validation_cost, gradient.tobytes()))
+    assert objective.value(Theta) == J
+    objective.close()
+    assert len(found) == 1
+    return found.pop()
+
+
+def assert_like_the_cpu(backend: Any, network: gpubp.Network, rows: Rows, precision: str, **plan: Any) -> None:
+    J, held, gradient = evaluate(backend, network, rows, precision, **plan)
+    exact_J, exact_held, exact = evaluate(NumpyBackend(1), network, rows, "fp64")
+    tolerance = ERRORS[precision]
+    wanted = np.frombuffer(exact)
+    assert J == pytest.approx(exact_J, rel=tolerance)
+    assert (held is None) == (exact_held is None) and (held is None or held == pytest.approx(exact_held, rel=tolerance))
+    assert np.abs(np.frombuffer(gradient) - wanted).max() <= tolerance * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("g", activation.names())
+def test_every_activation(folder, g):
+    network = gpubp.Network((5, 7, 6, 3), activation=g)
+    for precision in ("fp64", "fp32", "bf16"):
+        plan = {"leaves": 4, "block_rows": 60}
+        assert_like_the_cpu(GpuOnHost(folder, "layered"), network, rows_of(network, 301), precision, **plan)
+
+
+@pytest.mark.parametrize("J", cost.names())
+@pytest.mark.parametrize("K", [1, 3, 40])
+def test_every_cost(folder, J, K):
+    if J == "softmax" and K == 1:
+        pytest.skip("softmax needs two outputs")
+    network = gpubp.Network((5, 6, K), activation="tanh", cost=J)
+    rows = rows_of(network, 401, held=True)
+    for precision in ("fp64", "fp32"):
+        assert_like_the_cpu(GpuOnHost(folder, "layered"), network, rows, precision, leaves=2, block_rows=150)
+
+
+@pytest.mark.parametrize("precision", ERRORS)
+@pytest.mark.parametrize("sizes", [(5, 3), (3, 70, 1), (9, 65, 130, 2)], ids=str)
+def test_every_precision(folder, precision, sizes):
+    network = gpubp.Network(sizes, activation="silu" if len(sizes) > 3 else "sigmoid", cost="logistic")
+    rows = rows_of(network, 333, held=True)
+    assert_like_the_cpu(GpuOnHost(folder, "layered"), network, rows, precision, leaves=2, block_rows=100)
+
+
+@pytest.mark.parametrize("stored", [np.uint8, np.int32, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("precision", ["fp64", "bf16"])
+@pytest.mark.parametrize("mean", [0.5, 3.0, 900.0], ids=["folded", "folded if exact", "standardised on the way"])
+def test_scaled_rows_of_every_type(folder, stored, precision, mean):
+    network = gpubp.Network((4, 6, 3))
+    scaling = Scaling("standard", np.full(4, mean), np.linspace(1, 3, 4))
+    rows = rows_of(network, 150, stored=stored, scaling=scaling)
+    if mean == 900.0:  # what is far from 0 beside its spread
+        source = ArrayRows((np.asarray(rows.kept, np.float64) % 100 + 850).astype(np.int32 if stored == np.uint8 else stored))
+        rows = Rows(source, source.array, scaling, rows.labels)
+    assert_like_the_cpu(GpuOnHost(folder, "layered"), network, rows, precision, leaves=2)
+
+
+def test_only_what_folds_without_loss_is_folded():
+    scaling = Scaling("standard", np.full(4, 30.0), np.ones(4))
+    rows = rows_of(gpubp.Network((4, 6, 3)), 10, scaling=scaling)
+    assert rows.folds("exact") and rows.folds("tf32x3") and not rows.folds("tf32") and not rows.folds("bf16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_rows_that_are_sent_give_the_bits_of_rows_that_stay(folder, precision):
+    network = gpubp.Network((7, 9, 3), activation="tanh")
+    results = set()
+    for kept, room in [(500, 1 << 60), (500, 0), (500, 200 * 28), (130, 1 << 60), (0, 1 << 60)]:
+        backend = GpuOnHost(folder, "layered")
+        backend.room = room
+        results.add(evaluate(backend, network, rows_of(network, 500, kept=kept), precision, leaves=4, block_rows=40))
+        stays = kept == 500 and room > 500 * 28
+        assert (backend.sent == 0) == stays and (backend.captured > 0) == stays
+    assert len(results) == 1
+
+
+def test_leaves_and_blocks_change_rounding_only(folder):
+    network = gpubp.Network((5, 6, 3))
+    rows = rows_of(network, 100)
+    for leaves, block_rows in itertools.product((1, 2, 8), (7, 1000)):
+        plan = {"leaves": leaves, "block_rows": block_rows}
+        assert_like_the_cpu(GpuOnHost(folder, "layered"), network, rows, "fp64", **plan)
+
+
+def test_an_infinite_theta_is_seen_in_J_and_no_lambda_hides_it(folder):
+    network = gpubp.Network((5, 6, 3), activation="relu", cost="squares")
+    objective = Objective(network, rows_of(network, 50), 0.0, backend=GpuOnHost(folder, "layered"), precision="fp32")
+    Theta = network.initial_Theta(1)
+    Theta[0] = 1e200
+    assert not np.isfinite(objective.value_and_gradient(Theta, np.zeros(network.P)))
+    Theta = network.initial_Theta(1)
+    assert np.isfinite(objective.value_and_gradient(Theta, np.zeros(network.P)))
+    objective.close()
+
+
+def test_a_full_device_keeps_fewer_rows_and_the_same_bits(folder, caplog):
+    network = gpubp.Network((7, 9, 3))
+    rows, plan = rows_of(network, 400), {"leaves": 2, "block_rows": 64}
+    wanted = evaluate(GpuOnHost(folder, "layered"), network, rows, "fp32", **plan)
+    backend = GpuOnHost(folder, "layered")
+    backend.fail_at = 12  # somewhere among the buffers of the pass
+    with caplog.at_level(logging.WARNING):
+        objective = Objective(network, rows, 0.3, backend=backend, precision="fp32", **plan)
+    assert objective._pass.resident_rows == 200 and "200 rows stay" in caplog.text
+    gradient = np.zeros(network.P)
+    J = objective.value_and_gradient(network.initial_Theta(1), gradient)
+    assert (J, None, gradient.tobytes()) == wanted and backend.sent
+    # and in the middle of a run
+    backend.fail_at = 1
+    backend.copy, copy = (lambda *_: backend.empty((1,), np.dtype(float))), backend.copy  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING):
+        try:
+            objective.value_and_gradient(network.initial_Theta(1), gradient)
+        finally:
+            backend.copy = copy  # type: ignore[method-assign]
+    assert objective._pass.resident_rows == 100
+    objective.close()
+
+
+def test_a_device_too_small_for_anything_says_so(folder):
+    network = gpubp.Network((7, 9, 3))
+
+    class Full(GpuOnHost):
+        def empty(self, shape, dtype):
+            raise OutOfMemory("the GPU of the test is full", do="nothing")
+
+    with pytest.raises(OutOfMemory, match="is full"):
+        Objective(network, rows_of(network, 400), 0.3, backend=Full(folder), precision="fp32")
+
+
+# The conveyor by itself.
+
+
+def test_pieces_come_in_order_pass_after_pass_and_after_a_pass_given_up(folder):
+    rows = np.arange(90.0, dtype=np.float32).reshape(30, 3)
+    pieces = [(4, 11), (11, 12), (12, 30), (0, 4)]
+    conveyor = Conveyor(GpuOnHost(folder), lambda u, v, buffer: rows[u:v], pieces, 3, rows.dtype)
+    for upto in (4, 4, 2, 4, 1, 4):
+        conveyor.begin()
+        for u, v in pieces[:upto]:
+            x = conveyor.take()
+            np.testing.assert_array_equal(x, rows[u:v])
+            assert x.ctypes.data % 64 == u * 12 % 64, "not aligned as rows that stay"
+            conveyor.release()
+    conveyor.close()
+    conveyor.close()
+
+
+def test_a_reader_that_fails_is_heard_and_reading_can_go_on(folder):
+    rows = np.arange(90.0).reshape(30, 3)
+    broken = [True]
+
+    def read(u: int, v: int, buffer: np.ndarray) -> np.ndarray:
+        if broken[0] and u == 20:
+            raise DataError("row 20 is damaged")
+        buffer[...] = rows[u:v]
+        return buffer
+
+    conveyor = Conveyor(GpuOnHost(folder), read, [(0, 10), (10, 20), (20, 30)], 3, rows.dtype)
+    conveyor.begin()
+    with pytest.raises(DataError, match="row 20"):
+        for _ in range(3):
+            conveyor.take()
+            conveyor.release()
+    broken[0] = False
+    conveyor.begin()
+    for u in (0, 10, 20):
+        np.testing.assert_array_equal(conveyor.take(), rows[u : u + 10])
+        conveyor.release()
+    conveyor.close()
+
+
+def test_no_more_is_read_than_there_are_buffers_for(folder):
+    read = []
+
+    def note(u: int, v: int, buffer: np.ndarray) -> np.ndarray:
+        read.append(u)
+        return buffer
+
+    conveyor = Conveyor(GpuOnHost(folder), note, [(u, u + 1) for u in range(10)], 3, np.dtype(np.float32))
+    conveyor.begin()
+    for taken in range(7):
+        conveyor.take()
+        assert len(read) <= taken + DEPTH
+        conveyor.release()
+    conveyor.close()
+
+
+# The sums.
+
+
+@pytest.mark.parametrize("leaves", [1, 2, 8, 64, 2048])
+def test_the_tree_of_the_device_is_the_tree_of_the_host(folder, leaves):
+    rng = np.random.default_rng(0)
+    device = GpuOnHost(folder)
+    sums, costs = rng.normal(size=(leaves, 37)).astype(np.float32), rng.normal(size=(leaves, 2))
+    root, cost_root = np.full(37, np.nan, np.float32), np.full(2, np.nan)
+    tree = combine.Tree(device, sums, costs, root, cost_root)
+    tree.add(37)
+    wanted, wanted_costs = sums, costs
+    while len(wanted) > 1:
+        wanted, wanted_costs = wanted[::2] + wanted[1::2], wanted_costs[::2] + wanted_costs[1::2]
+    assert root.tobytes() == wanted[0].tobytes() and cost_root.tobytes() == wanted_costs[0].tobytes()
+    cost_root[:] = np.nan
+    tree.add(0)
+    assert cost_root.tobytes() == wanted_costs[0].tobytes()
+
+
+def test_a_tree_takes_few_launches():
+    assert combine.widths(1) == [1] and combine.widths(32) == [32] and combine.widths(64) == [8, 8]
+    for leaves in (2**k for k in range(18)):
+        assert np.prod(combine.widths(leaves)) == leaves and max(combine.widths(leaves)) <= combine.MOST
+
+
+@pytest.mark.parametrize("columns", [1, 3, 10, 63, 64, 65, 130])
+@pytest.mark.parametrize("rows", [1, 127, 128, 300])
+def test_sums_of_columns(folder, rows, columns):
+    rng = np.random.default_rng(0)
+    device = GpuOnHost(folder)
+    e = rng.normal(size=(rows, columns)).astype(np.float32)
+    width, offset, chunks = columns + 5, 2, layers.chunks(rows)
+    partials, out = np.zeros((1 + chunks, width), np.float32), np.empty_like(e)
+    arguments = (e, out, partials, rows, columns, 1, width, offset)
+    device.launch(layers.error(None, e.dtype, e.dtype), layers.error_blocks(rows, columns), arguments)
+    assert out.tobytes() == e.tobytes() and not partials[0].any() and not partials[:, [0, 1, -1]].any()
+    for q in range(chunks):
+        exact = e[128 * q : 128 * (q + 1)].astype(float).sum(axis=0)
+        np.testing.assert_allclose(partials[1 + q, offset : offset + columns], exact, rtol=1e-5, atol=1e-5)
+    flat, cost_sum, where = np.full(200, np.nan, np.float32), np.zeros(2), np.arange(width, dtype=np.int32)[::-1] + 3
+    costs = rng.normal(size=(1 + chunks, 2))
+    arguments = (partials, np.ascontiguousarray(where), costs, flat, cost_sum, 1 + chunks, width)
+    device.launch(layers.leaf_sums(e.dtype), layers.leaf_sums_blocks(width), arguments)
+    np.testing.assert_allclose(flat[where], partials.astype(float).sum(axis=0), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(cost_sum, costs.sum(axis=0), rtol=1e-13)
+    assert np.isnan(flat[:3]).all()
