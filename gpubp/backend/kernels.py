@@ -101,6 +101,11 @@ template <class F> __device__ double warp_sum_(F f, int columns) {{
 """
 
 
+def c_type(dtype: np.dtype) -> str | None:
+    """The type of an array's elements in CUDA text, or None where there is none."""
+    return _C_TYPES.get(dtype.name) if dtype.isnative else None
+
+
 class Kernel(NamedTuple):
     """One CUDA kernel as text.
 
@@ -258,7 +263,7 @@ def _array(formula: Formula, argument: Argument, type: Type, T: np.dtype) -> _Ar
 
 
 def _c_type(formula: Formula, argument: Argument, dtype: np.dtype, T: np.dtype) -> str:
-    found = _C_TYPES.get(dtype.name) if dtype.isnative else None
+    found = c_type(dtype)
     wanted = {"T": _C_TYPES[T.name], "S": found}.get(argument.type, argument.type)
     if found is None or found != wanted:
         raise BackendError(f"{formula.name}: '{argument.name}' is {dtype.str}", wanted=wanted or "a native number")
