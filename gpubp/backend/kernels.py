@@ -101,9 +101,16 @@ template <class F> __device__ double warp_sum_(F f, int columns) {{
 """
 
 
-def c_type(dtype: np.dtype) -> str | None:
-    """The type of an array's elements in CUDA text, or None where there is none."""
-    return _C_TYPES.get(dtype.name) if dtype.isnative else None
+def c_type(type: Type) -> str:
+    """The type of an array's elements in CUDA text.
+
+    Raises:
+        BackendError: there is none.
+    """
+    name = type if isinstance(type, str) else type.name if type.isnative else ""
+    if name not in _C_TYPES:
+        raise BackendError(f"numbers of type {type}", wanted=f"native ones of {', '.join(_C_TYPES)}")
+    return _C_TYPES[name]
 
 
 class Kernel(NamedTuple):
@@ -242,18 +249,6 @@ class _Array(NamedTuple):
         return f"{self.name}_p[(unsigned long long)row_ * {self.name}_r + (unsigned long long)column_ * {self.name}_c]"
 
 
-def c_type(type: Type) -> str:
-    """The C type of an array's elements.
-
-    Raises:
-        BackendError: there is none.
-    """
-    name = type if isinstance(type, str) else np.dtype(type).name
-    if name not in _C_TYPES:
-        raise BackendError(f"numbers of {name} on a GPU", wanted=", ".join(_C_TYPES))
-    return _C_TYPES[name]
-
-
 def _array(formula: Formula, argument: Argument, type: Type, T: np.dtype) -> _Array:
     if isinstance(type, str):
         if argument.type != "T":
@@ -263,7 +258,7 @@ def _array(formula: Formula, argument: Argument, type: Type, T: np.dtype) -> _Ar
 
 
 def _c_type(formula: Formula, argument: Argument, dtype: np.dtype, T: np.dtype) -> str:
-    found = c_type(dtype)
+    found = _C_TYPES.get(dtype.name) if dtype.isnative else None
     wanted = {"T": _C_TYPES[T.name], "S": found}.get(argument.type, argument.type)
     if found is None or found != wanted:
         raise BackendError(f"{formula.name}: '{argument.name}' is {dtype.str}", wanted=wanted or "a native number")

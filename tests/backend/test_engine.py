@@ -14,13 +14,13 @@ from host_program import COMPILER
 
 import gpubp
 from gpubp import activation, cost
-from gpubp.backend.cuda import combine, layers
+from gpubp.backend.cuda import combine, fused_pass, layers
 from gpubp.backend.cuda.conveyor import DEPTH, Conveyor
 from gpubp.backend.numpy import NumpyBackend
 from gpubp.data.rows import Rows
 from gpubp.data.scaling import Scaling
 from gpubp.data.source import ArrayRows
-from gpubp.errors import DataError, OutOfMemory
+from gpubp.errors import BackendError, DataError, OutOfMemory
 from gpubp.objective import Objective
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ or clang++)")
@@ -192,6 +192,54 @@ def test_a_device_too_small_for_anything_says_so(folder):
         Objective(network, rows_of(network, 400), 0.3, backend=Full(folder), precision="fp32")
 
 
+# The whole network in one kernel; the kernel itself is in test_fused.
+
+
+@pytest.mark.parametrize("precision", ["tf32x3", "tf32", "bf16"])
+def test_narrow_networks_take_the_fused_kernel(folder, precision):
+    network = gpubp.Network((5, 7, 6, 3), activation="silu")
+    scaling = Scaling("standard", np.full(5, 3.0), np.full(5, 2.0))
+    backend = GpuOnHost(folder)
+    assert_like_the_cpu(backend, network, rows_of(network, 701, scaling=scaling, held=True), precision)
+    assert any(name.startswith("gpubp_fused") for name in backend.launches)
+    each = len(backend.launches) / 4
+    assert each <= 4  # three evaluations and one of J alone: enter, the kernel, the tree, leave
+
+
+def test_full_float32_and_wide_layers_are_layered(folder):
+    narrow, wide = gpubp.Network((5, 6, 3)), gpubp.Network((5, 200, 3))
+    for network, precision in ((narrow, "fp32"), (narrow, "fp64"), (wide, "tf32")):
+        objective = Objective(network, rows_of(network, 50), backend=GpuOnHost(folder), precision=precision)
+        assert objective.conditions()["kernel"] == "layered"
+        objective.close()
+        with pytest.raises(BackendError, match="fused kernel"):
+            Objective(network, rows_of(network, 50), backend=GpuOnHost(folder, "fused"), precision=precision)
+
+
+def test_groups_of_leaves_and_rows_that_are_sent_change_no_bit(folder, monkeypatch):
+    network = gpubp.Network((5, 7, 3), activation="tanh")
+    results = set()
+    for group, piece, kept, processors in (
+        [(2048, 1 << 30, 900, 3), (2048, 1 << 30, 900, 1), (8, 1 << 30, 900, 100), (1, 1 << 30, 900, 3)]
+        + [(8, 3000, 900, 3), (8, 3000, 333, 3), (2048, 1, 0, 3), (4, 900, 17, 3)]
+    ):  # fmt: skip
+        monkeypatch.setattr(fused_pass, "GROUP", group)
+        monkeypatch.setattr(fused_pass, "PIECE_BYTES", piece)
+        backend = GpuOnHost(folder, "fused")
+        backend.processors = processors
+        results.add(evaluate(backend, network, rows_of(network, 900, kept=kept), "tf32"))
+        assert (backend.sent == 0) == (kept == 900 and piece > 1 << 20) or kept == 900
+    assert len(results) == 1
+
+
+def test_leaves_are_short_and_do_not_follow_the_device():
+    assert fused_pass.fused_leaves(5_000) == 128
+    assert fused_pass.fused_leaves(60_000) == 256
+    assert fused_pass.fused_leaves(20_000_000) == 2048
+    assert fused_pass.fused_leaves(1_000_000_000) == 1 << 16
+    assert fused_pass.fused_leaves(1) == 1
+
+
 # The conveyor by itself.
 
 
@@ -271,7 +319,7 @@ def test_the_tree_of_the_device_is_the_tree_of_the_host(folder, leaves):
 
 
 def test_a_tree_takes_few_launches():
-    assert combine.widths(1) == [1] and combine.widths(32) == [32] and combine.widths(64) == [8, 8]
+    assert combine.widths(1) == [1] and combine.widths(128) == [128] and combine.widths(256) == [16, 16]
     for leaves in (2**k for k in range(18)):
         assert np.prod(combine.widths(leaves)) == leaves and max(combine.widths(leaves)) <= combine.MOST
 

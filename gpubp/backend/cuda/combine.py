@@ -12,7 +12,7 @@ import numpy as np
 
 from ..kernels import THREADS, Kernel, c_type
 
-MOST = 32  # values a thread reads: all of them are in flight at once
+MOST = 128  # values a thread reads, as many in flight as its registers hold
 
 
 def combine(T: np.dtype, width: int) -> Kernel:

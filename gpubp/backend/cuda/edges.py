@@ -1,8 +1,9 @@
 """The two ends of an evaluation on the device: the optimizer's Θ becomes the pass's, the pass's sums become J and ∇J.
 
-    enter    Θ in float64 → the flat Θ of the pass; a scaling is folded into Θ^(1), as `gpubp.feed.fold` does
-    leave    Δ → ∇J = Δ/Σw + λ/Σw·Θ without the biases, taken back through the scaling, as `gpubp.feed.unfold` does
-    finish   J = cost/Σw + λ/(2Σw)·ΣΘ², and the cost of the validation rows
+    enter    Θ in float64 → the flat Θ of the pass; a scaling is folded into Θ^(1), as `gpubp.feed.fold` does; and ΣΘ²
+             without the biases, in parts
+    leave    Δ → ∇J = Δ/Σw + λ/Σw·Θ without the biases, taken back through the scaling, as `gpubp.feed.unfold` does;
+             J = cost/Σw + λ/(2Σw)·ΣΘ², and the cost of the validation rows
 
 All in float64. W^(1) is the first part of the flat vector, row by row, so its row and column follow from the index.
 """
@@ -13,29 +14,45 @@ import numpy as np
 
 from ..kernels import BF16, THREADS, Kernel, c_type
 
-_SPAN = 4 * THREADS  # elements of a block of `leave`
-_POINTERS_IN = ("const double*",) * 3
+SPAN = 4  # elements of a thread
+
+
+def blocks(P: int) -> int:
+    """How many blocks take P elements; and how many parts ΣΘ² has."""
+    return -(-P // (SPAN * THREADS))
 
 
 def enter(T: np.dtype, *, narrow: bool) -> Kernel:
-    """``(Theta, mean, scale, flat, narrow, P, inputs, units, bias)``; `enter_blocks(P, units)` blocks.
+    """``(Theta, decays, mean, scale, flat, narrow, squares, P, inputs, units, bias)``; `enter_blocks(P, units, …)` blocks.
 
-    Theta: (P,) float64; flat: (P,) of the pass; narrow: likewise as bfloat16, where `narrow`; mean, scale: (inputs,),
-    or null; inputs, units: of the first layer, whose b^(1) begins at `bias`.
+    Theta: (P,) float64; decays: (P,) uint8, 1 where λ applies; flat: (P,) of the pass; narrow: likewise as bfloat16,
+    where `narrow`; squares: (blocks(P),) float64; mean, scale: (inputs,), or null; inputs, units: of the first layer,
+    whose b^(1) begins at `bias`.
     """
     real = c_type(T)
+    name = f"gpubp_enter_{real}{'_bf16' * narrow}"
     body = f"""
-extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_enter_{real}{"_bf16" * narrow}(
-    const double* Theta, const double* mean, const double* scale, {real}* flat, bf16_* narrow, long long P,
-    long long inputs, long long units, long long bias) {{
-  const long long elementwise = (P + {THREADS - 1}) / {THREADS};
+extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
+    const double* Theta, const unsigned char* decays, const double* mean, const double* scale, {real}* flat,
+    bf16_* narrow, double* squares, long long P, long long inputs, long long units, long long bias) {{
+  const long long elementwise = (P + {SPAN * THREADS - 1}) / {SPAN * THREADS};
   if (blockIdx.x < elementwise) {{
-    const long long i = (long long)blockIdx.x * {THREADS} + threadIdx.x;
-    if (i < P && !(mean && i >= bias && i < bias + units)) {{
-      const {real} value = ({real})(scale && i < inputs * units ? Theta[i] / scale[i % inputs] : Theta[i]);
-      flat[i] = value;
-      {"narrow[i] = value;" * narrow}
+    double sum = 0;
+#pragma unroll
+    for (int u = 0; u < {SPAN}; ++u) {{
+      const long long i = ((long long)blockIdx.x * {SPAN} + u) * {THREADS} + threadIdx.x;
+      if (i < P) {{
+        const double theta = Theta[i];
+        if (decays[i]) sum += theta * theta;
+        if (!(mean && i >= bias && i < bias + units)) {{
+          const {real} value = ({real})(scale && i < inputs * units ? theta / scale[i % inputs] : theta);
+          flat[i] = value;
+          {"narrow[i] = value;" * narrow}
+        }}
+      }}
     }}
+    sum = block_sum_(sum);
+    if (threadIdx.x == 0) squares[blockIdx.x] = sum;
     return;
   }}
   // a warp for each unit: b^(1) − Σ_k W^(1)_k/σ_k · μ_k
@@ -54,78 +71,54 @@ extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_enter_{real}{"_bf1
   }}
 }}
 """
-    name = f"gpubp_enter_{real}{'_bf16' * narrow}"
-    types = (*_POINTERS_IN, f"{real}*", f"{c_type(BF16)}*", *("long long",) * 4)
-    return Kernel(name, body, types)
+    pointers = ("const double*", "const unsigned char*", "const double*", "const double*", f"{real}*")
+    return Kernel(name, body, (*pointers, f"{c_type(BF16)}*", "double*", *("long long",) * 4))
 
 
 def enter_blocks(P: int, units: int, centred: bool) -> int:
     """How many blocks `enter` takes; `centred`: there is a mean."""
-    return -(-P // THREADS) + (-(-units // (THREADS // 32)) if centred else 0)
+    return blocks(P) + (-(-units // (THREADS // 32)) if centred else 0)
 
 
 def leave(T: np.dtype) -> Kernel:
-    """``(flat, Theta, decays, mean, scale, gradient, squares, P, inputs, units, bias, weight_sum, pull)``;
-    `leave_blocks(P)` blocks.
+    """``(flat, cost, Theta, decays, mean, scale, squares, gradient, answer, P, inputs, units, bias, weight_sum, held_sum,
+    pull)``; `blocks(P)` blocks, or one for J alone.
 
-    flat: Δ, (P,) of the pass; decays: (P,) uint8, 1 where λ applies; gradient: (P,) float64, or null for J alone;
-    squares: (blocks,) float64, each block's part of ΣΘ² where λ applies; pull: λ/Σw.
+    flat: Δ, (P,) of the pass; cost: (2,) float64, Σ w·cost and Σ v·cost; gradient: (P,) float64, or null for J alone;
+    answer: (2,) float64, J and the validation cost (0 without such rows); pull: λ/Σw. The rest as for `enter`.
     """
     real = c_type(T)
     body = f"""
 extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_leave_{real}(
-    const {real}* flat, const double* Theta, const unsigned char* decays, const double* mean, const double* scale,
-    double* gradient, double* squares, long long P, long long inputs, long long units, long long bias,
-    double weight_sum, double pull) {{
-  double sum = 0;
-#pragma unroll
-  for (int u = 0; u < {_SPAN // THREADS}; ++u) {{
-    const long long i = (long long)blockIdx.x * {_SPAN} + u * {THREADS} + threadIdx.x;
-    if (i < P) {{
-      const double theta = decays[i] ? Theta[i] : 0.0;
-      sum += theta * theta;
-      if (gradient) {{
-        double slope = flat[i];
-        if (i < inputs * units) {{
-          if (mean) slope -= (double)flat[bias + i / inputs] * mean[i % inputs];
-          if (scale) slope /= scale[i % inputs];
-        }}
-        gradient[i] = slope / weight_sum + pull * theta;
-      }}
+    const {real}* flat, const double* cost, const double* Theta, const unsigned char* decays, const double* mean,
+    const double* scale, const double* squares, double* gradient, double* answer, long long P, long long inputs,
+    long long units, long long bias, double weight_sum, double held_sum, double pull) {{
+  if (blockIdx.x == 0) {{
+    const long long parts = (P + {SPAN * THREADS - 1}) / {SPAN * THREADS};
+    double sum = 0;
+    for (long long i = threadIdx.x; i < parts; i += {THREADS}) sum += squares[i];
+    sum = block_sum_(sum);
+    if (threadIdx.x == 0) {{
+      // λ = 0 with an infinite Θ must not make J a NaN of its own
+      answer[0] = cost[0] / weight_sum + (pull != 0 ? pull * sum / 2 : 0.0);
+      answer[1] = held_sum != 0 ? cost[1] / held_sum : 0.0;
     }}
   }}
-  sum = block_sum_(sum);
-  if (threadIdx.x == 0) squares[blockIdx.x] = sum;
-}}
-"""
-    pointers = f"const {real}*", "const double*", "const unsigned char*", "const double*", "const double*"
-    types = (*pointers, "double*", "double*", *("long long",) * 4, "double", "double")
-    return Kernel(f"gpubp_leave_{real}", body, types)
-
-
-def leave_blocks(P: int) -> int:
-    """How many blocks `leave` takes."""
-    return -(-P // _SPAN)
-
-
-def finish() -> Kernel:
-    """``(cost, squares, answer, count, weight_sum, held_sum, pull)``; one block.
-
-    answer[0] ← cost[0]/Σw + λ/(2Σw)·Σ squares; answer[1] ← cost[1]/Σv, the validation cost (0 without such rows).
-    """
-    body = f"""
-extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_finish(
-    const double* cost, const double* squares, double* answer, long long count, double weight_sum, double held_sum,
-    double pull) {{
-  double sum = 0;
-  for (long long i = threadIdx.x; i < count; i += {THREADS}) sum += squares[i];
-  sum = block_sum_(sum);
-  if (threadIdx.x == 0) {{
-    // λ = 0 with an infinite Θ must not make J a NaN of its own
-    answer[0] = cost[0] / weight_sum + (pull != 0 ? pull * sum / 2 : 0.0);
-    answer[1] = held_sum != 0 ? cost[1] / held_sum : 0.0;
+  if (!gradient) return;
+#pragma unroll
+  for (int u = 0; u < {SPAN}; ++u) {{
+    const long long i = ((long long)blockIdx.x * {SPAN} + u) * {THREADS} + threadIdx.x;
+    if (i < P) {{
+      double slope = flat[i];
+      if (i < inputs * units) {{
+        if (mean) slope -= (double)flat[bias + i / inputs] * mean[i % inputs];
+        if (scale) slope /= scale[i % inputs];
+      }}
+      gradient[i] = slope / weight_sum + (decays[i] ? pull * Theta[i] : 0.0);
+    }}
   }}
 }}
 """
-    types = ("const double*", "const double*", "double*", "long long", "double", "double", "double")
-    return Kernel("gpubp_finish", body, types)
+    pointers = (f"const {real}*", "const double*", "const double*", "const unsigned char*", *("const double*",) * 3)
+    types = (*pointers, "double*", "double*", *("long long",) * 4, *("double",) * 3)
+    return Kernel(f"gpubp_leave_{real}", body, types)

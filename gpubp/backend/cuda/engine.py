@@ -71,10 +71,8 @@ class Engine:
                 device, network, feed, self._flat, self._narrow, products, self.leaves, self.block_rows
             )
         real = np.dtype(np.float64)
-        blocks = edges.leave_blocks(P)
-        self._squares, self.answer = device.empty((blocks,), real), device.empty((2,), real)
-        self._enter = edges.enter(dtype, narrow=bf16)
-        self._leave, self._finish = edges.leave(dtype), edges.finish()
+        self._squares, self.answer = device.empty((edges.blocks(P),), real), device.empty((2,), real)
+        self._enter, self._leave = edges.enter(dtype, narrow=bf16), edges.leave(dtype)
         self._graphs: dict[Any, Callable[[], None] | None] = {}
 
     def queue(self, Theta: Any, gradient: Any) -> None:
@@ -104,15 +102,14 @@ class Engine:
 
     def _queue(self, Theta: Any, gradient: Any) -> None:
         launch, P = self._device.launch, self._network.P
-        shape = (self._inputs, self._units, self._bias)
+        shape = (P, self._inputs, self._units, self._bias)
+        moments = self._decays, self._mean, self._scale
         blocks = edges.enter_blocks(P, self._units, self._mean is not None)
-        launch(self._enter, blocks, (Theta, self._mean, self._scale, self._flat, self._narrow, P, *shape))
+        launch(self._enter, blocks, (Theta, *moments, self._flat, self._narrow, self._squares, *shape))
         self._pass.queue(gradient is not None)
-        sums = (self._pass.flat, Theta, self._decays, self._mean, self._scale, gradient, self._squares)
-        blocks = edges.leave_blocks(P)
-        launch(self._leave, blocks, (*sums, P, *shape, self._weight_sum, self._pull))
-        ends = (self._pass.cost, self._squares, self.answer)
-        launch(self._finish, 1, (*ends, blocks, self._weight_sum, self._held_sum, self._pull))
+        sums = self._pass.flat, self._pass.cost, Theta, *moments, self._squares, gradient, self.answer
+        numbers = *shape, self._weight_sum, self._held_sum, self._pull
+        launch(self._leave, 1 if gradient is None else edges.blocks(P), (*sums, *numbers))
 
 
 LEAF_ROWS = 1 << 16  # a leaf fills the device by itself, so leaves are few

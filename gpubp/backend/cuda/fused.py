@@ -10,9 +10,10 @@ Parameters of the kernel, in order:
     mean, scale         (s_1,) float64; null unless rows are standardised
     w, v                training and validation weights, float32, by absolute row; null where there are none
     Theta               (P,) float32
-    partials, costs     (leaves, P) float32; (leaves, 2) float64: Σ w·cost and Σ v·cost
+    partials, costs     (leaves, P) float32; (leaves, 2) float64: Σ w·cost and Σ v·cost; leaf `base` comes first
     m, leaves           rows in all; leaf i has rows ⌊i·m/leaves⌋ … ⌊(i+1)·m/leaves⌋
     first_leaf, last_leaf   the leaves of this launch, the last excluded; block b takes first_leaf + b, + gridDim.x, …
+    base                the leaf whose sums are the first
     x_row               the absolute row number of x[0]
     from, to            of each leaf, the rows of this launch, counted from the leaf's first; multiples of `part_rows`
     keep                1: add to what an earlier launch left; 0: set it, gaps of the flat vector too
@@ -27,16 +28,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ... import formula
-from ...activation import Activation
-from ...cost import Cost
 from ...errors import BackendError
 from ...formula import Formula
-from ...network import Network
 from .. import kernels
 from ..kernels import Kernel
 from . import shape
@@ -54,7 +52,7 @@ class Task:
 
     Attributes:
         sizes: s_1 … s_L.
-        g, J: the activation of the hidden layers; the cost.
+        g, J: a `gpubp.activation.Activation`, that of the hidden layers, and a `gpubp.cost.Cost`.
         stored: the type of X in memory.
         conversion: how rows become the pass's: "cast", or "standardise" by mean and scale.
         labels, one_hot: the labels' type; whether they are one class number a row, or y itself, (m, K).
@@ -65,8 +63,8 @@ class Task:
     """
 
     sizes: tuple[int, ...]
-    g: Activation
-    J: Cost
+    g: Any
+    J: Any
     stored: np.dtype
     conversion: Literal["cast", "standardise"]
     labels: np.dtype
@@ -80,7 +78,7 @@ class Task:
     @classmethod
     def of(
         cls,
-        network: Network,
+        network: Any,
         precision: Precision,
         *,
         stored: np.dtype,
@@ -154,11 +152,11 @@ def plan(
     steps = _steps(task, cut, part_rows)
     name = "gpubp_fused_" + hashlib.blake2b((text + steps).encode(), digest_size=8).hexdigest()
     pointers = [
-        f"const {_c_type(task.stored)}* x", f"const {_c_type(task.labels)}* labels", "const int* numbers",
+        f"const {kernels.c_type(task.stored)}* x", f"const {kernels.c_type(task.labels)}* labels", "const int* numbers",
         "const double* mean", "const double* scale", "const float* w", "const float* v", "const float* Theta",
         "float* partials", "double* costs",
     ]  # fmt: skip
-    numbers = ["long long m", "int leaves", "int first_leaf", "int last_leaf", "long long x_row", "long long from",
+    numbers = ["long long m", "int leaves", "int first_leaf", "int last_leaf", "int base", "long long x_row", "long long from",
                "long long to", "int keep", "int with_gradient"]  # fmt: skip
     signature = ", ".join([*(p.replace("* ", "* __restrict__ ") for p in pointers), *numbers])
     body = (
@@ -175,13 +173,6 @@ def _read(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-def _c_type(dtype: np.dtype) -> str:
-    found = kernels.c_type(dtype)
-    if found is None:
-        raise BackendError(f"numbers in {dtype.str}", wanted="a native number")
-    return found
-
-
 def _constants(task: Task, cut: Shape) -> str:
     integers = {
         "PRECISION": {"tf32": 1, "tf32x3": 3, "bf16": 2}[task.precision],
@@ -195,7 +186,7 @@ def _constants(task: Task, cut: Shape) -> str:
     }  # fmt: skip
     lines = [f"constexpr int {name} = {value};" for name, value in integers.items()]
     lines += [f"constexpr bool {name} = {str(value).lower()};" for name, value in flags.items()]
-    types = {"T": "float", "Stored": _c_type(task.stored), "Label": _c_type(task.labels),
+    types = {"T": "float", "Stored": kernels.c_type(task.stored), "Label": kernels.c_type(task.labels),
              "Target": "int" if task.one_hot else "float"}  # fmt: skip
     lines += [f"typedef {text} {name};" for name, text in types.items()]
     return "\n".join(lines) + "\n"
@@ -372,7 +363,7 @@ while (now.leaf < last_leaf) {
     add(f"""\
   if (ends ? now.stop > now.first + from || !keep : (next.row - now.first) % {part_rows} == 0) {{
     if (with_gradient) {{
-      float* const leaf_sums = partials + now.leaf * {task.P};""")
+      float* const leaf_sums = partials + (now.leaf - base) * {task.P};""")
     for l in range(1, L):
         W, b = task.offsets[l - 1]
         add(f"      Delta{l}.template flush<{task.sizes[l]}, {task.sizes[l - 1]}>(leaf_sums + {W}, leaf_sums + {b}, adds, me);")
@@ -381,7 +372,7 @@ while (now.leaf < last_leaf) {
         add(f"      if (!adds) for (int i = {u} + threadIdx.x; i < {v}; i += THREADS) leaf_sums[i] = 0;")
     add("""\
     }
-    flush_costs(sums, (double*)(shared_ + COST_SUMS), costs + 2 * now.leaf, adds, me);
+    flush_costs(sums, (double*)(shared_ + COST_SUMS), costs + 2 * (now.leaf - base), adds, me);
     adds = true;
   }
   if (ends) adds = keep;

@@ -49,16 +49,11 @@ def fused_or_reason(device: Device, network: Any, feed: Any, products: str, kern
 
 def task(network: Any, feed: Any, products: str) -> Task:
     """What the kernel's text depends on."""
-    return Task(
-        network=network,
-        stored=feed.stored,
-        conversion="standardise" if feed.conversion is standardise else "cast",
-        labels=feed.labels.dtype,
-        one_hot=feed.numbers is not None,
-        weighted=feed.weights is not None,
-        held=feed.validation is not None,
-        precision=products,
-    )
+    return Task.of(
+        network, products, stored=feed.stored, conversion="standardise" if feed.conversion is standardise else "cast",
+        labels=np.dtype(feed.labels.dtype), one_hot=feed.numbers is not None,
+        weighted=feed.weights is not None, held=feed.validation is not None,
+    )  # fmt: skip
 
 
 def fused_leaves(m: int) -> int:
@@ -94,10 +89,7 @@ class FusedPass:
             roots = [(nodes[g], node_costs[g]) for g in range(groups)]
         self._groups = [(g * group, Tree(device, self._sums, self._costs, *root)) for g, root in enumerate(roots)]
         # the first leaves lie on the device, the others are sent
-        kept = 0
-        resident = feed.resident_rows
-        while kept < self.leaves and leaf_rows(kept, self.leaves, m)[1] <= resident:
-            kept += 1
+        kept = self._whole_leaves(feed.resident_rows)
         self._launches = [self._plan(first, first + group, kept) for first, _ in self._groups]
         sent = [
             (leaf_rows(first, self.leaves, m)[0], leaf_rows(last - 1, self.leaves, m)[1])
@@ -108,8 +100,7 @@ class FusedPass:
         self.streams = bool(sent)
         features = network.sizes[0]
         self._conveyor = Conveyor(device, feed.rows.read, sent, features, feed.stored) if sent else None
-        each = max(1, min(8, device.shared_memory // max(1, fused.kernel.shared)))
-        self._most_blocks = max(1, device.processors) * each
+        self._most_blocks = device.processors * fused.blocks
 
     def queue(self, with_gradient: bool) -> None:
         """Queue one pass."""
@@ -133,6 +124,14 @@ class FusedPass:
         """End the thread that reads rows."""
         if self._conveyor:
             self._conveyor.close()
+
+    def _whole_leaves(self, rows: int) -> int:
+        """How many leaves lie within the first rows."""
+        low, high = 0, self.leaves
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if leaf_rows(middle - 1, self.leaves, self._m)[1] <= rows else (low, middle - 1)
+        return low
 
     def _plan(self, first: int, last: int, kept: int) -> list[tuple[int, int, bool]]:
         """Launches for a group's leaves: (first leaf, last leaf, whether its rows are sent)."""
