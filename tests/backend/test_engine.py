@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import nvrtc
 import pytest
 from gpu_on_host import GpuOnHost
 from host_program import COMPILER
 
 import gpubp
 from gpubp import activation, cost
-from gpubp.backend.cuda import combine, fused_pass, layers
+from gpubp.backend import kernels
+from gpubp.backend.cuda import combine, edges, fused_pass, layers, products
 from gpubp.backend.cuda.conveyor import DEPTH, Conveyor
 from gpubp.backend.numpy import NumpyBackend
 from gpubp.data.rows import Rows
 from gpubp.data.scaling import Scaling
 from gpubp.data.source import ArrayRows
 from gpubp.errors import BackendError, DataError, OutOfMemory
+from gpubp.formula import cast, one_hot, standardise
 from gpubp.objective import Objective
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ or clang++)")
@@ -345,3 +348,37 @@ def test_sums_of_columns(folder, rows, columns):
     np.testing.assert_allclose(flat[where], partials.astype(float).sum(axis=0), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(cost_sum, costs.sum(axis=0), rtol=1e-13)
     assert np.isnan(flat[:3]).all()
+
+
+# The compiler itself.
+
+
+def kernels_of_the_engine() -> list[kernels.Kernel]:
+    f4, f8 = np.dtype(np.float32), np.dtype(np.float64)
+    built = [products.split(), edges.enter(f4, narrow=True)]
+    for T in (f4, f8):
+        built += [edges.enter(T, narrow=False), edges.leave(T), layers.leaf_sums(T)]
+        built += [combine.combine(T, 1 << k) for k in range(8)]
+        for stored in (T, kernels.BF16) if T == f4 else (T,):
+            g = [activation.activation(name) for name in activation.names()]
+            built += [layers.error(slope, T, stored) for slope in (None, *(one.slope for one in g))]
+            built += [kernels.source(one.g, [T, T, stored]) for one in g if stored == kernels.BF16]
+        for J, K in itertools.product(map(cost.cost, cost.names()), (1, 3, 10, 100)):
+            flags = {"weighted": K == 3, "held": K == 10}
+            built.append(layers.end(J, cast, K, T, f8, one_hot=False, **flags))
+            built.append(layers.end(J, one_hot, K, T, np.dtype(np.int32), one_hot=True, **flags))
+    built += [kernels.source(f, [np.dtype(np.uint8), *[f8] * n, kernels.BF16]) for f, n in ((cast, 0), (standardise, 2))]
+    return built
+
+
+@pytest.mark.skipif(nvrtc.library() is None, reason="no NVRTC (pip install nvidia-cuda-nvrtc)")
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_every_kernel_compiles_and_keeps_to_registers(arch):
+    built = kernels_of_the_engine()
+    assert len({kernel.name for kernel in built}) == len(built)
+    options = ("-ftz=true", "--device-as-default-execution-space", "--ptxas-options=-v")  # those that CuPy 14 adds
+    cubin, log = nvrtc.compile(kernels.program(*built), f"-arch={arch}", *kernels.OPTIONS, *options)
+    assert cubin.startswith(b"\x7fELF")
+    used = nvrtc.memory(log)
+    assert set(used) == {kernel.name for kernel in built}
+    assert {name: sizes for name, sizes in used.items() if any(sizes)} == {}, "stack frame, spill stores, spill loads"

@@ -22,13 +22,14 @@ def combine(T: np.dtype, width: int) -> Kernel:
     """
     real = c_type(T)
     name = f"gpubp_combine_{real}_{width}"
+    tree = f"Tree_{real}_{width}_"  # kernels go into one program
     body = f"""
-template <int n, class N> struct Tree_{width}_ {{
+template <int n, class N> struct {tree} {{
   static __device__ N sum(const N* p, long long step) {{
-    return Tree_{width}_<n / 2, N>::sum(p, step) + Tree_{width}_<n / 2, N>::sum(p + n / 2 * step, step);
+    return {tree}<n / 2, N>::sum(p, step) + {tree}<n / 2, N>::sum(p + n / 2 * step, step);
   }}
 }};
-template <class N> struct Tree_{width}_<1, N> {{
+template <class N> struct {tree}<1, N> {{
   static __device__ N sum(const N* p, long long) {{ return *p; }}
 }};
 extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
@@ -36,10 +37,10 @@ extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
   const long long i = (long long)blockIdx.x * {THREADS} + threadIdx.x;
   if (i < groups * P) {{
     const long long group = i / P;
-    out[i] = Tree_{width}_<{width}, {real}>::sum(sums + group * {width} * P + (i - group * P), P);
+    out[i] = {tree}<{width}, {real}>::sum(sums + group * {width} * P + (i - group * P), P);
   }} else if (i < groups * (P + 2)) {{
     const long long j = i - groups * P, group = j / 2;
-    cost_out[j] = Tree_{width}_<{width}, double>::sum(costs + group * {2 * width} + j % 2, 2);
+    cost_out[j] = {tree}<{width}, double>::sum(costs + group * {2 * width} + j % 2, 2);
   }}
 }}
 """

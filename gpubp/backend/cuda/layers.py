@@ -27,6 +27,23 @@ def chunks(rows: int) -> int:
     return -(-rows // CHUNK_ROWS)
 
 
+# A group of lanes, `group` of them, has the columns of a row in turns, and each ends with the same number.
+_ALONG_ROWS = """\
+    const auto row_max = [&](auto f_) {
+      double top_ = __longlong_as_double(0xfff0000000000000ll);  // −∞
+      for (int j_ = lane_; j_ < COLUMNS; j_ += GROUP) top_ = fmax(top_, f_(j_));
+      for (int other_ = GROUP / 2; other_ > 0; other_ >>= 1) top_ = fmax(top_, __shfl_xor_sync(mask_, top_, other_));
+      return top_;
+    };
+    const auto row_sum = [&](auto f_) {
+      double total_ = 0;
+      for (int j_ = lane_; j_ < COLUMNS; j_ += GROUP) total_ += f_(j_);
+      for (int other_ = GROUP / 2; other_ > 0; other_ >>= 1) total_ += __shfl_xor_sync(mask_, total_, other_);
+      return total_;
+    };
+"""
+
+
 def end(
     J: Any, targets: Formula, K: int, T: np.dtype, labels: Type, *, one_hot: bool, weighted: bool, held: bool
 ) -> Kernel:
@@ -39,11 +56,12 @@ def end(
     """
     group = min(32, 1 << (K - 1).bit_length())
     real, stored = c_type(T), c_type(labels)
-    score = J.score.cuda
+    score, rowwise = J.score.cuda, ""
     if J.score.shape == "elementwise":
         score = f"each([&](int j_) {{ const T z = z_(j_), b = b_p[j_]; T s; {{ {score}; }} s_(j_) = s; }})"
     else:
-        score = f"const auto z = z_; const auto s = s_; {score}"
+        rowwise = _ALONG_ROWS.replace("COLUMNS", str(K)).replace("GROUP", str(group))
+        score = f"const auto b = [&](int j_) -> T {{ return b_p[j_]; }}; const auto z = z_; const auto s = s_; {score}"
     target = f"const {stored} {targets.inputs[0].name} = labels_p["
     target += "from_]; const int k = numbers_p[j_];" if one_hot else f"from_ * {K} + j_];"
 
@@ -65,21 +83,11 @@ extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
     const long long row_ = (long long)blockIdx.x * {CHUNK_ROWS} + r_;
     const bool valid_ = row_ < rows_;  // all lanes go through all rows, for shuffles; those beyond the last leave nothing
     const long long from_ = valid_ ? row_ : rows_ - 1;
-    const auto row_max = [&](auto f_) {{
-      double top_ = __longlong_as_double(0xfff0000000000000ll);  // −∞
-      for (int j_ = lane_; j_ < {K}; j_ += {group}) top_ = fmax(top_, f_(j_));
-      for (int other_ = {group // 2}; other_ > 0; other_ >>= 1) top_ = fmax(top_, __shfl_xor_sync(mask_, top_, other_));
-      return top_;
+{rowwise}    const auto each = [&](auto f_) {{
+#pragma unroll 1
+      for (int j_ = lane_; j_ < {K}; j_ += {group}) f_(j_);  // not unrolled: registers are scarcer than instructions
     }};
-    const auto row_sum = [&](auto f_) {{
-      double total_ = 0;
-      for (int j_ = lane_; j_ < {K}; j_ += {group}) total_ += f_(j_);
-      for (int other_ = {group // 2}; other_ > 0; other_ >>= 1) total_ += __shfl_xor_sync(mask_, total_, other_);
-      return total_;
-    }};
-    const auto each = [&](auto f_) {{ for (int j_ = lane_; j_ < {K}; j_ += {group}) f_(j_); }};
     const auto z_ = [&](int j_) -> T {{ return valid_ ? z_p[from_ * {K} + j_] : T(0); }};
-    const auto b = [&](int j_) -> T {{ return b_p[j_]; }};
     const auto s_ = [&](int j_) -> T& {{ return valid_ ? z_p[from_ * {K} + j_] : nothing_; }};
     {{ {score}; }}
     each([&](int j_) {{
