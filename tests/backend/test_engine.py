@@ -365,8 +365,8 @@ def kernels_of_the_engine() -> list[kernels.Kernel]:
             built += [kernels.source(one.g, [T, T, stored]) for one in g if stored == kernels.BF16]
         for J, K in itertools.product(map(cost.cost, cost.names()), (1, 3, 10, 100)):
             flags = {"weighted": K == 3, "held": K == 10}
-            built.append(layers.end(J, cast, K, T, f8, one_hot=False, **flags))
-            built.append(layers.end(J, one_hot, K, T, np.dtype(np.int32), one_hot=True, **flags))
+            built.append(layers.end(J, cast, K, K + 7 & -8, T, f8, one_hot=False, **flags))
+            built.append(layers.end(J, one_hot, K, K + 7 & -8, T, np.dtype(np.int32), one_hot=True, **flags))
     built += [kernels.source(f, [np.dtype(np.uint8), *[f8] * n, kernels.BF16]) for f, n in ((cast, 0), (standardise, 2))]
     return built
 

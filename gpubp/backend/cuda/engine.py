@@ -14,7 +14,7 @@ import numpy as np
 from . import edges
 from .device import Device
 from .fused_pass import FusedPass, fused_or_reason
-from .layered import LayeredPass
+from .layered import LayeredPass, padded, places
 
 MOST_GRAPHS = 8  # of different places of Θ and ∇J: optimizers with a line search have two of each
 
@@ -57,8 +57,13 @@ class Engine:
 
         fused = fused_or_reason(device, network, feed, products, kernel)
         bf16 = products == "bf16" and fused is None
-        self._flat = device.empty((P,), dtype)
-        self._narrow = device.empty((P,), np.dtype(np.uint16)) if bf16 else None
+        layout = network if fused is not None else padded(network, feed, bf16)
+        self._where = None if fused is not None else device.upload(places(network, layout))
+        self._flat = device.empty((layout.P,), dtype)
+        self._narrow = device.empty((layout.P,), np.dtype(np.uint16)) if bf16 else None
+        for flat in (self._flat, self._narrow):
+            if flat is not None:
+                device.zero(flat)  # what no element of Θ is written to stays zero
         if fused is not None:
             self.kernel = "fused"
             self._pass: Any = FusedPass(device, network, feed, self._flat, fused, leaves)
@@ -68,7 +73,7 @@ class Engine:
             suggested = layered_plan(rows.m, network.sizes)
             self.leaves, self.block_rows = leaves or suggested[0], block_rows or suggested[1]
             self._pass = LayeredPass(
-                device, network, feed, self._flat, self._narrow, products, self.leaves, self.block_rows
+                device, network, layout, feed, self._flat, self._narrow, products, self.leaves, self.block_rows
             )
         real = np.dtype(np.float64)
         self._squares, self.answer = device.empty((edges.blocks(P),), real), device.empty((2,), real)
@@ -103,7 +108,7 @@ class Engine:
     def _queue(self, Theta: Any, gradient: Any) -> None:
         launch, P = self._device.launch, self._network.P
         shape = (P, self._inputs, self._units, self._bias)
-        moments = self._decays, self._mean, self._scale
+        moments = self._decays, self._where, self._mean, self._scale
         blocks = edges.enter_blocks(P, self._units, self._mean is not None)
         launch(self._enter, blocks, (Theta, *moments, self._flat, self._narrow, self._squares, *shape))
         self._pass.queue(gradient is not None)

@@ -5,10 +5,15 @@ multiplies (`stored`: float64, float32 or bfloat16), z and errors in the type of
 chunks. A block is as long as elementwise work finds its rows in the L2 cache. Everything is allocated at the beginning.
 
 The tree over leaves is walked depth first, so that log2(leaves) + 1 sums are alive.
+
+Inside, every layer has a multiple of 8 units: tensor cores take rows of whole 16-byte words, and a layer of 10 outputs
+would cost as much as one of hundreds. The units that were added have no weights, so their errors are 0 and they change
+nothing; what their gradients hold is not read.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,40 +30,43 @@ class LayeredPass:
     """The sums of all rows, layer by layer.
 
     Args:
-        network, feed: a `gpubp.network.Network` and the `gpubp.feed.Feed` of its rows.
-        Theta, narrow: the flat Θ of the pass, (P,), and likewise as bfloat16 (or None): where each pass finds them.
+        network, layout: a `gpubp.network.Network`, and as it is inside, see `padded`.
+        feed: the `gpubp.feed.Feed` of its rows.
+        Theta, narrow: the flat Θ of the layout, and likewise as bfloat16 (or None): where each pass finds them.
         kind: how products are taken: "exact", "tf32x3", "tf32" or "bf16".
 
     Attributes:
-        flat, cost: where a pass leaves Δ, (P,), and the sums of w·cost and v·cost, (2,) float64.
+        flat, cost: where a pass leaves Δ, flat as the layout, and the sums of w·cost and v·cost, (2,) float64.
         streams: whether some rows are sent in every pass.
     """
 
     def __init__(
-        self, device: Device, network: Any, feed: Any, Theta: Any, narrow: Any, kind: str, leaves: int, block_rows: int
-    ) -> None:
+        self, device: Device, network: Any, layout: Any, feed: Any, Theta: Any, narrow: Any, kind: str, leaves: int,
+        block_rows: int,
+    ) -> None:  # fmt: skip
         self._device, self._network, self._feed = device, network, feed
         self._leaves, T = leaves, Theta.dtype
         self._T, self._bf16 = T, kind == "bf16"
         self._O: Type = BF16 if self._bf16 else T
-        m, L, sizes = feed.rows.m, network.L, network.sizes
+        m, L, sizes = feed.rows.m, network.L, layout.sizes
+        self._sizes, self._features = sizes, network.sizes[0]
         self._leaf_blocks = [blocks(*leaf_rows(leaf, leaves, m), block_rows) for leaf in range(leaves)]
         rows = max((v - u for leaf in self._leaf_blocks for u, v in leaf), default=0)
-        self._multiply = products.make(device, kind, T, rows, network)
-        self._W, self._b = network.views(narrow if self._bf16 else Theta)[0], network.views(Theta)[1]
+        self._multiply = products.make(device, kind, T, rows, layout)
+        self._W, self._b = layout.views(narrow if self._bf16 else Theta)[0], layout.views(Theta)[1]
 
         # the sums: of a node at each depth of the tree, of each chunk of rows for the columns of all layers
         depth = leaves.bit_length()
-        self._nodes = device.empty((depth, network.P), T)
+        self._nodes = device.empty((depth, layout.P), T)
         device.zero(self._nodes)  # the gaps between layers stay zero from here on
         self._costs = device.empty((depth, 2), np.dtype(np.float64))
-        self._sums = [network.views(self._nodes[d])[0] for d in range(depth)]
+        self._sums = [layout.views(self._nodes[d])[0] for d in range(depth)]
         self.flat, self.cost = self._nodes[0], self._costs[0]
         width = sum(sizes[1:])
         chunks = max(sum(layers.chunks(v - u) for u, v in leaf) for leaf in self._leaf_blocks)
         self._partials = device.empty((chunks, width), T)
         self._cost_partials = device.empty((chunks, 2), np.dtype(np.float64))
-        index = network.views(np.arange(network.P, dtype=np.int32))[1]
+        index = layout.views(np.arange(layout.P, dtype=np.int32))[1]
         self._where = device.upload(np.concatenate([index[l][0] for l in range(1, L)]))
         self._offsets = [0, 0, *np.cumsum(sizes[1:-1]).tolist()]  # of layer l + 1's columns at [l]
 
@@ -66,7 +74,7 @@ class LayeredPass:
         self._kernels()
         missing = [(u, v) for leaf in self._leaf_blocks for u, v in leaf if v > u and feed.resident(u, v) is None]
         self.streams = bool(missing)
-        self._conveyor = Conveyor(device, feed.rows.read, missing, sizes[0], feed.stored) if missing else None
+        self._conveyor = Conveyor(device, feed.rows.read, missing, self._features, feed.stored) if missing else None
 
     def queue(self, with_gradient: bool) -> None:
         """Queue one pass."""
@@ -111,16 +119,16 @@ class LayeredPass:
 
     def _block(self, x: Any, u: int, v: int, node: int, chunk: int, first: bool, with_gradient: bool) -> None:
         """One block of rows: the course, as in `gpubp.backprop`."""
-        network, multiply, rows, sizes, L = self._network, self._multiply, v - u, self._network.sizes, self._network.L
+        network, multiply, rows, sizes, L = self._network, self._multiply, v - u, self._sizes, self._network.L
         W, b = self._W, self._b
         g, stored = network.g, self._O
         if self._x is not None:
             formula = self._feed.conversion or cast
             more = self._feed.moments if formula is standardise else ()
             types = [self._feed.stored, *(np.dtype(np.float64) for _ in more), stored]
-            x_out = _matrix(self._x, rows, sizes[0])
-            elementwise(self._device, formula, types, x, *more, x_out)
-            x = x_out
+            converted = _matrix(self._x, rows, sizes[0])
+            elementwise(self._device, formula, types, x, *more, converted[:, : self._features])
+            x = converted
         a: list[Any] = [None, x, *(_matrix(self._a[l], rows, sizes[l - 1]) for l in range(2, L))]
         z: list[Any] = [None, None, *(_matrix(self._z[l], rows, sizes[l - 1]) for l in range(2, L + 1))]
         for l in range(1, L):
@@ -148,7 +156,7 @@ class LayeredPass:
 
     def _error(self, slope: Any, e: Any, at: tuple[Any, ...], buffer: Any, rows: int, l: int, chunk: int) -> Any:
         """δ^(l) out of the error e, in place or in the type of products; the bias's partial sums."""
-        columns, width = self._network.sizes[l - 1], self._partials.shape[1]
+        columns, width = self._sizes[l - 1], self._partials.shape[1]
         out = _matrix(buffer, rows, columns) if self._bf16 else e
         kernel = self._errors[slope is not None]
         arguments = (e, *at, out, self._partials, rows, columns, chunk, width, self._offsets[l - 1])
@@ -158,14 +166,15 @@ class LayeredPass:
     def _buffers(self, rows: int) -> None:
         """Of a block: a of each layer, z where it is another one, two errors that take turns."""
         network, feed, T = self._network, self._feed, self._T
-        sizes, L = network.sizes, network.L
+        sizes, L = self._sizes, network.L
         bits = np.dtype(np.uint16)
 
         def take(columns: int, dtype: np.dtype) -> Any:
             return self._device.empty((rows * columns,), dtype)
 
-        as_stored = feed.conversion is None and not self._bf16
-        self._x = None if as_stored else take(sizes[0], bits if self._bf16 else T)
+        self._x = None if as_stored(feed, self._bf16) else take(sizes[0], bits if self._bf16 else T)
+        if self._x is not None:
+            self._device.zero(self._x)
         keeps_z = not network.g.slope_from_a
         widest = max(sizes[1:])
         common = take(widest, T) if self._bf16 and not keeps_z else None
@@ -179,11 +188,35 @@ class LayeredPass:
     def _kernels(self) -> None:
         network, feed, T = self._network, self._feed, self._T
         self._end_kernel = layers.end(
-            network.J, feed.targets, network.K, T, feed.labels.dtype,
+            network.J, feed.targets, network.K, self._sizes[-1], T, feed.labels.dtype,
             one_hot=feed.numbers is not None, weighted=feed.weights is not None, held=feed.validation is not None,
         )  # fmt: skip
         self._errors = [layers.error(slope, T, self._O) for slope in (None, network.g.slope)]
         self._leaf_sums = layers.leaf_sums(T)
+
+
+def as_stored(feed: Any, bf16: bool) -> bool:
+    """Whether rows are multiplied as they are stored."""
+    return feed.conversion is None and not bf16
+
+
+def padded(network: Any, feed: Any, bf16: bool) -> Any:
+    """The network with a multiple of 8 units in each layer, but for rows that are used as they are stored."""
+    sizes = [-(-s // 8) * 8 for s in network.sizes]
+    if as_stored(feed, bf16):
+        sizes[0] = network.sizes[0]
+    return replace(network, sizes=tuple(sizes))
+
+
+def places(network: Any, layout: Any) -> np.ndarray:
+    """Where each element of the network's flat vector lies in the layout's, (P,) int32; −1 for gaps."""
+    where = np.full(network.P, -1, np.int32)
+    own, inside = (one.views(np.arange(one.P, dtype=np.int32)) for one in (network, layout))
+    for l in range(1, network.L):
+        outputs, inputs = own.W[l].shape
+        where[own.W[l]] = inside.W[l][:outputs, :inputs]
+        where[own.b[l]] = inside.b[l][:, :outputs]
+    return where
 
 
 def _matrix(buffer: Any, rows: int, columns: int) -> Any:

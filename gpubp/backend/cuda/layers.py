@@ -31,12 +31,14 @@ def chunks(rows: int) -> int:
 _ALONG_ROWS = """\
     const auto row_max = [&](auto f_) {
       double top_ = __longlong_as_double(0xfff0000000000000ll);  // −∞
+#pragma unroll 1
       for (int j_ = lane_; j_ < COLUMNS; j_ += GROUP) top_ = fmax(top_, f_(j_));
       for (int other_ = GROUP / 2; other_ > 0; other_ >>= 1) top_ = fmax(top_, __shfl_xor_sync(mask_, top_, other_));
       return top_;
     };
     const auto row_sum = [&](auto f_) {
       double total_ = 0;
+#pragma unroll 1
       for (int j_ = lane_; j_ < COLUMNS; j_ += GROUP) total_ += f_(j_);
       for (int other_ = GROUP / 2; other_ > 0; other_ >>= 1) total_ += __shfl_xor_sync(mask_, total_, other_);
       return total_;
@@ -45,11 +47,12 @@ _ALONG_ROWS = """\
 
 
 def end(
-    J: Any, targets: Formula, K: int, T: np.dtype, labels: Type, *, one_hot: bool, weighted: bool, held: bool
+    J: Any, targets: Formula, K: int, stride: int, T: np.dtype, labels: Type, *, one_hot: bool, weighted: bool, held: bool
 ) -> Kernel:
     """``(z, b, labels, numbers, w, v, costs, rows, first_chunk, with_gradient)``; a block for each chunk of rows.
 
-    J: a `gpubp.cost.Cost`. z: (rows, K), replaced by δ^(L); labels: (rows, 1) codes with `numbers` (K,), or (rows, K); w, v: (rows,), not read
+    J: a `gpubp.cost.Cost`. z: (rows, stride), the first K columns replaced by δ^(L)
+    and the others by 0; labels: (rows, 1) codes with `numbers` (K,), or (rows, K); w, v: (rows,), not read
     unless `weighted`, `held`; costs: (chunks, 2) float64, Σ w·cost and Σ v·cost of each chunk.
 
     A group of lanes takes a row, so that the rowwise formulas of a cost find its largest and its sum by shuffles.
@@ -69,7 +72,7 @@ def end(
         return f"{{ const T w = {weight}; double cell; {{ {J.cell.cuda}; }} if (valid_) {total} += cell; }}"
 
     weight = "w_p[from_]" if weighted else "T(1)"
-    name = f"gpubp_end_{J.name}_{K}_{real}_{stored}" + "_hot" * one_hot + "_w" * weighted + "_v" * held
+    name = f"gpubp_end_{J.name}_{K}_{stride}_{real}_{stored}" + "_hot" * one_hot + "_w" * weighted + "_v" * held
     body = f"""
 extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
     {real}* z_p, const {real}* b_p, const {stored}* labels_p, const int* numbers_p, const {real}* w_p,
@@ -87,8 +90,8 @@ extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
 #pragma unroll 1
       for (int j_ = lane_; j_ < {K}; j_ += {group}) f_(j_);  // not unrolled: registers are scarcer than instructions
     }};
-    const auto z_ = [&](int j_) -> T {{ return valid_ ? z_p[from_ * {K} + j_] : T(0); }};
-    const auto s_ = [&](int j_) -> T& {{ return valid_ ? z_p[from_ * {K} + j_] : nothing_; }};
+    const auto z_ = [&](int j_) -> T {{ return valid_ ? z_p[from_ * {stride} + j_] : T(0); }};
+    const auto s_ = [&](int j_) -> T& {{ return valid_ ? z_p[from_ * {stride} + j_] : nothing_; }};
     {{ {score}; }}
     each([&](int j_) {{
       const T s = z_(j_);
@@ -105,6 +108,7 @@ extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
         s_(j_) = d;
       }}
     }});
+    if (with_gradient_ && valid_) for (int j_ = {K} + lane_; j_ < {stride}; j_ += {group}) z_p[from_ * {stride} + j_] = 0;
   }}
   sum_ = block_sum_(sum_);
   if (threadIdx.x == 0) costs_p[2 * (first_chunk_ + blockIdx.x)] = sum_;
