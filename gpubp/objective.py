@@ -29,9 +29,9 @@ from .data.rows import Rows
 from .errors import DataError, UsageError
 from .feed import Feed, fold, unfold
 from .network import Network
+from .precision import on
+from .precision import precision as precision_of
 from .tree import SumTree, blocks, leaf_rows
-
-PRECISIONS = {"fp64": np.dtype(np.float64), "fp32": np.dtype(np.float32)}
 
 
 def pass_dtype(precision: str) -> np.dtype:
@@ -40,9 +40,7 @@ def pass_dtype(precision: str) -> np.dtype:
     Raises:
         UsageError: an unknown precision.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision '{precision}'", wanted=f"one of {', '.join(PRECISIONS)}")
-    return PRECISIONS[precision]
+    return precision_of(precision).dtype
 
 
 class _Node:
@@ -92,12 +90,12 @@ class Objective:
         rows: the data.
         lambda_: λ, the weight of the regularisation; not negative.
         backend: where to compute.
-        precision: "fp64" or "fp32", the precision of the pass.
+        precision: of the pass, one of `backend.precisions`; see `gpubp.precision`.
         leaves, block_rows: override the backend's choice (for tests; the bits depend on them).
         communicator: the other processes, if any.
 
     Raises:
-        UsageError: a λ that is negative or not finite, an unknown precision.
+        UsageError: a λ that is negative or not finite, a precision that is unknown or that the backend lacks.
         DataError: rows that do not fit the network's first layer, or no labels.
     """
 
@@ -115,7 +113,7 @@ class Objective:
     ) -> None:
         if not (np.isfinite(lambda_) and lambda_ >= 0):
             raise UsageError(f"lambda {lambda_}", wanted="a finite number, 0 or more")
-        dtype = pass_dtype(precision)
+        dtype = on(backend, precision).dtype
         if leaves is not None and (leaves < 1 or leaves & (leaves - 1)):
             raise UsageError(f"{leaves} leaves", wanted="a power of two")
         if block_rows is not None and block_rows < 1:
@@ -177,8 +175,12 @@ class Objective:
         }
 
     def close(self) -> None:
-        """End the worker threads."""
-        for threads in (self._whole, self._tree):
+        """End the worker threads and let go of the rows and buffers, so that others may take their place on a device.
+
+        No pass can follow.
+        """
+        held = [vars(self).pop(name, None) for name in ("_whole", "_tree", "_owners", "_feed")]
+        for threads in held[:2]:
             if threads is not None:
                 threads.close()
         if self._pool is not None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import BackendError, GpubpError, OutOfMemory
 from ..formula import Formula, cast, plus
+from ..precision import LADDER
 from ..tree import leaf_count
 from . import blas, cublas, kernels
 from .protocol import LeafLoop, WholeSum
@@ -86,6 +87,7 @@ class CupyBackend:
     kind: Literal["gpu"] = "gpu"
     owners = 1
     choice: dict[str, str] = {}  # noqa: RUF012
+    precisions = LADDER
 
     def __init__(self, device: int = 0) -> None:
         cupy = self._cupy = _import()
