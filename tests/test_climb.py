@@ -73,19 +73,22 @@ def test_a_stall_at_fp32_becomes_a_far_smaller_gradient_at_fp64(caplog):
     np.testing.assert_allclose(model.Theta, exact.Theta, atol=1e-11)
 
 
-# seeds of `plane` and the patience: a line search that fails, and twice iterations that no longer lead anywhere
-WAYS = {"failed search": (0, 20), "standstill": (6, 2), "longer standstill": (11, 3)}
+# how a run may stall: the words of its reason, and the patience
+WAYS = {"failed search": ("stalled: straight against", 20), "standstill": ("stalled: for 2 iterations", 2)}
 
 
 @pytest.fixture(scope="module", params=WAYS)
 def whole(request, tmp_path_factory) -> tuple[Path, Any, int, dict[str, Any]]:
     """An undisturbed run with all its checkpoints, its data, the iteration at which it climbed, and its options."""
-    folder, (seed, patience) = tmp_path_factory.mktemp("whole") / "run", WAYS[request.param]
-    X, y = plane(seed)
+    folder, (words, patience) = tmp_path_factory.mktemp("whole") / "run", WAYS[request.param]
     options = OPTIONS | {"options": {"tolerance": 1e-12, "patience": patience}}
-    ended = gpubp.train(X, y, climb=False, **options)
-    words = {"failed search": "straight against"}.get(request.param, f"for {patience} iterations")
-    assert ended.ending is not None and f"stalled: {words}" in ended.ending["reason"]
+    for seed in range(200):  # which way it goes is a matter of the last bits, and so of the BLAS
+        X, y = plane(seed)
+        ended = gpubp.train(X, y, climb=False, **options)
+        if ended.ending and ended.ending["reason"].startswith(words) and len(ended.history) > 2:
+            break
+    else:
+        pytest.fail(f"no run {words}")
     model = gpubp.train(X, y, out=folder, checkpoint_every="1it", keep=1000, **options)
     climbed = [row["precision"] for row in model.history].index("fp64")
     assert len(ended.history) == climbed < len(model.history) - 1
@@ -140,6 +143,8 @@ def test_at_the_limit_nothing_climbs_and_a_larger_limit_goes_on_as_if_there_had_
     run = tmp_path / "run"
     model = start(Job(**options | {"iterations": climbed}), run, dataset=data)
     assert {row["precision"] for row in model.history} == {"fp32"}
+    assert model.ending is not None and "climbed" not in model.ending["reason"]
+    assert model.ending["kind"] == ("limit" if options["options"]["patience"] == 20 else "stalled")
     resume(run, iterations=300, dataset=data)
     both_the_same(run, folder)
 
@@ -236,10 +241,11 @@ def test_it_climbs_step_by_step_to_the_finest(caplog):
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_step_that_stalls_without_an_iteration_and_is_stopped_counts_nothing(stopped):
-    stop = StopRequest()
+    stop, seen = StopRequest(), []
 
     class Stuck(LBFGS):
         def advance(self, f: Function, state: LBFGSState) -> Ending | None:
+            seen.append(f.noise)  # pyright: ignore[reportAttributeAccessIssue]
             f.value_and_gradient(state.Theta, np.zeros(6))
             state.evaluations += 1
             stop.by = "SIGTERM" if stopped else None
@@ -253,6 +259,7 @@ def test_a_step_that_stalls_without_an_iteration_and_is_stopped_counts_nothing(s
 
     ending, state = fit(cast(Objective, Rounded("tf32x3")), Stuck(), np.zeros(6), iterations=9, climb=climb, stop=stop)
     assert state is not None
+    assert seen == [precision(name).noise for name in ("tf32x3", *made)]
     if stopped:
         assert (ending.kind, state.evaluations, made) == ("stopped", 1, [])
     else:  # each step, and each new look at Θ
@@ -263,10 +270,11 @@ def test_what_showed_a_standstill_begins_anew_and_the_pairs_stay():
     fine, coarse = Rounded("fp64"), Rounded("fp32")
     optimizer = LBFGS(tolerance=0.0, patience=3)
     state = optimizer.init(coarse, np.zeros(6))
-    ending = None
-    while ending is None:
-        ending = optimizer.step(coarse, state)
-    assert "stalled: for 3 iterations" in ending.reason
+    for _ in range(4):
+        assert optimizer.step(coarse, state) is None
+    state.idle = 3
+    ending = optimizer.step(coarse, state)
+    assert ending is not None and "stalled: for 3 iterations" in ending.reason
     # what has stalled stays so, at no cost
     assert optimizer.step(coarse, state) == optimizer.step(coarse, optimizer.restore(coarse, state.saved())) == ending
     before, pairs, Theta = state.evaluations, state.pairs, state.Theta.copy()
