@@ -54,7 +54,7 @@ def cost_and_gradient(
         y: (m,) class numbers 0…K−1 (for one output: 0 or 1, or real targets), or an (m, K) matrix.
         lambda_: λ; the bias is left out.
         weights: (m,) row weights w, not negative; sums are divided by Σw instead of m.
-        precision: "fp64" or "fp32".
+        precision: "fp64" or "fp32"; a GPU also has "tf32x3", "tf32" and "bf16", see `gpubp.precision`.
         backend, device: "cpu", "gpu" or "auto", and which GPU.
         kernel, blas: how the CPU computes, see `gpubp.backend.choose`.
         threads, leaves, block_rows: how the sum is shared out; threads never change a bit of the result.
@@ -63,7 +63,7 @@ def cost_and_gradient(
         J, and ∇J as a flat float64 vector; `network.unpack` gives the matrices D^(l).
 
     Raises:
-        UsageError: Θ of another length, λ < 0, an unknown precision or backend.
+        UsageError: Θ of another length, λ < 0, a precision or backend that is unknown or not there.
         DataError: X or y whose shape or values do not fit the network.
 
     >>> import numpy as np, gpubp

@@ -41,7 +41,7 @@ def _describe_model(path: Path, model: Model) -> dict[str, Any]:
         "scale": model.scaling.describe(),
         "trained on": job.get("data") or "arrays",
         "optimizer": job.get("optimizer"),
-        "precision": job.get("precision"),
+        "precision": last.get("precision") or job.get("precision"),
         "iterations": last.get("iteration", 0),
         "passes": last.get("evaluations", 0),
         "cost J": last.get("J"),

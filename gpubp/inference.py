@@ -21,9 +21,10 @@ from .data.rows import Rows
 from .data.scaling import Scaling
 from .data.source import ArrayRows
 from .data.targets import TargetSpec, decode
-from .errors import DataError
+from .errors import DataError, UsageError
 from .feed import Feed, fold
 from .network import Network
+from .precision import EXACT
 from .precision import precision as precision_of
 from .tree import blocks
 
@@ -107,9 +108,12 @@ def outputs(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp3
     """h_Θ(x) for all rows, chunk by chunk in order; blocks of a chunk are shared among the backend's owners.
 
     Raises:
+        UsageError: another precision than fp32 and fp64.
         DataError: another number of features than the network has; a value of x that is not finite.
     """
     network, dtype = model.network, precision_of(precision).dtype
+    if precision not in EXACT:
+        raise UsageError(f"precision {precision} for outputs", wanted=f"one of {', '.join(EXACT)}")
     if rows.features != network.sizes[0]:
         raise DataError(f"rows of {rows.features} features", wanted=f"{network.sizes[0]}, as the model was trained on")
     _, most = backend.leaves_and_block(rows.m, network.sizes)

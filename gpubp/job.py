@@ -16,6 +16,7 @@ _TYPES: dict[str, Any] = {
     "int": Integral,
     "int | None": (Integral, type(None)),
     "float": Real,
+    "bool": bool,
     "dict[str, Any]": dict,
 }
 
@@ -32,7 +33,9 @@ class Job:
         lambda_: λ.
         optimizer, options: its name and its hyperparameters that differ from their defaults.
         iterations: the limit, counted from the beginning of the run.
-        precision, backend, device: how and where passes are computed.
+        precision: of the first passes, see `gpubp.precision`.
+        climb: whether a run that stalls goes on at the next finer precision.
+        backend, device: where passes are computed.
         kernel, blas, threads: how they are computed, see `gpubp.backend.choose`.
         validation: the fraction of rows held out, chosen by a hash of (seed, row).
         scale: "auto", "none", "standard" or "255".
@@ -55,6 +58,7 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
     iterations: int = 100
     precision: str = "fp32"
+    climb: bool = True
     backend: str = "auto"
     device: int = 0
     kernel: str = "auto"
@@ -78,7 +82,7 @@ class Job:
             object.__setattr__(self, "checkpoint_every", f"{self.checkpoint_every:g}")
         for f in fields(self):
             value, wanted = getattr(self, f.name), _TYPES.get(str(f.type))
-            if wanted and (isinstance(value, bool) or not isinstance(value, wanted)):
+            if wanted and (isinstance(value, bool) != (wanted is bool) or not isinstance(value, wanted)):
                 shown = " ".join(repr(value).split())
                 raise UsageError(f"{f.name} = {shown:.60}", wanted=str(f.type))
         if self.iterations < 0:

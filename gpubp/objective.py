@@ -24,7 +24,7 @@ from .errors import DataError, UsageError
 from .network import Network
 from .on_device import OnDevice
 from .on_host import OnHost
-from .precision import precision as precision_of
+from .precision import on
 
 
 class Objective:
@@ -35,12 +35,12 @@ class Objective:
         rows: the data.
         lambda_: λ, the weight of the regularisation; not negative.
         backend: where to compute.
-        precision: "fp64" or "fp32", the precision of the pass.
+        precision: of the pass, one of `backend.precisions`; see `gpubp.precision`.
         leaves, block_rows: override the backend's choice (for tests; the bits depend on them).
         communicator: the other processes, if any.
 
     Raises:
-        UsageError: a λ that is negative or not finite, an unknown precision.
+        UsageError: a λ that is negative or not finite, a precision that is unknown or that the backend lacks.
         DataError: rows that do not fit the network's first layer, or no labels.
     """
 
@@ -58,7 +58,7 @@ class Objective:
     ) -> None:
         if not (np.isfinite(lambda_) and lambda_ >= 0):
             raise UsageError(f"lambda {lambda_}", wanted="a finite number, 0 or more")
-        chosen = precision_of(precision)
+        chosen = on(backend, precision)
         if leaves is not None and (leaves < 1 or leaves & (leaves - 1)):
             raise UsageError(f"{leaves} leaves", wanted="a power of two")
         if block_rows is not None and block_rows < 1:
@@ -115,5 +115,8 @@ class Objective:
         }
 
     def close(self) -> None:
-        """End the worker threads."""
+        """End the worker threads and let go of the rows and buffers, so that others may take their place on a device.
+
+        No pass can follow.
+        """
         self._pass.close()

@@ -74,10 +74,11 @@ class OnDevice:
         return {"kernel": self.kernel}
 
     def close(self) -> None:
-        """End its threads."""
-        if self._engine is not None:
+        """End its threads, let go of the rows and buffers."""
+        engine, _, _ = (vars(self).pop(name, None) for name in ("_engine", "_feed", "_own"))
+        if engine is not None:
             with self._backend.guard():
-                self._engine.close()
+                engine.close()
 
     def _queue(self, Theta: Any, gradient: Any) -> tuple[Any, Any]:
         self._engine.queue(Theta, gradient)

@@ -112,8 +112,9 @@ class OnHost:
         self._pool = ThreadPoolExecutor(n - 1, "gpubp") if n > 1 else None
 
     def close(self) -> None:
-        """End the worker threads."""
-        for threads in (self._whole, self._tree):
+        """End the worker threads, let go of the rows and buffers."""
+        held = [vars(self).pop(name, None) for name in ("_whole", "_tree", "_owners", "_feed")]
+        for threads in held[:2]:
             if threads is not None:
                 threads.close()
         if self._pool is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import optimizers
-from .backend import choose
+from .backend import Backend, choose
 from .data.dataset import Dataset, check_weights, open_dataset, splits
 from .data.memory import default_budget
 from .data.rows import Rows
@@ -27,6 +27,8 @@ from .job import Job
 from .network import Network
 from .objective import Objective
 from .optimizers import Optimizer
+from .precision import on
+from .precision import precision as precision_of
 
 
 @dataclass
@@ -42,6 +44,20 @@ class Prepared:
     optimizer: Optimizer
     fingerprint: str
     choices: dict[str, str]
+
+    def at(self, precision: str) -> Objective:
+        """The objective at another precision, from now on.
+
+        The present one is closed before: a device that keeps rows never has them twice.
+
+        Raises:
+            UsageError: the backend does not have that precision.
+            BackendError: the device fails, or its memory is too small.
+        """
+        backend: Backend = self.objective.backend
+        self.objective.close()
+        self.objective = Objective(self.network, self.rows, self.job.lambda_, backend=backend, precision=precision)
+        return self.objective
 
     def close(self) -> None:
         """Release threads and files."""
@@ -106,6 +122,7 @@ def prepare(
     *,
     scaling: Scaling | None = None,
     targets: TargetSpec | None = None,
+    precision: str | None = None,
     scanned: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """Open the data, read it once, and build network, objective and optimizer.
@@ -113,6 +130,7 @@ def prepare(
     Args:
         dataset: arrays already opened, instead of the file that the job names.
         scaling, targets: those of the run that goes on; chosen from the data where absent.
+        precision: the one that the run goes on at; the job's where absent.
         scanned: called with (rows done, rows in all) during the first reading.
 
     Raises:
@@ -123,6 +141,8 @@ def prepare(
         backend, why = choose(
             job.backend, device=job.device, threads=job.threads, kernel=job.kernel, blas=job.blas
         )
+        precision = precision or job.precision
+        on(backend, precision)  # one that it lacks is refused before the data are read
         held_out: Dataset | None = None
         if dataset is None:
             dataset = open_dataset(job.data, x=job.x, y=job.y, weights=job.weights, split=job.split)
@@ -134,7 +154,7 @@ def prepare(
         where = _y_of(dataset)
         cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
         labels = encode(target, spec, where=where)
-        _refuse_lost_digits(labels, spec, job.precision, where)
+        _refuse_lost_digits(labels, spec, precision, where)
         mask = validation_mask(source.m, job.validation, job.seed)
         weights = dataset.weights
         if held_out is not None:
@@ -161,7 +181,7 @@ def prepare(
         rows = Rows(source, kept, scaling, labels, w, v)
 
         network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
-        objective = Objective(network, rows, job.lambda_, backend=backend, precision=job.precision)
+        objective = Objective(network, rows, job.lambda_, backend=backend, precision=precision)
         choices = {
             "backend": why,
             "cost": f"{cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
@@ -178,7 +198,7 @@ def prepare(
 
 def _refuse_lost_digits(labels: np.ndarray, spec: TargetSpec, precision: str, where: str) -> None:
     """Targets far from 0 beside their spread (a Unix time, say) would be equal numbers in float32."""
-    if spec.kind != "real" or precision != "fp32":
+    if spec.kind != "real" or precision_of(precision).type == "float64":
         return
     mean, spread = np.abs(labels.mean(axis=0, dtype=np.float64)), labels.std(axis=0, dtype=np.float64)
     if (mean > 1e4 * spread).any() and (spread > 0).any():

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from .inference import Model
 from .job import Job, interval
 from .network import Network
 from .optimizers import Ending, State
+from .precision import finer, with_bits
+from .precision import precision as precision_of
 from .prepare import Prepared, prepare
 from .run_folder import RunFolder, find_checkpoint
 from .training import Callback, Progress, StopRequest, fit
@@ -69,6 +72,7 @@ def resume(
     data: str | None = None,
     memory: int | None = None,
     threads: int | None = None,
+    climb: bool | None = None,
     dataset: Dataset | None = None,
     inexact: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -83,6 +87,7 @@ def resume(
         data: where the data file is now, if it was moved.
         memory: another budget for rows kept in memory.
         threads: the most threads of the CPU; by default all cores it may, whatever the run had.
+        climb: from now on, whether it goes on at the next finer precision where it stalls.
         inexact: go on although conditions differ on which the bits depend.
 
     Raises:
@@ -97,8 +102,10 @@ def resume(
         changes |= {} if iterations is None else {"iterations": iterations}
         changes |= {} if data is None else {"data": os.path.abspath(data)}
         changes |= {} if memory is None else {"memory": memory}
+        changes |= {} if climb is None else {"climb": climb}
         changes["threads"] = threads
-        job = _with_an_engine(replace(Job.from_dict(checkpoint.job), **changes), inexact)
+        reached = str(checkpoint.conditions.get("precision"))
+        job, precision = _with_an_engine(replace(Job.from_dict(checkpoint.job), **changes), reached, inexact)
         if job.iterations < checkpoint.iteration:
             raise UsageError(
                 f"{job.iterations} iterations where {checkpoint.iteration} are done", wanted="a limit beyond them"
@@ -113,27 +120,35 @@ def resume(
             )
         model = model_from(checkpoint)
         kept = {"scaling": model.scaling, "targets": model.targets}
-        with closing(prepare(job, dataset, **kept, scanned=scanned)) as ready:
+        with closing(prepare(job, dataset, **kept, precision=precision, scanned=scanned)) as ready:
             _refuse_other_data(ready, checkpoint, path)
             _compare_conditions(ready, checkpoint, inexact)
             log.info("going on from %s, iteration %d", path.name, checkpoint.iteration)
             return _train(ready, folder, checkpoint, callbacks, stop, prepared)
 
 
-def _with_an_engine(job: Job, inexact: bool) -> Job:
-    """The job as it is where this machine has its kernel and its BLAS; else, inexactly, with those that are here."""
+def _with_an_engine(job: Job, had: str, inexact: bool) -> tuple[Job, str]:
+    """The job and the precision it had reached where this machine has its kernel, its BLAS and that precision; else,
+    inexactly, with those that are here, and the next finer precision."""
     try:
-        choose(job.backend, device=job.device, kernel=job.kernel, blas=job.blas)
-        return job
+        backend, _ = choose(job.backend, device=job.device, kernel=job.kernel, blas=job.blas)
     except BackendError as error:
         if job.kernel == "auto" and job.blas == "auto":
             raise
         if not inexact:
-            had = f"the run's kernel is {job.kernel}, its BLAS {job.blas}, and here is {error.found}"
+            found = f"the run's kernel is {job.kernel}, its BLAS {job.blas}, and here is {error.found}"
             do = "install what is missing, or add --inexact to go on with what is here"
-            raise MismatchError(had, do=do) from None
+            raise MismatchError(found, do=do) from None
         log.warning("going on with another kernel or BLAS than the run had: here is %s", error.found)
-        return replace(job, kernel="auto", blas="auto")
+        return _with_an_engine(replace(job, kernel="auto", blas="auto"), had, inexact)
+    if had in backend.precisions:
+        return job, had
+    here, other = f"the {backend.kind.upper()} here does not have", finer(had, backend.precisions)
+    if not inexact or other is None:
+        do = f"go on where the run was, or add --inexact to go on at {other}"
+        raise MismatchError(f"the run is at {had}, which {here}", do=do)
+    log.warning("going on at %s: %s %s", other, here, had)
+    return job, other
 
 
 def load(path: str | Path) -> Model:
@@ -232,14 +247,26 @@ def _train(
         stop=stop,
         seconds=float(history[-1]["seconds"]) if history else 0.0,
         ready=begin,
+        climb=ready.at if job.climb else None,
     )
+    ending = replace(ending, reason=ending.reason + _climbs(job.precision, history, ready.objective.precision))
     if state is not None and folder is not None:
         folder.save(record(state, ending), keep=job.keep)
     Theta = fresh if state is None else np.array(state.Theta)
     return ready.model(Theta, history=history, ending=asdict(ending))
 
 
-def _number(value: float | None) -> float:
+def _climbs(first: str, history: list[dict[str, Any]], last: str) -> str:
+    """Where a run went on at another precision, to be added to the reason why it ended; "" if nowhere."""
+    done = history[-1]["iteration"] if history else 0
+    path = [(0, first), *((row["iteration"], row["precision"]) for row in history), (done, last)]
+    steps = [f"from {a} to {b} at iteration {at}" for (at, a), (_, b) in pairwise(path) if a != b]
+    return f"; climbed {', '.join(steps)}" if steps else ""
+
+
+def _number(value: float | str | None) -> float:
+    if isinstance(value, str):
+        return precision_of(value).bits  # the one column of words, as a number that stays true
     return float("nan") if value is None else float(value)
 
 
@@ -251,6 +278,7 @@ def _history_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
         row: dict[str, Any] = {name: found.get(name, float("nan")) for name in _COLUMNS}
         row["iteration"], row["evaluations"] = int(row["iteration"]), int(row["evaluations"])
         row["validation"] = None if row["validation"] != row["validation"] else row["validation"]
+        row["precision"] = with_bits(row["precision"]) or str(checkpoint.conditions.get("precision"))
         rows.append(row)
     return rows
 

@@ -4,10 +4,15 @@ An optimizer and an objective meet here. The loop asks the optimizer for steps, 
 the callbacks: logging, checkpoints and live plots are callbacks, `callable(progress, state) -> bool | None`, and one
 that returns True ends the run. A request to stop (a signal) is honoured before the next pass over the data: the step
 in flight is given up, its state is as it was before, and nothing is lost but that step.
+
+Where rounding is all that is left, an optimizer says that it has stalled. If the backend has a finer precision, the run
+goes on from there at that one: it climbs. Whether it must is a matter of the state and the objective alone, so a run
+that is resumed climbs where an undisturbed one does.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +27,9 @@ from .backend.blas import one_thread
 from .objective import Objective
 from .optimizers import Ending, Optimizer, State
 from .optimizers.base import max_abs
+from .precision import finer, precision
+
+log = logging.getLogger("gpubp")
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Progress:
         gradient: max|∇J|.
         validation: the cost without the λ term on the validation rows, or None.
         seconds: training time of the whole run, earlier sessions counted.
+        precision: of the passes it was reached with.
     """
 
     iteration: int
@@ -42,6 +51,7 @@ class Progress:
     gradient: float
     validation: float | None
     seconds: float
+    precision: str = ""
 
     def asdict(self) -> dict[str, Any]:
         """As a line of the history."""
@@ -85,7 +95,8 @@ class _Watched:
 
     def __init__(self, objective: Objective, stop: StopRequest) -> None:
         self._objective, self._stop = objective, stop
-        self.threads = getattr(objective, "threads", 1)
+        self.precision = objective.precision
+        self.threads, self.noise = objective.threads, precision(objective.precision).noise
         self.validation: dict[float, float | None] = {}
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
@@ -106,6 +117,7 @@ def fit(
     stop: StopRequest | None = None,
     seconds: float = 0.0,
     ready: Callable[[State], None] | None = None,
+    climb: Callable[[str], Objective] | None = None,
 ) -> tuple[Ending, State | None]:
     """Train until the optimizer ends, the limit is reached, or someone asks to stop.
 
@@ -116,6 +128,7 @@ def fit(
         stop: a request that may come at any time.
         seconds: training time of earlier sessions.
         ready: called once with the state before the first step.
+        climb: closes the objective and gives the same one at another precision; without it a stall is the end.
 
     Returns:
         Why it ended, and the state; the state is None when the stop came before the first evaluation was done.
@@ -133,7 +146,8 @@ def fit(
         while True:
             if state.iteration >= iterations:
                 return _limit(state, optimizer, iterations), state
-            before = state.iteration
+            before, evaluations = state.iteration, state.evaluations
+            wishes = False
             f.validation.clear()
             try:
                 ending = optimizer.step(f, state)
@@ -147,10 +161,26 @@ def fit(
                     max_abs(state.gradient),
                     f.validation.get(state.J),
                     time.perf_counter() - began,
+                    f.precision,
                 )
-                wishes = [callback(progress, state) for callback in callbacks]
-                if ending is None and any(wishes):
-                    ending = Ending("stopped", f"stopped by a callback after {_count(state.iteration)}")
+                wishes = any([callback(progress, state) for callback in callbacks])  # all of them are called
+            stalled = ending is not None and ending.kind == "stalled" and state.iteration < iterations
+            higher = finer(f.precision, objective.backend.precisions) if climb and stalled else None
+            if wishes and (ending is None or higher):
+                ending = Ending("stopped", f"stopped by a callback after {_count(state.iteration)}")
+            elif higher and stop.by:
+                if state.iteration == before:
+                    state.evaluations = evaluations  # the step is given up: a resumed run takes it again, and stalls
+                ending = Ending("stopped", f"stopped by {stop.by} after {_count(state.iteration)}")
+            elif climb and higher:
+                log.info(
+                    f"stalled at {f.precision} (J = {state.J:.9g}, max|∇J| = {max_abs(state.gradient):.3g}, "
+                    f"wanted {optimizer.tolerance:g} or less): going on at {higher} from iteration {state.iteration}"
+                )
+                objective = climb(higher)
+                f = _Watched(objective, stop)
+                optimizer.renew(objective, state)  # not to be stopped: precision and state are one
+                ending = None
             if ending is not None:
                 return ending, state
 

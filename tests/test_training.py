@@ -17,6 +17,7 @@ class Bowl:
     """J = Σ Θ²/2 with a validation cost that tells which Θ it was taken at."""
 
     validation_cost: float | None = None
+    precision, threads = "fp64", 1
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         out[:] = Theta

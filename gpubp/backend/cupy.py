@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import BackendError, GpubpError, OutOfMemory
 from ..formula import Formula, cast, plus
+from ..precision import LADDER
 from . import blas, cublas, kernels
 from .cuda.engine import Engine, layered_plan
 from .protocol import LeafLoop, WholeSum
@@ -91,6 +92,7 @@ class CupyBackend:
     kind: Literal["gpu"] = "gpu"
     has_engine = True
     owners = 1
+    precisions = LADDER
 
     def __init__(self, device: int = 0, kernel: str = "auto") -> None:
         cupy = self._cupy = _import()

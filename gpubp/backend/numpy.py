@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..formula import Formula
+from ..precision import EXACT
 from ..tree import leaf_count
 from . import blas, ufuncs
 from .cores import available_cores
@@ -28,6 +29,7 @@ class NumpyBackend:
     kind: Literal["cpu"] = "cpu"
     has_engine = False
     choice: dict[str, str] = {"kernel": "numpy"}  # noqa: RUF012
+    precisions = EXACT
     # Between two operations a thread needs Python's lock, and may wait for it as long as a short operation takes: so
     # blocks are long, though a cache would like them shorter, and so are leaves.
     most_rows, block_bytes = 16384, 4 << 20  # of the widest layer's buffer in float32

@@ -55,6 +55,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def precisions(self) -> tuple[str, ...]:
+        """The names of the precisions it has, see `gpubp.precision`."""
+        ...
+
+    @property
     def owners(self) -> int:
         """The most threads that may run a pass together."""
         ...

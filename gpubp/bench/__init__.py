@@ -54,7 +54,7 @@ def bench(
     Args:
         network: layers, activation and cost; Θ is the initial one.
         rows: how many; by default 1, 2 or 5 times a power of ten, so that a pass takes 0.1 to 0.25 s.
-        precision: "fp32" or "fp64".
+        precision: see `gpubp.precision`.
         seconds: how long each measurement takes, roughly. There are up to five.
         backend, device, threads, kernel, blas: see `gpubp.backend.choose`.
 

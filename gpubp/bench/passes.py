@@ -14,7 +14,8 @@ from ..errors import BackendError
 from ..network import Network
 from ..objective import Objective
 
-TOLERANCE = {"fp32": 1e-4, "fp64": 1e-10}  # relative, of J and of ∇J
+# relative, of J and of ∇J
+TOLERANCE = {"bf16": 1e-1, "tf32": 2e-2, "tf32x3": 1e-4, "fp32": 1e-4, "fp64": 1e-10}
 _REPORT = "no time is given for a wrong answer; please report it, and take --kernel numpy, the plain way, meanwhile"
 
 

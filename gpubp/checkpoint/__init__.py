@@ -38,8 +38,9 @@ A checkpoint of gpubp: a feed-forward network as far as it was trained, and all 
 Theta/Theta1, Theta/Theta2, ... are its weights in Andrew Ng's notation, float64: Theta_l carries layer l to layer l+1,
 has one row for each unit of layer l+1, the bias in column 0 and the weight from unit j of layer l in column j.
 Read it with any HDF5 library, in Python: h5py.File(name)["Theta/Theta1"][:]
-history has one row for each iteration, its columns are named in history_columns; optimizer/state is what the optimizer
-remembers; the texts (network, optimizer/settings, scaling/settings, targets, conditions, job, ending) are JSON.
+history has one row for each iteration, its columns are named in history_columns; precision there is the significant
+bits of a factor of a product (fp32 24, fp64 53). optimizer/state is what the optimizer remembers; the texts (network,
+optimizer/settings, scaling/settings, targets, conditions, job, ending) are JSON.
 The first 512 bytes hold a digest of the rest: gpubp refuses the file once another program has changed it.
 The network is given (x - scaling/mean) / scaling/scale, column by column; an absent one does nothing."""
 

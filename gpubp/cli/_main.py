@@ -17,6 +17,7 @@ import click
 
 from .. import __version__
 from ..errors import GpubpError, UsageError
+from ._progress import on_terminal
 
 
 class Commands(click.Group):
@@ -126,6 +127,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        prefix = "\r\x1b[K" + prefix if on_terminal() else prefix  # where a bar may be, in its place
         with suppress(OSError):  # a log that cannot be written is no reason to end a run
             click.echo(prefix + record.getMessage(), err=True)
 

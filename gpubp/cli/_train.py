@@ -42,7 +42,8 @@ def outcome(model: Any, out: Path) -> dict[str, Any]:
         "gradient": last.get("gradient"),
         "validation": last.get("validation"),
         "seconds": last.get("seconds", 0.0),
-        "precision": model.job["precision"],
+        "precision": last.get("precision", model.job["precision"]),
+        "climb": model.job["climb"],
     }
 
 
@@ -59,7 +60,8 @@ def outcome_text(result: dict[str, Any]) -> str:
     lines.append(("ended", result["reason"]))
     lines.append(("run", result["run"]))
     if result["ending"] == "stalled" and result["precision"] != "fp64":
-        lines.append(("go further", "train with --precision fp64: what is left is the rounding of this one"))
+        more = f"--iterations {2 * result['iterations']}" if result["climb"] else "--climb"
+        lines.append(("go further", f"{program()} resume {result['run']} {more}: at the next finer precision"))
     if result["ending"] == "limit":
         lines.append(("go on", f"{program()} resume {result['run']} --iterations {2 * max(result['iterations'], 1)}"))
     return table(lines)

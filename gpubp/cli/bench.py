@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..precision import LADDER
 from ._options import Listing, emit, engine_options, json_option, table
 
 
@@ -25,7 +26,7 @@ def _layers(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int,
 )
 @click.option("--cost", default="logistic", metavar="NAME", cls=Listing, room="cost", help="With its output function:")
 @click.option("--rows", type=click.IntRange(1), help="How many; by default so many that a pass takes 0.1 to 0.25 s.")
-@click.option("--precision", type=click.Choice(["fp32", "fp64"]), default="fp32", help="Of a pass.")
+@click.option("--precision", type=click.Choice(LADDER), default="fp32", help="Of a pass.")
 @engine_options
 @click.option("--seconds", type=float, default=2.0, help="How long each measurement takes; there are up to five.")
 @json_option

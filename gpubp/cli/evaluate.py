@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ..precision import EXACT
 from ._evaluate import evaluation_text
 from ._options import DATA, device_options, emit, json_option, names_options
 
@@ -18,7 +19,7 @@ log = logging.getLogger("gpubp")
 @click.argument("data", type=DATA)
 @names_options
 @device_options
-@click.option("--precision", type=click.Choice(["fp32", "fp64"]), default="fp32", help="Of the pass.")
+@click.option("--precision", type=click.Choice(EXACT), default="fp32", help="Of the pass.")
 @json_option
 def command(
     run: Path, data: Path, x: str | None, y: str | None, weights: str | None, split: str | None,

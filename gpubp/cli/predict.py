@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..precision import EXACT
 from ._options import DATA, device_options, emit, json_option, names_options, of_split, table
 
 
@@ -15,7 +16,7 @@ from ._options import DATA, device_options, emit, json_option, names_options, of
 @click.option("-o", "--out", type=DATA, required=True, help="HDF5 file to write.", metavar="OUT.h5")
 @names_options
 @device_options
-@click.option("--precision", type=click.Choice(["fp32", "fp64"]), default="fp32", help="Of the pass.")
+@click.option("--precision", type=click.Choice(EXACT), default="fp32", help="Of the pass.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.h5 if it exists.")
 @json_option
 def command(

@@ -22,11 +22,16 @@ from ._train import outcome, outcome_text, watched
 @click.option("--data", type=DATA, help="Where the data file is now, if it was moved.")
 @memory_option
 @threads_option
+@click.option(
+    "--climb/--no-climb",
+    default=None,
+    help="From now on, whether it goes on at the next finer precision where it stalls.",
+)
 @click.option("--inexact", is_flag=True, help="Go on although conditions differ on which the bits depend.")
 @json_option
 def command(
-    run: Path, iterations: int | None, data: Path | None, memory: str | None, threads: int | None, inexact: bool,
-    as_json: bool,
+    run: Path, iterations: int | None, data: Path | None, memory: str | None, threads: int | None,
+    climb: bool | None, inexact: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Go on with the newest sound checkpoint of RUN; the result has the bits of a run that was never interrupted."""
     from ..run import resume
@@ -38,6 +43,7 @@ def command(
             data=None if data is None else str(data),
             memory=memory_bytes(memory),
             threads=threads,
+            climb=climb,
             inexact=inexact,
             **watch,
         )

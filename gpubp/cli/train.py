@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..precision import LADDER
 from ._options import DATA, Listing, emit, engine_options, json_option, memory_bytes, memory_option, names_options
 from ._train import outcome, outcome_text, watched
 
@@ -74,8 +75,12 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
 )
 @click.option("--iterations", type=click.IntRange(0), default=100, help="The most iterations.")
 @click.option(
-    "--precision", type=click.Choice(["fp32", "fp64"]), default="fp32", help="Of a pass; Θ and all decisions are fp64."
+    "--precision",
+    type=click.Choice(LADDER),
+    default="fp32",
+    help="Of a pass; Θ and all decisions are fp64. The first three need a GPU.",
 )
+@click.option("--climb/--no-climb", default=True, help="Where it stalls, go on at the next finer precision.")
 @engine_options
 @click.option(
     "--validation", type=float, default=0.0, help="Fraction of the rows held out, chosen by a hash of (seed, row)."

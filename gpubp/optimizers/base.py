@@ -30,7 +30,8 @@ from ..errors import MismatchError, UsageError
 class Function(Protocol):
     """J(Θ) with its gradient; one call is one evaluation.
 
-    It may have a number `threads`: how many it works with, which are free between two calls.
+    It may have numbers `threads`, how many it works with, which are free between two calls, and `noise`, the relative
+    rounding of a difference of its J.
     """
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
@@ -99,7 +100,10 @@ class Optimizer(ABC, Generic[AnyState]):
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            kind = {"float": float, "int": int}[str(one.type)]
+            declared = str(one.type)
+            if declared.endswith(" | None") and getattr(self, one.name) is None:
+                continue
+            kind = {"float": float, "int": int}[declared.removesuffix(" | None")]
             value = getattr(self, one.name)
             if isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value):
                 continue
@@ -175,6 +179,17 @@ class Optimizer(ABC, Generic[AnyState]):
             else:
                 setattr(state, name, type(blank)(value))
         return state
+
+    def renew(self, f: Function, state: AnyState) -> None:
+        """Have J and ∇J of the same Θ by another function that rounds less: one evaluation.
+
+        What was learned of the slopes is kept, what showed a standstill begins anew: a subclass that counts towards
+        one sets its counts back. An exception raised by f leaves the state as it was.
+        """
+        gradient = np.zeros_like(state.gradient)
+        state.J = f.value_and_gradient(state.Theta, gradient)
+        state.gradient[:] = gradient
+        state.evaluations += 1
 
     def step(self, f: Function, state: AnyState) -> Ending | None:
         """One iteration, or the reason why there is none; both when the iteration was the last one needed.

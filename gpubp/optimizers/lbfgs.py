@@ -151,8 +151,8 @@ class LBFGS(Optimizer[LBFGSState]):
         history: pairs remembered. A pair costs 16 bytes for each parameter.
         c1, c2: the constants of the line search, 0 < c₁ < c₂ < 1.
         max_trials: evaluations of one line search.
-        noise: ν, the relative rounding of a difference of J. J never rises by more than ν|J| above its lowest; 1e-7
-            suits float32 passes, with 0 it never rises at all.
+        noise: ν, the relative rounding of a difference of J. J never rises by more than ν|J| above its lowest; with 0
+            it never rises at all. None: what the function says of itself, or 1e-7, which suits float32 passes.
         patience: iterations without a lower J or a smaller max|∇J| after which the run has stalled. It can only count
             where J no longer tells points apart.
     """
@@ -161,7 +161,7 @@ class LBFGS(Optimizer[LBFGSState]):
     c1: float = 1e-4
     c2: float = 0.9
     max_trials: int = 20
-    noise: float = 1e-7
+    noise: float | None = None
     patience: int = 20
 
     def check(self) -> None:
@@ -169,7 +169,7 @@ class LBFGS(Optimizer[LBFGSState]):
         self.require(0 < self.c1 < 1, "c1", "a number between 0 and 1")
         self.require(self.c1 < self.c2 < 1, "c2", f"a number between c1 = {self.c1:g} and 1")
         self.require(self.max_trials >= 1, "max_trials", "1 or more")
-        self.require(0 <= self.noise < 1, "noise", "0 or more, below 1")
+        self.require(self.noise is None or 0 <= self.noise < 1, "noise", "0 or more, below 1")
         self.require(self.patience >= 1, "patience", "1 or more")
 
     def blank(self, P: int) -> LBFGSState:
@@ -188,7 +188,13 @@ class LBFGS(Optimizer[LBFGSState]):
             product=product,
         )
 
+    def renew(self, f: Function, state: LBFGSState) -> None:
+        super().renew(f, state)
+        state.lowest, state.flattest, state.idle = math.inf, math.inf, 0
+
     def advance(self, f: Function, state: LBFGSState) -> Ending | None:
+        if state.idle >= self.patience:
+            return self._stalled(state)  # so it was saved
         line = Line(f, state)
         lowest, pairs = min(state.lowest, state.J), state.pairs
         threads = int(getattr(f, "threads", 1))
@@ -218,9 +224,10 @@ class LBFGS(Optimizer[LBFGSState]):
             with np.errstate(over="ignore"):
                 alpha = min(1.0, 1 / float(np.abs(state.gradient).sum()))
         slope = dot(state.gradient, state.direction)
+        noise = float(getattr(line.f, "noise", 1e-7)) if self.noise is None else self.noise
         return wolfe(
             line, state.J, slope, alpha,
-            c1=self.c1, c2=self.c2, max_trials=self.max_trials, noise=self.noise, lowest=lowest,
+            c1=self.c1, c2=self.c2, max_trials=self.max_trials, noise=noise, lowest=lowest,
         )  # fmt: skip
 
     def _stuck(self, state: LBFGSState, search: Search) -> Ending:
@@ -236,8 +243,10 @@ class LBFGS(Optimizer[LBFGSState]):
         falls = state.J < lowest or steepest < state.flattest
         state.idle = 0 if falls else state.idle + 1
         state.lowest, state.flattest = min(lowest, state.J), min(state.flattest, steepest)
-        if state.idle < self.patience:
-            return None
+        return self._stalled(state) if state.idle >= self.patience else None
+
+    def _stalled(self, state: LBFGSState) -> Ending:
+        steepest = max_abs(state.gradient)
         return Ending(
             "stalled",
             f"stalled: for {state.idle} iterations neither J = {state.J:.9g} (lowest {state.lowest:.9g}) nor "

@@ -16,6 +16,7 @@ from gpubp.backend.cuda.engine import Engine, layered_plan
 from gpubp.backend.kernels import Kernel
 from gpubp.backend.numpy import NumpyBackend, aligned
 from gpubp.errors import OutOfMemory
+from gpubp.precision import LADDER
 
 
 class _Sent:
@@ -43,6 +44,7 @@ class GpuOnHost(NumpyBackend):
 
     kind: Any = "gpu"
     has_engine = True
+    precisions = LADDER
     shared_memory, processors = 227 << 10, 3
 
     def __init__(self, folder: Path, kernel: str = "auto") -> None:
