@@ -64,7 +64,7 @@ class OnDevice:
         return self._feed.resident_rows
 
     def evaluate(self, Theta: Any, gradient: Any) -> tuple[Any, Any]:
-        """Queue one pass: J, and the cost of the validation rows, or None; ∇J goes to `gradient` unless that is None."""
+        """Queue one pass: J, and the cost of the validation rows or None; ∇J goes to `gradient` unless that is None."""
         if isinstance(Theta, np.ndarray):
             return self._of_host(Theta, gradient)
         return self._with_room(lambda: self._queue(Theta, gradient))

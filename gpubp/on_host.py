@@ -93,9 +93,7 @@ class OnHost:
             self._feed = Feed(backend, rows, network.K, dtype)
             self._Theta_host = aligned((network.P,), dtype)
             self._Theta_host[...] = 0
-            self._whole = backend.whole_sum(
-                network, self._feed, self._Theta_host, self.leaves, owners, self.block_rows
-            )
+            self._whole = backend.whole_sum(network, self._feed, self._Theta_host, self.leaves, owners, self.block_rows)
             self._tree: SumTree[_Node] | None = None
             if self._whole is None:
                 self._tree = SumTree(self.leaves, owners, lambda: _Node(backend, network, dtype), self._merge)

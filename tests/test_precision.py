@@ -16,7 +16,6 @@ from gpubp.backend.cupy import CupyBackend
 from gpubp.backend.numpy import NumpyBackend
 from gpubp.errors import UsageError
 from gpubp.job import Job
-from gpubp.objective import pass_dtype
 from gpubp.precision import EXACT, LADDER, finer, on, precision, with_bits
 from gpubp.prepare import array_dataset, prepare
 
@@ -58,7 +57,7 @@ def test_every_backend_says_which_it_has():
 @pytest.mark.parametrize("name", ["fp8", "FP32", ""])
 def test_an_unknown_one_is_refused_with_the_names(name):
     words = f"precision '{name}'; wanted one of bf16, tf32, tf32x3, fp32, fp64"
-    for call in (precision, pass_dtype, lambda name: on(CPU, name), lambda name: finer(name, LADDER)):
+    for call in (precision, lambda name: on(CPU, name), lambda name: finer(name, LADDER)):
         with pytest.raises(UsageError, match=words):
             call(name)
 

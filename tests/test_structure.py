@@ -30,7 +30,8 @@ FLOORS = [
     {"cli"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
-APART = {("optimizers", room) for room in FLOOR if room not in ("errors", "optimizers")} | {(room, "optimizers") for room in ("objective", "on_device", "on_host")}
+APART = {("optimizers", room) for room in FLOOR if room not in ("errors", "optimizers")}
+APART |= {(room, "optimizers") for room in ("objective", "on_device", "on_host")}
 
 
 def room_of(path: Path) -> str:

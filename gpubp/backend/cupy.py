@@ -155,7 +155,7 @@ class CupyBackend:
             found = self._functions[kernel.name] = (kernel.body, *self._loaded(kernel))
         _, function, kinds = found
         values = tuple(
-            argument if kind is None and argument is not None else (_NULL if argument is None else kind(argument))
+            _NULL if argument is None else argument if kind is None else kind(argument)
             for kind, argument in zip(kinds, arguments, strict=True)
         )
         if blocks:

@@ -211,7 +211,8 @@ def source(formula: Formula, types: Sequence[Type], *, wide: bool = False) -> Ke
     pairs = [(a, t if t == BF16 else np.dtype(t)) for a, t in zip(arguments, types, strict=True)]
     narrow = formula.shape == "elementwise"
     T = next((t for a, t in pairs if a.type == "T" and isinstance(t, np.dtype)), np.dtype(np.float32))
-    if T.name not in ("float32", "float64") or (T.name == "float64" or not narrow) and any(t == BF16 for _, t in pairs):
+    bf16 = any(t == BF16 for _, t in pairs)
+    if T.name not in ("float32", "float64") or (bf16 and not (narrow and T.name == "float32")):
         raise BackendError(f"{formula.name} in {', '.join(map(str, types))}", wanted="float32 or float64")
     arrays = [_array(formula, argument, type, T) for argument, type in pairs]
     inputs = arrays[: len(formula.inputs)]

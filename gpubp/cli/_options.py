@@ -96,8 +96,8 @@ def engine_options(function: Command) -> Command:
             "--kernel",
             type=click.Choice(["auto", "fused", "layered", "compiled", "numpy"]),
             default="auto",
-            help="How a pass is computed: on a GPU fused (one kernel for a narrow network) or layered, on the CPU compiled "
-            "or numpy; auto: the first that can be had.",
+            help="How a pass is computed: on a GPU fused (one kernel for a narrow network) or layered, on the CPU "
+            "compiled or numpy; auto: the first that can be had.",
         ),
         device_options,
     ):

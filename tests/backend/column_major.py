@@ -73,7 +73,8 @@ class ColumnMajor:
         if typea == _BF16:
             a, b = ((x.astype(np.uint32) << 16).view(np.float32) for x in (a, b))
         elif compute == _FAST_TF32:
-            a, b = (((x.view(np.uint32) + 0x1000) & 0xFFFFE000).view(np.float32) for x in map(np.ascontiguousarray, (a, b)))
+            words = (np.ascontiguousarray(x).view(np.uint32) for x in (a, b))
+            a, b = (((x + 0x1000) & 0xFFFFE000).view(np.float32) for x in words)
         c = _view(C, dtype, m, n, ldc)
         product = _view(alpha, dtype, 1, 1, 1)[0, 0] * ((a.T if transa else a) @ (b.T if transb else b))
         factor = _view(beta, dtype, 1, 1, 1)[0, 0]

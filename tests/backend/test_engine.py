@@ -1,4 +1,4 @@
-"""Whole evaluations as a GPU does them, run on the CPU: kernels, launches, products, copies, all of the engine's own."""
+"""Whole evaluations as a GPU does them, run on the CPU: kernels, launches, products, copies are the engine's own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kernels")
 
 
-def rows_of(network: gpubp.Network, m: int, *, stored: Any = np.float32, scaling=UNSCALED, held=False, kept=None) -> Rows:
+def rows_of(
+    network: gpubp.Network, m: int, *, stored: Any = np.float32, scaling=UNSCALED, held=False, kept=None
+) -> Rows:
     rng = np.random.default_rng(7)
     X = (rng.normal(size=(m, network.sizes[0])) * 2 + 3).clip(0, 255 if stored == np.uint8 else None).astype(stored)
     if network.cost == "squares":
@@ -117,7 +119,8 @@ def test_scaled_rows_of_every_type(folder, stored, precision, mean):
     scaling = Scaling("standard", np.full(4, mean), np.linspace(1, 3, 4))
     rows = rows_of(network, 150, stored=stored, scaling=scaling)
     if mean == 900.0:  # what is far from 0 beside its spread
-        source = ArrayRows((np.asarray(rows.kept, np.float64) % 100 + 850).astype(np.int32 if stored == np.uint8 else stored))
+        far = np.asarray(rows.kept, np.float64) % 100 + 850
+        source = ArrayRows(far.astype(np.int32 if stored == np.uint8 else stored))
         rows = Rows(source, source.array, scaling, rows.labels)
     assert_like_the_cpu(GpuOnHost(folder, "layered"), network, rows, precision, leaves=2)
 
@@ -222,10 +225,9 @@ def test_full_float32_and_wide_layers_are_layered(folder):
 def test_groups_of_leaves_and_rows_that_are_sent_change_no_bit(folder, monkeypatch):
     network = gpubp.Network((5, 7, 3), activation="tanh")
     results = set()
-    for group, piece, kept, processors in (
-        [(2048, 1 << 30, 900, 3), (2048, 1 << 30, 900, 1), (8, 1 << 30, 900, 100), (1, 1 << 30, 900, 3)]
-        + [(8, 3000, 900, 3), (8, 3000, 333, 3), (2048, 1, 0, 3), (4, 900, 17, 3)]
-    ):  # fmt: skip
+    cuts = [(2048, 1 << 30, 900, 3), (2048, 1 << 30, 900, 1), (8, 1 << 30, 900, 100), (1, 1 << 30, 900, 3)]
+    sent = [(8, 3000, 900, 3), (8, 3000, 333, 3), (2048, 1, 0, 3), (4, 900, 17, 3)]
+    for group, piece, kept, processors in cuts + sent:
         monkeypatch.setattr(fused_pass, "GROUP", group)
         monkeypatch.setattr(fused_pass, "PIECE_BYTES", piece)
         backend = GpuOnHost(folder, "fused")
@@ -367,7 +369,8 @@ def kernels_of_the_engine() -> list[kernels.Kernel]:
             flags = {"weighted": K == 3, "held": K == 10}
             built.append(layers.end(J, cast, K, K + 7 & -8, T, f8, one_hot=False, **flags))
             built.append(layers.end(J, one_hot, K, K + 7 & -8, T, np.dtype(np.int32), one_hot=True, **flags))
-    built += [kernels.source(f, [np.dtype(np.uint8), *[f8] * n, kernels.BF16]) for f, n in ((cast, 0), (standardise, 2))]
+    for formula, more in ((cast, 0), (standardise, 2)):
+        built.append(kernels.source(formula, [np.dtype(np.uint8), *[f8] * more, kernels.BF16]))
     return built
 
 

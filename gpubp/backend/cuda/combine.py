@@ -1,7 +1,7 @@
 """The sum tree over leaves on the device: siblings are added pairwise, many levels in one launch.
 
 A thread adds the values of `width` neighbouring leaves for one element, in exactly the order of the tree (the first
-with the second, the third with the fourth, then the two sums), so it makes no difference how many levels a launch takes.
+with the second, the third with the fourth, then the two sums), so how many levels a launch takes makes no difference.
 """
 
 from __future__ import annotations

@@ -46,6 +46,10 @@ class Device(Protocol):
         """out ← op(a)·op(b) + beta·out in one of `cublas`' kinds; bfloat16 factors lie in arrays of uint16."""
         ...
 
+    def address(self, array: Any) -> int:
+        """Where an array begins in the device's memory."""
+        ...
+
     def capture(self, queue: Callable[[], None]) -> Callable[[], None]:
         """What `queue` queues, to be queued again in one go. Nothing may be allocated or built in it."""
         ...

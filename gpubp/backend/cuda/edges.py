@@ -24,7 +24,7 @@ def blocks(P: int) -> int:
 
 
 def enter(T: np.dtype, *, narrow: bool) -> Kernel:
-    """``(Theta, decays, where, mean, scale, flat, narrow, squares, P, inputs, units, bias)``; `enter_blocks(…)` blocks.
+    """``(Theta, decays, where, mean, scale, flat, narrow, squares, P, inputs, units, bias)``; `enter_blocks` blocks.
 
     Theta: (P,) float64; decays: (P,) uint8, 1 where λ applies; where: (P,) int32, or null for each element's own place;
     flat: Θ of the pass; narrow: likewise as bfloat16, where `narrow`; squares: (blocks(P),) float64; mean, scale:
@@ -86,8 +86,8 @@ def enter_blocks(P: int, units: int, centred: bool) -> int:
 
 
 def leave(T: np.dtype) -> Kernel:
-    """``(flat, cost, Theta, decays, where, mean, scale, squares, gradient, answer, P, inputs, units, bias, weight_sum,
-    held_sum, pull)``; `blocks(P)` blocks, or one for J alone.
+    """``(flat, cost, Theta, decays, where, mean, scale, squares, gradient, answer, P, inputs, units, bias,
+    weight_sum, held_sum, pull)``; `blocks(P)` blocks, or one for J alone.
 
     flat: Δ of the pass; cost: (2,) float64, Σ w·cost and Σ v·cost; gradient: (P,) float64, or null for J alone;
     answer: (2,) float64, J and the validation cost (0 without such rows); pull: λ/Σw. The rest as for `enter`.
@@ -96,8 +96,8 @@ def leave(T: np.dtype) -> Kernel:
     body = f"""
 extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_leave_{real}(
     const {real}* flat, const double* cost, const double* Theta, const unsigned char* decays, const int* where,
-    const double* mean, const double* scale, const double* squares, double* gradient, double* answer, long long P, long long inputs,
-    long long units, long long bias, double weight_sum, double held_sum, double pull) {{
+    const double* mean, const double* scale, const double* squares, double* gradient, double* answer, long long P,
+    long long inputs, long long units, long long bias, double weight_sum, double held_sum, double pull) {{
   if (blockIdx.x == 0) {{
     const long long parts = (P + {SPAN * THREADS - 1}) / {SPAN * THREADS};
     double sum = 0;

@@ -27,7 +27,7 @@ PIECE_BYTES = 64 << 20  # of rows that are sent; a piece has a leaf at least
 _ALL = 1 << 62
 
 
-def fused_or_reason(device: Device, network: Any, feed: Any, products: str, kernel: str) -> Fused | None:
+def fused_or_reason(device: Device, network: Any, feed: Any, products: Any, kernel: str) -> Fused | None:
     """The fused kernel for this pass; None where the layered one is to be taken.
 
     Raises:
@@ -47,7 +47,7 @@ def fused_or_reason(device: Device, network: Any, feed: Any, products: str, kern
         return None
 
 
-def task(network: Any, feed: Any, products: str) -> Task:
+def task(network: Any, feed: Any, products: Any) -> Task:
     """What the kernel's text depends on."""
     return Task.of(
         network, products, stored=feed.stored, conversion="standardise" if feed.conversion is standardise else "cast",

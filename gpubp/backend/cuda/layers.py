@@ -47,8 +47,9 @@ _ALONG_ROWS = """\
 
 
 def end(
-    J: Any, targets: Formula, K: int, stride: int, T: np.dtype, labels: Type, *, one_hot: bool, weighted: bool, held: bool
-) -> Kernel:
+    J: Any, targets: Formula, K: int, stride: int, T: np.dtype, labels: Type, *,
+    one_hot: bool, weighted: bool, held: bool,
+) -> Kernel:  # fmt: skip
     """``(z, b, labels, numbers, w, v, costs, rows, first_chunk, with_gradient)``; a block for each chunk of rows.
 
     J: a `gpubp.cost.Cost`. z: (rows, stride), the first K columns replaced by δ^(L)
@@ -84,7 +85,7 @@ extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
   T nothing_ = 0;
   for (int r_ = threadIdx.x / {group}; r_ < {CHUNK_ROWS}; r_ += {THREADS // group}) {{
     const long long row_ = (long long)blockIdx.x * {CHUNK_ROWS} + r_;
-    const bool valid_ = row_ < rows_;  // all lanes go through all rows, for shuffles; those beyond the last leave nothing
+    const bool valid_ = row_ < rows_;  // for shuffles all lanes go through all rows; those beyond leave nothing
     const long long from_ = valid_ ? row_ : rows_ - 1;
 {rowwise}    const auto each = [&](auto f_) {{
 #pragma unroll 1
@@ -108,7 +109,8 @@ extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
         s_(j_) = d;
       }}
     }});
-    if (with_gradient_ && valid_) for (int j_ = {K} + lane_; j_ < {stride}; j_ += {group}) z_p[from_ * {stride} + j_] = 0;
+    if (with_gradient_ && valid_)
+      for (int j_ = {K} + lane_; j_ < {stride}; j_ += {group}) z_p[from_ * {stride} + j_] = 0;
   }}
   sum_ = block_sum_(sum_);
   if (threadIdx.x == 0) costs_p[2 * (first_chunk_ + blockIdx.x)] = sum_;
@@ -233,4 +235,3 @@ extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
 def leaf_sums_blocks(width: int) -> int:
     """How many blocks `leaf_sums` takes."""
     return -(-width // (THREADS // _LANES)) + 1
-
