@@ -179,7 +179,7 @@ def test_the_rows_are_never_kept_twice(monkeypatch):
     X, y = plane()
     ready = prepare(Job(**OPTIONS), array_dataset(X, y))
     old = ready.objective
-    held = [weakref.ref(old._feed), *map(weakref.ref, old._owners)]
+    held = [weakref.ref(old._pass._feed), *map(weakref.ref, old._pass._owners)]
     made = []
 
     def construct(*arguments: Any, **options: Any) -> Objective:
