@@ -83,6 +83,16 @@ class Objective:
         return getattr(self._pass, "vectors", None)
 
     @property
+    def kernel(self) -> str:
+        """How passes are computed: "fused" or "layered" on a GPU, "compiled" or "numpy" on the CPU."""
+        return getattr(self._pass, "kernel", "") or self.backend.choice["kernel"]
+
+    @property
+    def resident_rows(self) -> int:
+        """How many rows, the first ones, stay where passes are computed."""
+        return self._pass.resident_rows
+
+    @property
     def validation_cost(self) -> float | None:
         """The cost without λ on the validation rows, of the last pass; None without such rows."""
         if self.rows.validation is None or self._validation is None:

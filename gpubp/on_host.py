@@ -109,6 +109,11 @@ class OnHost:
         self._parts = [pieces[i * len(pieces) // n : (i + 1) * len(pieces) // n] for i in range(n)]
         self._pool = ThreadPoolExecutor(n - 1, "gpubp") if n > 1 else None
 
+    @property
+    def resident_rows(self) -> int:
+        """How many rows are in memory."""
+        return self._feed.resident_rows
+
     def close(self) -> None:
         """End the worker threads, let go of the rows and buffers."""
         held = [vars(self).pop(name, None) for name in ("_whole", "_tree", "_owners", "_feed")]

@@ -182,6 +182,9 @@ def prepare(
 
         network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
         objective = Objective(network, rows, job.lambda_, backend=backend, precision=precision)
+        if backend.kind == "gpu":
+            sent = source.m - objective.resident_rows
+            why += f"; {objective.kernel} passes, " + (f"{sent:,} rows sent in each" if sent else "all rows stay on it")
         choices = {
             "backend": why,
             "cost": f"{cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
