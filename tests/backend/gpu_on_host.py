@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,60 @@ from gpubp.errors import OutOfMemory
 from gpubp.precision import LADDER
 
 
-class _Sent:
-    """A copy that is done when somebody waits for it, and no sooner."""
+class _Event:
+    """A point in the order of a stream."""
 
-    def __init__(self, host: np.ndarray, out: np.ndarray) -> None:
-        self._lock, self._host, self._out = threading.Lock(), host, out
-        self.done = False
+    def __init__(self, stream: _Stream) -> None:
+        self.stream, self.past = stream, False
 
-    def wait(self) -> None:
+
+class _Stream:
+    """Work in order. An `eager` stream does what it can at once, another one nothing before it is waited for.
+
+    So whatever may happen too early or too late on a GPU does happen here: a copy overtakes the work that still needs
+    what was there before, and a buffer is filled anew before its copy has left.
+    """
+
+    def __init__(self, lock: threading.RLock, eager: bool) -> None:
+        self._lock, self._eager = lock, eager
+        self._queue: deque[Callable[[], None] | _Event | tuple[_Event]] = deque()
+
+    def add(self, work: Callable[[], None]) -> None:
+        self._put(work)
+
+    def wait(self, event: _Event) -> None:
+        self._put((event,))
+
+    def record(self) -> _Event:
+        event = _Event(self)
+        self._put(event)
+        return event
+
+    def run(self, until: _Event | None = None) -> None:
+        """Up to an event, or all."""
         with self._lock:
-            if not self.done:
-                self._out[...] = self._host
-                self.done = True
+            while self._queue and not (until and until.past):
+                self._next(force=True)
+
+    def _put(self, work: Any) -> None:
+        with self._lock:
+            self._queue.append(work)
+            while self._eager and self._queue and self._next(force=False):
+                pass
+
+    def _next(self, force: bool) -> bool:
+        work = self._queue[0]
+        if isinstance(work, tuple):
+            if not work[0].past:
+                if not force:
+                    return False
+                work[0].stream.run(work[0])
+        elif isinstance(work, _Event):
+            work.past = True
+        else:
+            work()
+        self._queue.popleft()
+        return True
 
 
 class GpuOnHost(NumpyBackend):
@@ -53,6 +96,8 @@ class GpuOnHost(NumpyBackend):
         self._cublas = cublas.Cublas(ColumnMajor(), None, 0)
         self.launches: list[str] = []
         self.sent, self.captured, self.room, self.fail_at = 0, 0, 1 << 60, 0
+        lock = threading.RLock()
+        self._work, self._copies = _Stream(lock, eager=False), _Stream(lock, eager=True)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         if self.fail_at:
@@ -73,18 +118,25 @@ class GpuOnHost(NumpyBackend):
         return self.upload(host[: self.room // max(1, row)])
 
     def to_host(self, array: np.ndarray) -> np.ndarray:
+        self._work.run()
         return array.copy()
+
+    def zero(self, array: np.ndarray) -> None:
+        self._work.add(lambda: array.fill(0))
+
+    def copy(self, source: np.ndarray, out: np.ndarray) -> None:
+        self._work.add(lambda: np.copyto(out, source))
 
     def launch(self, kernel: Kernel, blocks: int, arguments: Sequence[Any]) -> None:
         self.launches.append(kernel.name)
         if blocks:
-            self._programs.launch(kernel, blocks, arguments)
+            self._work.add(lambda: self._programs.launch(kernel, blocks, arguments))
 
     def multiply(self, a: Any, b: Any, out: Any, kind: str, *, transpose: str = "nn", beta: int = 0) -> None:
         for array in (a, b, out):
             assert array.flags.c_contiguous
-        matrices = (cublas.Matrix(array.ctypes.data, *array.shape) for array in (a, b, out))
-        self._cublas.gemm(*matrices, kind, transpose=transpose, beta=beta)
+        matrices = [cublas.Matrix(array.ctypes.data, *array.shape) for array in (a, b, out)]
+        self._work.add(lambda: self._cublas.gemm(*matrices, kind, transpose=transpose, beta=beta))
 
     def address(self, array: np.ndarray) -> int:
         return array.ctypes.data
@@ -96,19 +148,22 @@ class GpuOnHost(NumpyBackend):
     def pinned(self, size: int) -> np.ndarray:
         return np.full(size, 0xFF, np.uint8)
 
-    def send(self, host: np.ndarray, out: np.ndarray, after: Any) -> _Sent:
+    def send(self, host: np.ndarray, out: np.ndarray, after: _Event | None) -> _Event:
         self.sent += 1
-        return _Sent(host, out)
+        if after is not None:
+            self._copies.wait(after)
+        self._copies.add(lambda: np.copyto(out, host))
+        return self._copies.record()
 
-    def mark(self) -> None:
-        return None
+    def mark(self) -> _Event:
+        return self._work.record()
 
-    def wait_for(self, event: _Sent) -> None:
-        event.wait()
+    def wait_for(self, event: _Event) -> None:
+        self._work.wait(event)
 
-    def host_waits_for(self, event: _Sent | None) -> None:
+    def host_waits_for(self, event: _Event | None) -> None:
         if event is not None:
-            event.wait()
+            event.stream.run(event)
 
     def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, **plan: int | None) -> Engine:
         return Engine(self, network, feed, lambda_, precision.dtype, precision.products, kernel=self._kernel, **plan)
@@ -125,12 +180,12 @@ class _Vectors:
         self._backend = backend
 
     def numbers(self, count: int) -> Any:
-        return _Numbers(np.full(count, np.nan))
+        return _Numbers(self._backend, np.full(count, np.nan))
 
 
 class _Numbers:
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
+    def __init__(self, backend: GpuOnHost, array: np.ndarray) -> None:
+        self._backend, self.array = backend, array
 
     def __getitem__(self, i: int) -> float:
-        return self.array[i : i + 1][0]
+        return self._backend.to_host(self.array)[i]

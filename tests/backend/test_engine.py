@@ -60,10 +60,16 @@ def rows_of(
     return Rows(source, source.array if kept is None else source.array[:kept], scaling, y, w, v)
 
 
+def theta(network: gpubp.Network) -> np.ndarray:
+    """Weights and biases, none of them 0."""
+    initial = network.unpack(network.initial_Theta(1))
+    return network.pack([T + 0.1 * np.sin(np.arange(T.size)).reshape(T.shape) for T in initial])
+
+
 def evaluate(backend: Any, network: gpubp.Network, rows: Rows, precision: str, **plan: Any) -> tuple[float, Any, bytes]:
     """J, the validation cost and ∇J's bytes; three times, since the second captures and the third replays."""
     objective = Objective(network, rows, 0.3, backend=backend, precision=precision, **plan)
-    gradient, Theta, found = np.zeros(network.P), network.initial_Theta(1), set()
+    gradient, Theta, found = np.zeros(network.P), theta(network), set()
     for _ in range(3):
         gradient[:] = np.nan
         J = objective.value_and_gradient(Theta, gradient)
@@ -140,7 +146,7 @@ def test_rows_that_are_sent_give_the_bits_of_rows_that_stay(folder, precision):
         backend.room = room
         results.add(evaluate(backend, network, rows_of(network, 500, kept=kept), precision, leaves=4, block_rows=40))
         stays = kept == 500 and room > 500 * 28
-        assert (backend.sent == 0) == stays and (backend.captured > 0) == stays
+        assert (backend.sent == 0) == stays and backend.captured == (1 if stays else backend.captured) > 0
     assert len(results) == 1
 
 
@@ -173,14 +179,14 @@ def test_a_full_device_keeps_fewer_rows_and_the_same_bits(folder, caplog):
         objective = Objective(network, rows, 0.3, backend=backend, precision="fp32", **plan)
     assert objective._pass.resident_rows == 200 and "200 rows stay" in caplog.text
     gradient = np.zeros(network.P)
-    J = objective.value_and_gradient(network.initial_Theta(1), gradient)
+    J = objective.value_and_gradient(theta(network), gradient)
     assert (J, None, gradient.tobytes()) == wanted and backend.sent
     # and in the middle of a run
     backend.fail_at = 1
     backend.copy, copy = (lambda *_: backend.empty((1,), np.dtype(float))), backend.copy  # type: ignore[method-assign]
     with caplog.at_level(logging.WARNING):
         try:
-            objective.value_and_gradient(network.initial_Theta(1), gradient)
+            objective.value_and_gradient(theta(network), gradient)
         finally:
             backend.copy = copy  # type: ignore[method-assign]
     assert objective._pass.resident_rows == 100
@@ -251,12 +257,14 @@ def test_leaves_are_short_and_do_not_follow_the_device():
 def test_pieces_come_in_order_pass_after_pass_and_after_a_pass_given_up(folder):
     rows = np.arange(90.0, dtype=np.float32).reshape(30, 3)
     pieces = [(4, 11), (11, 12), (12, 30), (0, 4)]
-    conveyor = Conveyor(GpuOnHost(folder), lambda u, v, buffer: rows[u:v], pieces, 3, rows.dtype)
+    device = GpuOnHost(folder)
+    conveyor = Conveyor(device, lambda u, v, buffer: rows[u:v], pieces, 3, rows.dtype)
     for upto in (4, 4, 2, 4, 1, 4):
         conveyor.begin()
         for u, v in pieces[:upto]:
-            x = conveyor.take()
-            np.testing.assert_array_equal(x, rows[u:v])
+            conveyor.take()
+            x = conveyor.rows(pieces.index((u, v)))
+            np.testing.assert_array_equal(device.to_host(x), rows[u:v])
             assert x.ctypes.data % 64 == u * 12 % 64, "not aligned as rows that stay"
             conveyor.release()
     conveyor.close()
@@ -273,7 +281,8 @@ def test_a_reader_that_fails_is_heard_and_reading_can_go_on(folder):
         buffer[...] = rows[u:v]
         return buffer
 
-    conveyor = Conveyor(GpuOnHost(folder), read, [(0, 10), (10, 20), (20, 30)], 3, rows.dtype)
+    device = GpuOnHost(folder)
+    conveyor = Conveyor(device, read, [(0, 10), (10, 20), (20, 30)], 3, rows.dtype)
     conveyor.begin()
     with pytest.raises(DataError, match="row 20"):
         for _ in range(3):
@@ -281,8 +290,9 @@ def test_a_reader_that_fails_is_heard_and_reading_can_go_on(folder):
             conveyor.release()
     broken[0] = False
     conveyor.begin()
-    for u in (0, 10, 20):
-        np.testing.assert_array_equal(conveyor.take(), rows[u : u + 10])
+    for i, u in enumerate((0, 10, 20)):
+        conveyor.take()
+        np.testing.assert_array_equal(device.to_host(conveyor.rows(i)), rows[u : u + 10])
         conveyor.release()
     conveyor.close()
 
@@ -314,12 +324,14 @@ def test_the_tree_of_the_device_is_the_tree_of_the_host(folder, leaves):
     root, cost_root = np.full(37, np.nan, np.float32), np.full(2, np.nan)
     tree = combine.Tree(device, sums, costs, root, cost_root)
     tree.add(37)
+    device.to_host(root)
     wanted, wanted_costs = sums, costs
     while len(wanted) > 1:
         wanted, wanted_costs = wanted[::2] + wanted[1::2], wanted_costs[::2] + wanted_costs[1::2]
     assert root.tobytes() == wanted[0].tobytes() and cost_root.tobytes() == wanted_costs[0].tobytes()
     cost_root[:] = np.nan
     tree.add(0)
+    device.to_host(root)
     assert cost_root.tobytes() == wanted_costs[0].tobytes()
 
 
@@ -339,6 +351,7 @@ def test_sums_of_columns(folder, rows, columns):
     partials, out = np.zeros((1 + chunks, width), np.float32), np.empty_like(e)
     arguments = (e, out, partials, rows, columns, 1, width, offset)
     device.launch(layers.error(None, e.dtype, e.dtype), layers.error_blocks(rows, columns), arguments)
+    device.to_host(out)
     assert out.tobytes() == e.tobytes() and not partials[0].any() and not partials[:, [0, 1, -1]].any()
     for q in range(chunks):
         exact = e[128 * q : 128 * (q + 1)].astype(float).sum(axis=0)
@@ -347,6 +360,7 @@ def test_sums_of_columns(folder, rows, columns):
     costs = rng.normal(size=(1 + chunks, 2))
     arguments = (partials, np.ascontiguousarray(where), costs, flat, cost_sum, 1 + chunks, width)
     device.launch(layers.leaf_sums(e.dtype), layers.leaf_sums_blocks(width), arguments)
+    device.to_host(flat)
     np.testing.assert_allclose(flat[where], partials.astype(float).sum(axis=0), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(cost_sum, costs.sum(axis=0), rtol=1e-13)
     assert np.isnan(flat[:3]).all()

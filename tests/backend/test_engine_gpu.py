@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from devices import gpu
-from test_engine import ERRORS, assert_like_the_cpu, evaluate, rows_of
+from test_engine import ERRORS, assert_like_the_cpu, evaluate, rows_of, theta
 
 import gpubp
 from gpubp import activation, cost
@@ -78,7 +78,7 @@ def test_a_full_card_keeps_fewer_rows_and_the_same_bits(make, kernel):
     before = objective._pass.resident_rows
     objective._pass._engine.queue = _full_once(backend, objective._pass._engine.queue)
     gradient = np.zeros(network.P)
-    J = objective.value_and_gradient(network.initial_Theta(1), gradient)
+    J = objective.value_and_gradient(theta(network), gradient)
     assert (J, None, gradient.tobytes()) == wanted and objective._pass.resident_rows <= before // 2
     objective.close()
 

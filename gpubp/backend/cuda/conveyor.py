@@ -2,7 +2,7 @@
 
 A thread reads pieces of rows into pinned buffers and queues their copies; the copies travel on a stream of their own
 while the device computes with earlier pieces. The pieces are the same in every pass, so the thread goes on with the
-next pass's first ones while the last of this one are computed.
+next pass's first ones while the last of this one are computed. A piece comes to the same place in every pass.
 
 A piece lies in its buffer as far from a multiple of 256 bytes as it would among rows that stay: a library may choose
 its kernel by alignment, and must not choose another one.
@@ -51,15 +51,19 @@ class Conveyor:
             return
         self.close()
         self._taken, self._failed, self._stopping = 0, False, False
-        self._room = threading.Semaphore(DEPTH)
+        self._room = [threading.Semaphore(1) for _ in range(DEPTH)]
         self._arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._sent: list[Any] = [None] * DEPTH
         self._used: list[Any] = [None] * DEPTH
         self._thread = threading.Thread(target=self._travel, name="gpubp rows", daemon=True)
         self._thread.start()
 
-    def take(self) -> Any:
-        """The next piece on the device, (rows, features): work queued from now on may use it, until `release`.
+    def rows(self, piece: int) -> Any:
+        """Where that piece comes to on the device, (rows, features)."""
+        return self._rows(self._buffers[piece % DEPTH], *self._pieces[piece])
+
+    def take(self) -> None:
+        """The next piece has arrived for work that is queued from now on, until `release`.
 
         Raises:
             Exception: whatever reading raised.
@@ -69,33 +73,33 @@ class Conveyor:
             self._failed = True
             raise found
         self._device.wait_for(found)
-        start, stop = self._pieces[self._taken % len(self._pieces)]
-        return self._rows(self._buffers[self._taken % DEPTH], start, stop)
 
     def release(self) -> None:
         """All work that uses the piece taken last is queued."""
-        self._used[self._taken % DEPTH] = self._device.mark()
+        slot = self._taken % len(self._pieces) % DEPTH
+        self._used[slot] = self._device.mark()
         self._taken += 1
-        self._room.release()
+        self._room[slot].release()
 
     def close(self) -> None:
         """End the thread."""
         if self._thread is None:
             return
         self._stopping = True
-        self._room.release()
+        for room in self._room:
+            room.release()
         self._thread.join()
         self._thread = None
 
     def _travel(self) -> None:
-        number = 0
+        piece = 0
         try:
             while True:
-                self._room.acquire()
+                slot = piece % DEPTH
+                self._room[slot].acquire()
                 if self._stopping:
                     return
-                slot = number % DEPTH
-                start, stop = self._pieces[number % len(self._pieces)]
+                start, stop = self._pieces[piece]
                 self._device.host_waits_for(self._sent[slot])
                 host = self._rows(self._pinned[slot], start, stop)
                 x = self._read(start, stop, host)
@@ -106,7 +110,7 @@ class Conveyor:
                 pinned, buffer = self._pinned[slot][at : at + size], self._buffers[slot][at : at + size]
                 self._sent[slot] = self._device.send(pinned, buffer, self._used[slot])
                 self._arrived.put(self._sent[slot])
-                number += 1
+                piece = (piece + 1) % len(self._pieces)
         except BaseException as error:
             self._arrived.put(error)
 

@@ -1,12 +1,12 @@
 """J(Θ) and ∇J(Θ) on the device: from the optimizer's float64 Θ there to J and ∇J there, without a wait.
 
-What is queued is always the same, so from the second time on it is one CUDA graph, as long as all rows stay on the
-device. Where rows are sent in each pass, launches are queued one by one.
+What is queued is always the same, so from the second time on it is one CUDA graph. Where rows are sent in each pass, or
+there is much to do, the two ends are launched by themselves and the pass between them is recorded once for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,11 @@ from . import edges
 from .device import Device
 from .fused_pass import FusedPass, fused_or_reason
 from .layered import LayeredPass, padded, places
+from .recorded import Recorded, Step
 
 MOST_GRAPHS = 8  # of different places of Θ and ∇J: optimizers with a line search have two of each
+SMALL = 500  # launches of a pass that may be in a graph for each place of Θ and ∇J
+MOST_LAUNCHES = 100_000  # of a pass that is recorded at all: a graph keeps about 1 kB for each
 
 
 class Engine:
@@ -45,20 +48,20 @@ class Engine:
         self._weight_sum = rows.weight_sum / rows.unit
         self._held_sum = rows.validation_sum / rows.unit
         self._pull = lambda_ / rows.weight_sum
-        self._inputs, self._units = network.sizes[0], network.sizes[1]
-        first = network.views(np.arange(P))[1][1]
-        self._bias = int(first[0, 0])
+        self._units = network.sizes[1]
+        self._shape = P, network.sizes[0], self._units, int(network.views(np.arange(P))[1][1][0, 0])
         mean, scale = (rows.scaling.mean, rows.scaling.scale) if feed.folds else (None, None)
         self._mean, self._scale = (None if v is None else device.upload(np.ascontiguousarray(v)) for v in (mean, scale))
         decays = np.zeros(P, np.uint8)
         for W in network.views(decays).W[1:]:
             W[...] = 1
-        self._decays = device.upload(decays)
+        decays = device.upload(decays)
 
         fused = fused_or_reason(device, network, feed, products, kernel)
         bf16 = products == "bf16" and fused is None
         layout = network if fused is not None else padded(network, feed, bf16)
-        self._where = None if fused is not None else device.upload(places(network, layout))
+        where = None if fused is not None else device.upload(places(network, layout))
+        self._moments = decays, where, self._mean, self._scale
         self._flat = device.empty((layout.P,), dtype)
         self._narrow = device.empty((layout.P,), np.dtype(np.uint16)) if bf16 else None
         for flat in (self._flat, self._narrow):
@@ -78,43 +81,49 @@ class Engine:
         real = np.dtype(np.float64)
         self._squares, self.answer = device.empty((edges.blocks(P),), real), device.empty((2,), real)
         self._enter, self._leave = edges.enter(dtype, narrow=bf16), edges.leave(dtype)
-        self._graphs: dict[Any, Callable[[], None] | None] = {}
+        self._small = self._pass.conveyor is None and self._pass.launches <= SMALL
+        self._recorded: dict[Any, Recorded] = {}
 
     def queue(self, Theta: Any, gradient: Any) -> None:
         """Queue J(Θ) → `answer`[0], the validation cost → `answer`[1], and ∇J(Θ) → `gradient` unless that is None.
 
         Θ and the gradient are (P,) float64 on the device.
         """
-        if self._pass.streams:
-            self._queue(Theta, gradient)
+        with_gradient = gradient is not None
+        if not self._small:
+            self._begin(Theta)
+            capture = self._pass.launches <= MOST_LAUNCHES
+            if with_gradient not in self._recorded:
+                steps = self._pass.steps(with_gradient)
+                self._recorded[with_gradient] = Recorded(self._device, steps, self._pass.conveyor, capture=capture)
+            self._recorded[with_gradient]()
+            self._end(Theta, gradient)
             return
-        key = (self._device.address(Theta), None if gradient is None else self._device.address(gradient))
-        if key not in self._graphs:
-            if len(self._graphs) >= MOST_GRAPHS:
-                self._graphs.clear()
-            self._graphs[key] = None  # the first time builds what is built at first use
-            self._queue(Theta, gradient)
-            return
-        replay = self._graphs[key]
-        if replay is None:
-            replay = self._graphs[key] = self._device.capture(lambda: self._queue(Theta, gradient))
-        replay()
+        key = self._device.address(Theta), self._device.address(gradient) if with_gradient else None
+        if key not in self._recorded:
+            if len(self._recorded) >= MOST_GRAPHS:
+                self._recorded.clear()
+            ends = Step(partial(self._begin, Theta)), Step(partial(self._end, Theta, gradient))
+            steps = [ends[0], *self._pass.steps(with_gradient), ends[1]]
+            self._recorded[key] = Recorded(self._device, steps)
+        self._recorded[key]()
 
     def close(self) -> None:
         """End its threads."""
-        self._graphs.clear()
+        self._recorded.clear()
         self._pass.close()
 
-    def _queue(self, Theta: Any, gradient: Any) -> None:
-        launch, P = self._device.launch, self._network.P
-        shape = (P, self._inputs, self._units, self._bias)
-        moments = self._decays, self._where, self._mean, self._scale
+    def _begin(self, Theta: Any) -> None:
+        P = self._network.P
         blocks = edges.enter_blocks(P, self._units, self._mean is not None)
-        launch(self._enter, blocks, (Theta, *moments, self._flat, self._narrow, self._squares, *shape))
-        self._pass.queue(gradient is not None)
-        sums = self._pass.flat, self._pass.cost, Theta, *moments, self._squares, gradient, self.answer
-        numbers = *shape, self._weight_sum, self._held_sum, self._pull
-        launch(self._leave, 1 if gradient is None else edges.blocks(P), (*sums, *numbers))
+        arguments = (Theta, *self._moments, self._flat, self._narrow, self._squares, *self._shape)
+        self._device.launch(self._enter, blocks, arguments)
+
+    def _end(self, Theta: Any, gradient: Any) -> None:
+        sums = self._pass.flat, self._pass.cost, Theta, *self._moments, self._squares, gradient, self.answer
+        numbers = *self._shape, self._weight_sum, self._held_sum, self._pull
+        blocks = 1 if gradient is None else edges.blocks(self._network.P)
+        self._device.launch(self._leave, blocks, (*sums, *numbers))
 
 
 LEAF_ROWS = 1 << 16  # a leaf fills the device by itself, so leaves are few

@@ -7,6 +7,8 @@ whole subtrees are taken one after the other, so memory does not grow with the r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from .combine import Tree
 from .conveyor import Conveyor
 from .device import Device
 from .fused import Fused, Task, plan
+from .recorded import Step
 
 LEAF_ROWS = 8192  # long enough that its sums are a small part of the traffic
 SHORT_LEAF, FEW_LEAVES = 32, 256  # few rows are cut shorter, so that all processors have some
@@ -97,33 +100,35 @@ class FusedPass:
             for first, last, is_sent in launches
             if is_sent
         ]
-        self.streams = bool(sent)
         features = network.sizes[0]
-        self._conveyor = Conveyor(device, feed.rows.read, sent, features, feed.stored) if sent else None
+        self.conveyor = Conveyor(device, feed.rows.read, sent, features, feed.stored) if sent else None
         self._most_blocks = device.processors * fused.blocks
 
-    def queue(self, with_gradient: bool) -> None:
-        """Queue one pass."""
+    def steps(self, with_gradient: bool) -> Iterator[Step]:
+        """One pass."""
         P = self._P if with_gradient else 0
-        if self._conveyor:
-            self._conveyor.begin()
+        sent = 0
         for (base, tree), launches in zip(self._groups, self._launches, strict=True):
             for first, last, is_sent in launches:
-                if not is_sent:
-                    self._launch(self._feed.resident(0, self._feed.resident_rows), 0, base, first, last, with_gradient)
-                else:
-                    assert self._conveyor
-                    start = leaf_rows(first, self.leaves, self._m)[0]
-                    self._launch(self._conveyor.take(), start, base, first, last, with_gradient)
-                    self._conveyor.release()
-            tree.add(P)
+                x, start, piece = self._feed.resident(0, self._feed.resident_rows), 0, None
+                if is_sent:
+                    assert self.conveyor
+                    piece, sent = sent, sent + 1
+                    x, start = self.conveyor.rows(piece), leaf_rows(first, self.leaves, self._m)[0]
+                yield Step(partial(self._launch, x, start, base, first, last, with_gradient), piece)
+            yield Step(partial(tree.add, P))
         if self._top:
-            self._top.add(P)
+            yield Step(partial(self._top.add, P))
+
+    @property
+    def launches(self) -> int:
+        """How many there are in a pass, roughly."""
+        return sum(map(len, self._launches)) + 3 * len(self._groups)
 
     def close(self) -> None:
         """End the thread that reads rows."""
-        if self._conveyor:
-            self._conveyor.close()
+        if self.conveyor:
+            self.conveyor.close()
 
     def _whole_leaves(self, rows: int) -> int:
         """How many leaves lie within the first rows."""

@@ -13,7 +13,9 @@ nothing; what their gradients hold is not read.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from ..kernels import BF16, Type
 from . import layers, products
 from .conveyor import Conveyor
 from .device import Device, elementwise
+from .recorded import Step
 
 
 class LayeredPass:
@@ -37,7 +40,7 @@ class LayeredPass:
 
     Attributes:
         flat, cost: where a pass leaves Δ, flat as the layout, and the sums of w·cost and v·cost, (2,) float64.
-        streams: whether some rows are sent in every pass.
+        conveyor: brings the rows that do not stay on the device, if there are such.
     """
 
     def __init__(
@@ -73,42 +76,47 @@ class LayeredPass:
         self._buffers(rows)
         self._kernels()
         missing = [(u, v) for leaf in self._leaf_blocks for u, v in leaf if v > u and feed.resident(u, v) is None]
-        self.streams = bool(missing)
-        self._conveyor = Conveyor(device, feed.rows.read, missing, self._features, feed.stored) if missing else None
+        self.conveyor = Conveyor(device, feed.rows.read, missing, self._features, feed.stored) if missing else None
 
-    def queue(self, with_gradient: bool) -> None:
-        """Queue one pass."""
-        device = self._device
-        if self._conveyor:
-            self._conveyor.begin()
+    def steps(self, with_gradient: bool) -> Iterator[Step]:
+        """One pass."""
+        sent = 0
         for leaf, ranges in enumerate(self._leaf_blocks):
-            d = leaf.bit_count()
-            self._leaf(ranges, d, with_gradient)
+            d, chunk = leaf.bit_count(), 0
+            for u, v in ranges:
+                if u == v:
+                    continue
+                x, piece = self._feed.resident(u, v), None
+                if x is None:
+                    assert self.conveyor
+                    piece, sent = sent, sent + 1
+                    x = self.conveyor.rows(piece)
+                yield Step(partial(self._block, x, u, v, d, chunk, with_gradient), piece)
+                chunk += layers.chunks(v - u)
+            yield Step(partial(self._leaf, d, chunk, with_gradient))
             while leaf & 1:  # the second of two siblings: their sum takes the first one's place
                 d, leaf = d - 1, leaf >> 1
-                if with_gradient:
-                    elementwise(device, plus, [self._T] * 3, *(self._nodes[k] for k in (d, d + 1, d)))
-                elementwise(device, plus, [np.dtype(np.float64)] * 3, *(self._costs[k] for k in (d, d + 1, d)))
+                yield Step(partial(self._add, d, with_gradient))
+
+    @property
+    def launches(self) -> int:
+        """How many there are in a pass, roughly."""
+        return sum(map(len, self._leaf_blocks)) * 8 * self._network.L
 
     def close(self) -> None:
         """End the thread that reads rows."""
-        if self._conveyor:
-            self._conveyor.close()
+        if self.conveyor:
+            self.conveyor.close()
 
-    def _leaf(self, ranges: list[tuple[int, int]], node: int, with_gradient: bool) -> None:
-        chunk, feed, first = 0, self._feed, True
-        for u, v in ranges:
-            if u == v:
-                continue
-            x = feed.resident(u, v)
-            if x is not None:
-                self._block(x, u, v, node, chunk, first, with_gradient)
-            else:
-                assert self._conveyor
-                self._block(self._conveyor.take(), u, v, node, chunk, first, with_gradient)
-                self._conveyor.release()
-            chunk, first = chunk + layers.chunks(v - u), False
-        if first and with_gradient:  # a leaf without rows
+    def _add(self, d: int, with_gradient: bool) -> None:
+        """The sums at depth d + 1 become part of those at d."""
+        if with_gradient:
+            elementwise(self._device, plus, [self._T] * 3, *(self._nodes[k] for k in (d, d + 1, d)))
+        elementwise(self._device, plus, [np.dtype(np.float64)] * 3, *(self._costs[k] for k in (d, d + 1, d)))
+
+    def _leaf(self, node: int, chunk: int, with_gradient: bool) -> None:
+        """What the blocks of a leaf, of so many chunks, left in parts."""
+        if not chunk and with_gradient:  # a leaf without rows
             self._device.zero(self._nodes[node])
         width = self._partials.shape[1] if with_gradient else 0
         arguments = (
@@ -117,7 +125,7 @@ class LayeredPass:
         )
         self._device.launch(self._leaf_sums, layers.leaf_sums_blocks(width), arguments)
 
-    def _block(self, x: Any, u: int, v: int, node: int, chunk: int, first: bool, with_gradient: bool) -> None:
+    def _block(self, x: Any, u: int, v: int, node: int, chunk: int, with_gradient: bool) -> None:
         """One block of rows: the course, as in `gpubp.backprop`."""
         network, multiply, rows, sizes, L = self._network, self._multiply, v - u, self._sizes, self._network.L
         W, b = self._W, self._b
@@ -140,7 +148,7 @@ class LayeredPass:
             return
         delta = self._error(None, z[L], (), self._delta[L % 2], rows, L, chunk)
         for l in range(L - 1, 0, -1):
-            multiply(delta, a[l], self._sums[node][l], transpose="tn", beta=int(not first))
+            multiply(delta, a[l], self._sums[node][l], transpose="tn", beta=int(chunk > 0))
             if l > 1:
                 e = _matrix(self._e[l % 2], rows, sizes[l - 1])
                 multiply(delta, W[l], e, transpose="nn")
