@@ -199,7 +199,7 @@ def _train(
 
     def record(state: State, ending: Ending | None) -> Checkpoint:
         return Checkpoint(
-            Theta=tuple(ready.network.unpack(state.Theta)),
+            Theta=tuple(ready.network.unpack(state.Theta_on_host)),
             network={
                 "sizes": list(ready.network.sizes),
                 "activation": ready.network.activation,
@@ -252,7 +252,7 @@ def _train(
     ending = replace(ending, reason=ending.reason + _climbs(job.precision, history, ready.objective.precision))
     if state is not None and folder is not None:
         folder.save(record(state, ending), keep=job.keep)
-    Theta = fresh if state is None else np.array(state.Theta)
+    Theta = fresh if state is None else np.array(state.Theta_on_host)
     return ready.model(Theta, history=history, ending=asdict(ending))
 
 

@@ -26,7 +26,6 @@ import numpy as np
 from .backend.blas import one_thread
 from .objective import Objective
 from .optimizers import Ending, Optimizer, State
-from .optimizers.base import max_abs
 from .precision import finer, precision
 
 log = logging.getLogger("gpubp")
@@ -158,7 +157,7 @@ def fit(
                     state.iteration,
                     state.evaluations,
                     state.J,
-                    max_abs(state.gradient),
+                    state.steepest,
                     f.validation.get(state.J),
                     time.perf_counter() - began,
                     f.precision,
@@ -174,7 +173,7 @@ def fit(
                 ending = Ending("stopped", f"stopped by {stop.by} after {_count(state.iteration)}")
             elif climb and higher:
                 log.info(
-                    f"stalled at {f.precision} (J = {state.J:.9g}, max|∇J| = {max_abs(state.gradient):.3g}, "
+                    f"stalled at {f.precision} (J = {state.J:.9g}, max|∇J| = {state.steepest:.3g}, "
                     f"wanted {optimizer.tolerance:g} or less): going on at {higher} from iteration {state.iteration}"
                 )
                 objective = climb(higher)
@@ -190,7 +189,7 @@ def _count(iterations: int) -> str:
 
 
 def _limit(state: State, optimizer: Optimizer, iterations: int) -> Ending:
-    slope = float(np.abs(state.gradient).max())
+    slope = state.steepest
     if slope <= optimizer.tolerance:
         return Ending("converged", f"converged: max|∇J| = {slope:.3g} is within {optimizer.tolerance:g}")
     return Ending(

@@ -10,6 +10,7 @@ import pytest
 
 from gpubp.objective import Objective
 from gpubp.optimizers import Ending, Function, Optimizer, State
+from gpubp.optimizers.vectors import HOST, Vectors
 from gpubp.training import StopRequest, fit
 
 
@@ -32,7 +33,7 @@ BOWL = cast(Objective, Bowl())
 class TriesTwo(Optimizer[State]):
     """Halves Θ, then looks at a worse point, and commits to the first."""
 
-    def blank(self, P: int) -> State:
+    def blank(self, P: int, vectors: Vectors = HOST) -> State:
         return State(Theta=np.zeros(P), gradient=np.zeros(P))
 
     def advance(self, f: Function, state: State) -> Ending | None:

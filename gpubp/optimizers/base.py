@@ -12,6 +12,8 @@ with a sentence and its numbers; mistakes raise.
 
 An evaluation may be done in float32, which leaves relative errors of about 1e-7 in J and 1e-6 in ∇J. Everything an
 optimizer makes of them is float64.
+
+Vectors live where the function wants them, in NumPy's memory or a GPU's; what is done with them is in `vectors`.
 """
 
 from __future__ import annotations
@@ -19,23 +21,27 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from ..errors import MismatchError, UsageError
+from .vectors import HOST, Vectors, vectors_of
 
 
 class Function(Protocol):
     """J(Θ) with its gradient; one call is one evaluation.
 
     It may have numbers `threads`, how many it works with, which are free between two calls, and `noise`, the relative
-    rounding of a difference of its J.
+    rounding of a difference of its J; and `vectors`, where its vectors are to live.
     """
 
-    def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
-        """J(Θ), and ∇J(Θ) written to `out`. Both are (P,) float64; equal Θ must give equal bits."""
+    def value_and_gradient(self, Theta: Any, out: Any) -> Any:
+        """J(Θ), and ∇J(Θ) written to `out`. Both are (P,) float64; equal Θ must give equal bits.
+
+        J may be a number that `vectors.read` gives.
+        """
         ...
 
 
@@ -65,24 +71,41 @@ class State:
     """What a run has reached. A subclass adds what its algorithm remembers.
 
     Attributes:
-        Theta, gradient: Θ and ∇J(Θ), (P,) float64. A step may put other arrays here: read them anew after each one.
+        Theta, gradient: Θ and ∇J(Θ), (P,) float64, where `vectors` are. A step may put other arrays here: read them
+            anew after each one.
         J: the cost at Θ, as the function returned it.
         iteration, evaluations: steps finished and evaluations of J that went into them, in the whole run.
+        vectors: where Θ and all other vectors live, scratch.
+        measured: max|∇J| and the evaluations it was read after, scratch; see `steepest`.
     """
 
-    Theta: np.ndarray
-    gradient: np.ndarray
+    Theta: Any
+    gradient: Any
     J: float = math.nan
     iteration: int = 0
     evaluations: int = 0
+    vectors: Vectors = field(default=HOST, metadata=SCRATCH)
+    measured: tuple[float, int] = field(default=(math.nan, -1), metadata=SCRATCH)
+
+    @property
+    def Theta_on_host(self) -> np.ndarray:
+        """Θ as an array of NumPy's; it may be the state's own."""
+        return self.vectors.to_host(self.Theta)
+
+    @property
+    def steepest(self) -> float:
+        """max|∇J|. A step that has read it already notes it in `measured`."""
+        if self.measured[1] != self.evaluations:
+            self.measured = self.vectors.read(self.vectors.max_abs(self.gradient))[0], self.evaluations
+        return self.measured[0]
 
     def saved(self) -> dict[str, np.ndarray | int | float | bool]:
-        """Every field that is not scratch. The arrays are the state's own: write or copy them before the next step."""
+        """Every field that is not scratch. The arrays may be the state's own: write or copy them before the next step."""
         kept = {one.name: getattr(self, one.name) for one in fields(self) if not one.metadata.get("scratch")}
         for one in fields(self):
             if FILLED in one.metadata:
                 kept[one.name] = getattr(self, one.name)[: getattr(self, one.metadata[FILLED])]
-        return kept
+        return {name: self.vectors.to_host(v) if hasattr(v, "shape") else v for name, v in kept.items()}
 
 
 AnyState = TypeVar("AnyState", bound=State)
@@ -123,8 +146,8 @@ class Optimizer(ABC, Generic[AnyState]):
             raise UsageError(f"{name} = {getattr(self, name)!r}", wanted=wanted)
 
     @abstractmethod
-    def blank(self, P: int) -> AnyState:
-        """A state for P parameters with all its buffers, before anything is known."""
+    def blank(self, P: int, vectors: Vectors = HOST) -> AnyState:
+        """A state for P parameters with all its buffers, made by `vectors`, before anything is known."""
 
     @abstractmethod
     def advance(self, f: Function, state: AnyState) -> Ending | None:
@@ -145,11 +168,24 @@ class Optimizer(ABC, Generic[AnyState]):
             raise UsageError(f"Theta of shape {Theta.shape}, {Theta.dtype}", wanted="a vector of numbers")
         if bad := int(np.count_nonzero(~np.isfinite(Theta))):
             raise UsageError(f"{bad} of {len(Theta)} numbers in Theta not finite", wanted="finite numbers")
-        state = self.blank(len(Theta))
-        state.Theta[:] = Theta
-        state.J = f.value_and_gradient(state.Theta, state.gradient)
-        state.evaluations = 1
+        state = self._blank(f, len(Theta))
+        state.vectors.put(Theta, state.Theta)
+        self._evaluate(f, state, state.gradient)
         return state
+
+    def _blank(self, f: Function, P: int) -> AnyState:
+        vectors = vectors_of(f)
+        state = self.blank(P, vectors)
+        state.vectors = vectors
+        return state
+
+    @staticmethod
+    def _evaluate(f: Function, state: AnyState, gradient: Any) -> None:
+        """J and ∇J at the state's Θ, by one evaluation."""
+        J = f.value_and_gradient(state.Theta, gradient)
+        J, steepest = state.vectors.read(J, state.vectors.max_abs(gradient))
+        state.J, state.evaluations = J, state.evaluations + 1
+        state.measured = steepest, state.evaluations
 
     def restore(self, f: Function, saved: Mapping[str, Any]) -> AnyState:
         """The state that `saved()` gave; f is not evaluated, since J and ∇J are in it.
@@ -159,9 +195,9 @@ class Optimizer(ABC, Generic[AnyState]):
         """
         Theta = saved.get("Theta")
         P = len(Theta) if isinstance(Theta, np.ndarray) and Theta.ndim == 1 else 0
-        state = self.blank(P)
+        state = self._blank(f, P)
         filled = {one.name: one.metadata[FILLED] for one in fields(state) if FILLED in one.metadata}
-        own = state.saved() | {name: getattr(state, name) for name in filled}
+        own = {one.name: getattr(state, one.name) for one in fields(state) if not one.metadata.get("scratch")}
         for name in sorted(own.keys() ^ saved.keys()):
             found, wanted = ("without", "with") if name in own else ("with", "without")
             raise MismatchError(f"a saved state {found} {name}", wanted=f"one {wanted} {name}", do=_DO)
@@ -169,13 +205,15 @@ class Optimizer(ABC, Generic[AnyState]):
             raise MismatchError(f"a saved state whose Theta is {_kind(Theta)}", wanted="a vector", do=_DO)
         for name, blank in own.items():
             value = saved[name]
-            if name in filled and isinstance(blank, np.ndarray):
+            if name in filled:
                 count = saved[filled[name]]
                 blank = blank[: count if _kind(count) == "int" else 0]
             if _kind(value) != _kind(blank):
                 raise MismatchError(f"a saved state whose {name} is {_kind(value)}", wanted=_kind(blank), do=_DO)
             if isinstance(blank, np.ndarray):
                 blank[...] = value
+            elif hasattr(blank, "shape"):
+                state.vectors.put(value, blank)
             else:
                 setattr(state, name, type(blank)(value))
         return state
@@ -186,10 +224,10 @@ class Optimizer(ABC, Generic[AnyState]):
         What was learned of the slopes is kept, what showed a standstill begins anew: a subclass that counts towards
         one sets its counts back. An exception raised by f leaves the state as it was.
         """
-        gradient = np.zeros_like(state.gradient)
-        state.J = f.value_and_gradient(state.Theta, gradient)
-        state.gradient[:] = gradient
-        state.evaluations += 1
+        state.vectors = vectors_of(f)
+        gradient = state.vectors.zeros(*state.gradient.shape)
+        self._evaluate(f, state, gradient)
+        state.gradient = gradient
 
     def step(self, f: Function, state: AnyState) -> Ending | None:
         """One iteration, or the reason why there is none; both when the iteration was the last one needed.
@@ -199,7 +237,7 @@ class Optimizer(ABC, Generic[AnyState]):
         return self._ending(state) or self.advance(f, state) or self._ending(state)
 
     def _ending(self, state: AnyState) -> Ending | None:
-        steepest = max_abs(state.gradient)
+        steepest = state.steepest
         if not (math.isfinite(state.J) and math.isfinite(steepest)):
             return Ending("failed", f"failed: J = {state.J:g} and max|∇J| = {steepest:g} at the initial Θ")
         if steepest <= self.tolerance:
@@ -212,28 +250,8 @@ _DO = "resume with the optimizer and the options that the state was saved under"
 
 def _kind(value: object) -> str:
     """What a field holds, in words. A NumPy scalar, as a file gives it back, is the plain number it stands for."""
-    if not isinstance(value, np.ndarray | np.generic):
+    if not hasattr(value, "shape"):
         return type(value).__name__
-    if value.ndim == 0:
+    if value.shape == ():
         return {"float64": "float", "int64": "int"}.get(value.dtype.name, value.dtype.name)
     return f"{value.dtype} of shape {value.shape}"
-
-
-def dot(a: np.ndarray, b: np.ndarray) -> float:
-    """aᵀb of (P,) float64. Every dot product of an optimizer goes through here. Its bits are the same from run to run
-    when the BLAS works with one thread, which the caller of an optimizer sees to: with two, they change. May overflow
-    to infinity, without a warning."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.dot(a, b))
-
-
-def max_abs(v: np.ndarray) -> float:
-    """max|v|, without a temporary; nan if any is nan."""
-    return max(float(v.max()), -float(v.min()))
-
-
-def move(Theta: np.ndarray, alpha: float, direction: np.ndarray, out: np.ndarray) -> None:
-    """out = Θ + α·d, all (P,) float64. A step far too long gives infinities and no warning: J judges it."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.multiply(direction, alpha, out=out)
-        np.add(Theta, out, out=out)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-
-from .base import SCRATCH, Ending, Function, Optimizer, State, max_abs, move
+from .base import SCRATCH, Ending, Function, Optimizer, State
+from .vectors import HOST, Vectors
 
 
 @dataclass(kw_only=True)
 class GradientDescentState(State):
     """Θ and nothing else; the scratch holds the next Θ and its gradient while they are computed."""
 
-    next_Theta: np.ndarray = field(metadata=SCRATCH)
-    next_gradient: np.ndarray = field(metadata=SCRATCH)
+    next_Theta: Any = field(metadata=SCRATCH)
+    next_gradient: Any = field(metadata=SCRATCH)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +36,16 @@ class GradientDescent(Optimizer[GradientDescentState]):
     def check(self) -> None:
         self.require(self.learning_rate > 0, "learning_rate", "above 0")
 
-    def blank(self, P: int) -> GradientDescentState:
-        Theta, gradient, next_Theta, next_gradient = (np.zeros(P) for _ in range(4))
+    def blank(self, P: int, vectors: Vectors = HOST) -> GradientDescentState:
+        Theta, gradient, next_Theta, next_gradient = (vectors.zeros(P) for _ in range(4))
         return GradientDescentState(Theta=Theta, gradient=gradient, next_Theta=next_Theta, next_gradient=next_gradient)
 
     def advance(self, f: Function, state: GradientDescentState) -> Ending | None:
-        move(state.Theta, -self.learning_rate, state.gradient, out=state.next_Theta)
+        vectors = state.vectors
+        vectors.move(state.Theta, -self.learning_rate, state.gradient, out=state.next_Theta)
         J = f.value_and_gradient(state.next_Theta, state.next_gradient)
+        J, steepest = vectors.read(J, vectors.max_abs(state.next_gradient))
         state.evaluations += 1
-        steepest = max_abs(state.next_gradient)
         if not (math.isfinite(J) and math.isfinite(steepest)):
             return Ending(
                 "failed",
@@ -56,4 +57,5 @@ class GradientDescent(Optimizer[GradientDescentState]):
         state.gradient, state.next_gradient = state.next_gradient, state.gradient
         state.J = J
         state.iteration += 1
+        state.measured = steepest, state.evaluations
         return None

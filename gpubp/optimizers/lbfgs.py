@@ -17,23 +17,23 @@ H∇J is made of ∇J and the pairs, so the two-loop recursion can run on their 
 with all are known (W. Chen, Z. Wang, J. Zhou, Large-scale L-BFGS using MapReduce, NIPS 2014, with Sᵀg, Yᵀg and the
 matrices SᵀY, YᵀY). Those with older pairs are kept, so a step goes over S and Y twice: once for their products with the
 newest y and ∇J, and once for the sum. Each product is one sum and each element of the sum another, so threads may
-share them without changing a bit. Written on vectors, the recursion has an order that allows no threads.
+share them without changing a bit, and a GPU gives all products of a step in one answer. Written on vectors, the
+recursion has an order that allows neither.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from .base import FILLED, SCRATCH, Ending, Function, Optimizer, dot, max_abs
+from .base import FILLED, SCRATCH, Ending, Function, Optimizer
 from .line import Line, LineState
 from .line_search import Search, wolfe
+from .vectors import HOST, Vectors
 
 # A pair whose s and y are closer to a right angle than this carries rounding, not curvature: with condition number κ
 # the cosine of a quadratic is 2√κ/(κ + 1) at least.
@@ -55,11 +55,13 @@ class LBFGSState(LineState):
         SY, YY: SᵀY and YᵀY, (history, history) scratch: of pairs i and j at [i mod history, j mod history]; SᵀY where i
             is not newer than j. They follow from S and Y, bit for bit.
         known: scratch: the pairs whose products are in them.
-        product: (P,) scratch.
+        Sg, Yg: Sᵀ∇J and Yᵀ∇J, (history,) scratch, and gg, ∇Jᵀ∇J, where it was asked for; of Θ's ∇J if `fresh`.
+        used: scratch: the pairs that the present search goes by.
+        step, change: s and y of the last point tried, (P,) scratch.
     """
 
-    S: np.ndarray = field(metadata={FILLED: "pairs"})
-    Y: np.ndarray = field(metadata={FILLED: "pairs"})
+    S: Any = field(metadata={FILLED: "pairs"})
+    Y: Any = field(metadata={FILLED: "pairs"})
     rho: np.ndarray
     gamma: float = 1.0
     pairs: int = 0
@@ -69,36 +71,46 @@ class LBFGSState(LineState):
     SY: np.ndarray = field(metadata=SCRATCH)
     YY: np.ndarray = field(metadata=SCRATCH)
     known: int = field(default=0, metadata=SCRATCH)
-    product: np.ndarray = field(metadata=SCRATCH)
+    Sg: np.ndarray = field(metadata=SCRATCH)
+    Yg: np.ndarray = field(metadata=SCRATCH)
+    gg: float = field(default=math.nan, metadata=SCRATCH)
+    fresh: bool = field(default=False, metadata=SCRATCH)
+    used: int = field(default=0, metadata=SCRATCH)
+    step: Any = field(metadata=SCRATCH)
+    change: Any = field(metadata=SCRATCH)
 
-    def times_H(self, g: np.ndarray, out: np.ndarray, threads: int) -> None:
-        """out = H g: the two-loop recursion, N&W Algorithm 7.4, on coefficients. (P,) float64; there is a pair."""
-        S, Y, history = self.S, self.Y, len(self.S)
-        rows = [pair % history for pair in range(max(0, self.pairs - history), self.pairs)]  # the oldest first
-        unknown = [pair % history for pair in range(max(self.known, self.pairs - len(rows)), self.pairs)]
-        vectors = [g, *(Y[j] for j in unknown)]
+    def rows(self, pairs: int) -> list[int]:
+        """Where the last of so many pairs are, the oldest first."""
+        history = len(self.rho)
+        return [pair % history for pair in range(max(0, pairs - history), pairs)]
 
-        def products(row: np.ndarray) -> list[float]:
-            return [np.dot(row, v) for v in vectors]
+    def times_H(self, g: Any, out: Any, sign: float = 1.0) -> float:
+        """out = sign · H g: the two-loop recursion, N&W Algorithm 7.4, on coefficients. (P,); there is a pair.
 
-        done = np.array(shared(products, [*(S[i] for i in rows), *(Y[i] for i in rows)], len(g), threads))
-        (Sg, Yg), *columns = done.T.reshape(len(vectors), 2, len(rows))
-        for j, (Sy, Yy) in zip(unknown, columns, strict=True):
-            older = rows[: (n := rows.index(j) + 1)]
-            self.SY[older, j] = Sy[:n]
-            self.YY[older, j] = self.YY[j, older] = Yy[:n]
-        self.known = self.pairs
-        p, q = np.zeros(history), np.zeros(history)
+        Returns:
+            sign · gᵀH g, where gᵀg is known; else NaN.
+        """
+        rows = self.rows(self.pairs)
+        fresh = self.fresh and g is self.gradient
+        Sg, Yg = (self.Sg[rows], self.Yg[rows]) if fresh else self._measured(g, rows)
+        p, q = np.zeros_like(self.rho), np.zeros_like(self.rho)
         with np.errstate(over="ignore", invalid="ignore"):
             p[rows], q[rows] = self._coefficients(rows, Sg, Yg)
+            product = self.gamma * self.gg + np.dot(p[rows], Sg) + np.dot(q[rows], Yg) if fresh else math.nan
+        self.vectors.combine(sign, self.gamma, g, ((p, self.S), (q, self.Y)), out)
+        return sign * float(product)
 
-        def combined(piece: slice) -> None:
-            with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
-                r = np.multiply(g[piece], self.gamma, out=out[piece])
-                r += p @ S[:, piece]
-                r += q @ Y[:, piece]
-
-        shared(combined, [slice(at, at + PIECE) for at in range(0, len(g), PIECE)], len(g), threads)
+    def _measured(self, g: Any, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Sᵀg and Yᵀg; and of pairs that are not known, as of a restored state's, SY and YY."""
+        unknown = self.rows(self.pairs)[max(0, self.known - self.pairs + len(rows)) :]
+        vectors = [g, *(self.Y[j] for j in unknown)]
+        of_S, of_Y = self.vectors.read(*(self.vectors.products(M, rows, vectors) for M in (self.S, self.Y)))
+        for j, Sy, Yy in zip(unknown, of_S[1:], of_Y[1:], strict=True):
+            older = rows[: (n := rows.index(j) + 1)]
+            self.SY[older, j] = Sy[:n]
+            self.YY[j, older] = self.YY[older, j] = Yy[:n]
+        self.known = self.pairs
+        return of_S[0], of_Y[0]
 
     def _coefficients(self, rows: list[int], Sg: np.ndarray, Yg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """p and q of H g = γ g + Σ p_k s_k + Σ q_k y_k, the oldest pair first."""
@@ -112,35 +124,36 @@ class LBFGSState(LineState):
             p[k] = a[k] - rho[k] * (Yr[k] + np.dot(SY[:k, k], p[:k]))
         return p, q
 
-    def remember(self) -> None:
-        """Store the pair of the step from Θ to the trial in place of the oldest, if it carries curvature."""
-        s = np.subtract(self.trial, self.Theta, out=self.direction)
-        y = np.subtract(self.trial_gradient, self.gradient, out=self.product)
-        sy, ss, yy = dot(s, y), dot(s, s), dot(y, y)
+    def foresee(self) -> Sequence[Any]:
+        g, s, y, vectors = self.trial_gradient, self.step, self.change, self.vectors
+        vectors.subtract(self.trial, self.Theta, out=s)
+        vectors.subtract(g, self.gradient, out=y)
+        dots = [vectors.dot(a, b) for a, b in ((s, y), (s, s), (y, y), (s, g), (y, g))]
+        gg = vectors.dot(g, g) if vectors.early else math.nan  # only there the slope is made of products
+        rows = self.rows(self.used)
+        return (*dots, gg, *(vectors.products(M, rows, (g, y)) for M in (self.S, self.Y)))
+
+    def remember(self, foreseen: Sequence[Any]) -> None:
+        """Store the pair of the step from Θ to the trial in place of the oldest, if it carries curvature.
+
+        `foreseen` is what was asked for by `foresee`: the products of the step and of the trial's ∇J.
+        """
+        sy, ss, yy, sg, yg, self.gg, of_S, of_Y = foreseen
+        rows = self.rows(self.used)
+        if self.used != self.pairs:
+            self.pairs = self.known = self.used
+        self.Sg[rows], self.Yg[rows] = of_S[0], of_Y[0]
         if yy > 0 and sy > SMALLEST_COSINE * math.sqrt(ss) * math.sqrt(yy):
-            row = self.pairs % len(self.S)
-            self.S[row], self.Y[row], self.rho[row] = s, y, 1 / sy
-            self.gamma = sy / yy
+            j = self.pairs % len(self.rho)
+            self.vectors.copy(self.step, self.S[j])
+            self.vectors.copy(self.change, self.Y[j])
+            self.rho[j], self.gamma = 1 / sy, sy / yy
+            self.SY[rows, j], self.SY[j, j] = of_S[1], sy
+            self.YY[rows, j], self.YY[j, rows], self.YY[j, j] = of_Y[1], of_Y[1], yy
+            self.Sg[j], self.Yg[j] = sg, yg
             self.pairs += 1
-
-
-PIECE = 8192  # elements: of 2 × 30 pairs, 4 MB
-LONG = 1 << 16  # elements from which threads are worth waking
-
-
-def shared(work: Callable[[Any], Any], tasks: list[Any], P: int, threads: int) -> list[Any]:
-    """``[work(task) for task in tasks]``, by threads where vectors of P elements are long."""
-    threads = min(threads, len(tasks))
-    if threads <= 1 or P < LONG:
-        return [work(task) for task in tasks]
-    groups = [tasks[i * len(tasks) // threads : (i + 1) * len(tasks) // threads] for i in range(threads)]
-    done = _pool(threads).map(lambda group: [work(task) for task in group], groups)
-    return [result for group in done for result in group]
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "gpubp")
+            self.known = self.pairs
+        self.fresh = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,58 +185,51 @@ class LBFGS(Optimizer[LBFGSState]):
         self.require(self.noise is None or 0 <= self.noise < 1, "noise", "0 or more, below 1")
         self.require(self.patience >= 1, "patience", "1 or more")
 
-    def blank(self, P: int) -> LBFGSState:
-        Theta, gradient, direction, trial, trial_gradient, product = (np.zeros(P) for _ in range(6))
+    def blank(self, P: int, vectors: Vectors = HOST) -> LBFGSState:
+        names = ("Theta", "gradient", "direction", "trial", "trial_gradient", "step", "change")
+        n = self.history
         return LBFGSState(
-            Theta=Theta,
-            gradient=gradient,
-            S=np.zeros((self.history, P)),
-            Y=np.zeros((self.history, P)),
-            rho=np.zeros(self.history),
-            SY=np.zeros((self.history, self.history)),
-            YY=np.zeros((self.history, self.history)),
-            direction=direction,
-            trial=trial,
-            trial_gradient=trial_gradient,
-            product=product,
+            **{name: vectors.zeros(P) for name in names},
+            S=vectors.zeros(n, P),
+            Y=vectors.zeros(n, P),
+            **{name: np.zeros(n) for name in ("rho", "Sg", "Yg")},
+            **{name: np.zeros((n, n)) for name in ("SY", "YY")},
         )
 
     def renew(self, f: Function, state: LBFGSState) -> None:
         super().renew(f, state)
         state.lowest, state.flattest, state.idle = math.inf, math.inf, 0
+        state.fresh = False
 
     def advance(self, f: Function, state: LBFGSState) -> Ending | None:
         if state.idle >= self.patience:
             return self._stalled(state)  # so it was saved
         line = Line(f, state)
-        lowest, pairs = min(state.lowest, state.J), state.pairs
-        threads = int(getattr(f, "threads", 1))
-        search = self._search(line, state, lowest, pairs, threads)
-        if search.problem and pairs:
-            pairs = 0  # the pairs may be what misleads: once more without them
-            search = self._search(line, state, lowest, pairs, threads)
-        if not search.problem:
-            line.settle(search.alpha)
-        state.evaluations += line.evaluations
+        lowest = min(state.lowest, state.J)
+        search = self._search(line, state, lowest, state.pairs)
+        if search.problem and state.pairs:
+            search = self._search(line, state, lowest, 0)  # the pairs may be what misleads: once more without them
         if search.problem:
+            state.measured = state.steepest, state.evaluations + line.evaluations
+            state.evaluations += line.evaluations
             return self._stuck(state, search)
-        if pairs != state.pairs:
-            state.pairs, state.known = pairs, 0
-        state.remember()
-        state.accept(search.J)
+        steepest, *foreseen = line.settle(search.alpha)
+        state.remember(foreseen)
+        state.accept(search.J, steepest, line.evaluations)
         return self._standstill(state, lowest)
 
-    def _search(self, line: Line, state: LBFGSState, lowest: float, pairs: int, threads: int) -> Search:
+    def _search(self, line: Line, state: LBFGSState, lowest: float, pairs: int) -> Search:
         """Search along −H∇J with the newest `pairs` pairs, along −∇J without any."""
-        alpha = 1.0
+        vectors, g, alpha = state.vectors, state.gradient, 1.0
+        state.used = pairs
         if pairs:
-            state.times_H(state.gradient, state.direction, threads)
-            np.negative(state.direction, out=state.direction)
+            slope = state.times_H(g, state.direction, sign=-1.0)
+            if not (vectors.early and state.fresh):
+                (slope,) = vectors.read(vectors.dot(g, state.direction))
         else:
-            np.negative(state.gradient, out=state.direction)
-            with np.errstate(over="ignore"):
-                alpha = min(1.0, 1 / float(np.abs(state.gradient).sum()))
-        slope = dot(state.gradient, state.direction)
+            vectors.combine(-1.0, 1.0, g, (), state.direction)
+            slope, steep = vectors.read(vectors.dot(g, state.direction), vectors.sum_abs(g))
+            alpha = min(1.0, 1 / steep)
         noise = float(getattr(line.f, "noise", 1e-7)) if self.noise is None else self.noise
         return wolfe(
             line, state.J, slope, alpha,
@@ -231,22 +237,23 @@ class LBFGS(Optimizer[LBFGSState]):
         )  # fmt: skip
 
     def _stuck(self, state: LBFGSState, search: Search) -> Ending:
-        steepest = max_abs(state.gradient)
+        steepest = state.steepest
         numbers = f"max|∇J| = {steepest:.3g}, wanted {self.tolerance:g} or less"
-        overflown = not math.isfinite(dot(state.gradient, state.gradient))
+        (square,) = state.vectors.read(state.vectors.dot(state.gradient, state.gradient))
+        overflown = not math.isfinite(square)
         if overflown or 0 < search.trials == search.nonfinite:
             return Ending("failed", f"failed: {search.problem}; {numbers}")
         return Ending("stalled", f"stalled: straight against the gradient, {search.problem}; {numbers}")
 
     def _standstill(self, state: LBFGSState, lowest: float) -> Ending | None:
-        steepest = max_abs(state.gradient)
+        steepest = state.steepest
         falls = state.J < lowest or steepest < state.flattest
         state.idle = 0 if falls else state.idle + 1
         state.lowest, state.flattest = min(lowest, state.J), min(state.flattest, steepest)
         return self._stalled(state) if state.idle >= self.patience else None
 
     def _stalled(self, state: LBFGSState) -> Ending:
-        steepest = max_abs(state.gradient)
+        steepest = state.steepest
         return Ending(
             "stalled",
             f"stalled: for {state.idle} iterations neither J = {state.J:.9g} (lowest {state.lowest:.9g}) nor "

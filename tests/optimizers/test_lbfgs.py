@@ -45,7 +45,7 @@ def test_the_two_loops_are_the_dense_formula(problem, history):
         assert state.gamma == state.S[last] @ state.Y[last] / (state.Y[last] @ state.Y[last])
         for v in (state.gradient, np.cos(np.arange(len(state.Theta)))):
             r = np.empty_like(v)
-            state.times_H(v, r, threads=1)
+            state.times_H(v, r)
             expected = dense_H(state) @ v
             assert np.abs(r - expected).max() <= 1e-10 * np.abs(expected).max()
 
@@ -261,7 +261,7 @@ def test_a_pair_too_small_for_its_square_is_not_remembered():
     state = LBFGS().blank(2)
     state.trial += 1
     state.trial_gradient += 1e-170  # sᵀy > 0, but yᵀy is 0 in float64
-    state.remember()
+    state.remember(state.foresee())
     assert state.pairs == 0
 
 

@@ -1,0 +1,179 @@
+"""Where an optimizer's vectors live, and what is done with them there.
+
+An optimizer is written in these few operations, so its vectors may be NumPy's or lie in the memory of a GPU. Vectors
+are (P,) float64, matrices of them (n, P); what is small (ρ, coefficients) is NumPy's everywhere.
+
+A product of vectors is a number, and on a GPU it has not arrived yet when it was asked for: `read` waits for all that
+were asked for so far, once. So an optimizer asks for everything it may need, and then reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+
+Vector = Any  # (P,) float64 where these vectors live
+Number = Any  # a float, or one that `read` will give
+
+
+class Vectors(Protocol):
+    """The operations.
+
+    Attributes:
+        early: whether reading is dear, so that what an accepted trial will need is asked for before it is accepted.
+        waits: how often `read` and `to_host` waited.
+    """
+
+    early: bool
+    waits: int
+
+    def zeros(self, *shape: int) -> Any:
+        """A new vector, or matrix of rows."""
+        ...
+
+    def put(self, host: np.ndarray, out: Any) -> None:
+        """out ← an array of NumPy's."""
+        ...
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """An array as NumPy's; it may be the array itself."""
+        ...
+
+    def copy(self, source: Any, out: Any) -> None:
+        """out ← source."""
+        ...
+
+    def move(self, a: Vector, alpha: float, d: Vector, out: Vector) -> None:
+        """out ← a + α·d. A step far too long gives infinities and no warning: J judges it."""
+        ...
+
+    def subtract(self, a: Vector, b: Vector, out: Vector) -> None:
+        """out ← a − b."""
+        ...
+
+    def combine(
+        self, sign: float, factor: float, a: Vector, parts: Sequence[tuple[np.ndarray, Any]], out: Vector
+    ) -> None:
+        """out ← sign·(factor·a + Σ over (c, M) of cᵀM), sign being 1 or −1; M is (n, P), c is (n,)."""
+        ...
+
+    def dot(self, a: Vector, b: Vector) -> Number:
+        """aᵀb. Overflows to infinity without a warning."""
+        ...
+
+    def max_abs(self, v: Vector) -> Number:
+        """max|v|; NaN if any is NaN."""
+        ...
+
+    def sum_abs(self, v: Vector) -> Number:
+        """Σ|v|."""
+        ...
+
+    def products(self, matrix: Any, rows: Sequence[int], vectors: Sequence[Vector]) -> Any:
+        """vᵀ(row) of each vector with each of these rows, (vectors, rows), when it is read."""
+        ...
+
+    def read(self, *numbers: Any) -> list[Any]:
+        """What was asked for as floats and arrays, in order. Floats and arrays are given back as they are."""
+        ...
+
+
+class HostVectors:
+    """NumPy's memory. Every sum has one order whatever the number of threads.
+
+    Args:
+        threads: how many share work on long vectors.
+    """
+
+    early = False
+    waits = 0
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+
+    def zeros(self, *shape: int) -> np.ndarray:
+        return np.zeros(shape)
+
+    def put(self, host: np.ndarray, out: np.ndarray) -> None:
+        out[...] = host
+
+    def to_host(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+    def copy(self, source: np.ndarray, out: np.ndarray) -> None:
+        out[...] = source
+
+    def move(self, a: np.ndarray, alpha: float, d: np.ndarray, out: np.ndarray) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.multiply(d, alpha, out=out)
+            np.add(a, out, out=out)
+
+    def subtract(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        np.subtract(a, b, out=out)
+
+    def combine(
+        self, sign: float, factor: float, a: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], out: np.ndarray
+    ) -> None:
+        def combined(piece: slice) -> None:
+            with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
+                r = np.multiply(a[piece], factor, out=out[piece])
+                for c, M in parts:
+                    r += c @ M[:, piece]
+                if sign < 0:
+                    np.negative(r, out=r)
+
+        pieces = [slice(at, at + PIECE) for at in range(0, len(a), PIECE)]
+        shared(combined, pieces, len(a), self._threads)
+
+    def dot(self, a: np.ndarray, b: np.ndarray) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(np.dot(a, b))
+
+    def max_abs(self, v: np.ndarray) -> float:
+        return max(float(v.max()), -float(v.min()))  # without a temporary
+
+    def sum_abs(self, v: np.ndarray) -> float:
+        with np.errstate(over="ignore"):
+            return float(np.abs(v).sum())
+
+    def products(self, matrix: np.ndarray, rows: Sequence[int], vectors: Sequence[np.ndarray]) -> np.ndarray:
+        def of_row(i: int) -> list[float]:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return [np.dot(matrix[i], v) for v in vectors]
+
+        done = shared(of_row, list(rows), matrix.shape[1], self._threads)
+        return np.array(done, np.float64).reshape(len(rows), len(vectors)).T
+
+    def read(self, *numbers: Any) -> list[Any]:
+        return list(numbers)
+
+
+HOST = HostVectors()
+
+
+def vectors_of(f: Any) -> Vectors:
+    """Where the vectors of a function are best kept: what it says itself, else NumPy's memory and its threads."""
+    return getattr(f, "vectors", None) or HostVectors(int(getattr(f, "threads", 1)))
+
+
+PIECE = 8192  # elements: of 2 × 30 pairs, 4 MB
+LONG = 1 << 16  # elements from which threads are worth waking
+
+
+def shared(work: Callable[[Any], Any], tasks: list[Any], P: int, threads: int) -> list[Any]:
+    """``[work(task) for task in tasks]``, by threads where vectors of P elements are long."""
+    threads = min(threads, len(tasks))
+    if threads <= 1 or P < LONG:
+        return [work(task) for task in tasks]
+    groups = [tasks[i * len(tasks) // threads : (i + 1) * len(tasks) // threads] for i in range(threads)]
+    done = _pool(threads).map(lambda group: [work(task) for task in group], groups)
+    return [result for group in done for result in group]
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "gpubp")
