@@ -13,6 +13,7 @@ rows as they are stored, and Δ_W = (Δ_W̃ − Δ_b̃ μᵀ)/σ takes the gradi
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -95,9 +96,16 @@ class Objective:
     @property
     def validation_cost(self) -> float | None:
         """The cost without λ on the validation rows, of the last pass; None without such rows."""
-        if self.rows.validation is None or self._validation is None:
-            return None
-        return float(self._validation)
+        return None if self.validation_number is None else float(self.validation_number)
+
+    @property
+    def validation_number(self) -> Any:
+        """Likewise, but where Θ lives on a device a number that waits for the pass when it is read."""
+        return None if self.rows.validation is None else self._validation
+
+    def guard(self) -> AbstractContextManager[Any]:
+        """Entered around work on vectors that live on a device."""
+        return self.backend.guard() if self.backend.has_engine else nullcontext()
 
     def value_and_gradient(self, Theta: Any, out: Any) -> Any:
         """J(Θ), and ∇J(Θ) written to `out`; both (P,) float64. One pass over the rows.

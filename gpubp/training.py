@@ -95,15 +95,21 @@ class _Watched:
     def __init__(self, objective: Objective, stop: StopRequest) -> None:
         self._objective, self._stop = objective, stop
         self.precision = objective.precision
-        self.threads, self.noise = objective.threads, precision(objective.precision).noise
-        self.validation: dict[float, float | None] = {}
+        self.threads, self.vectors = objective.threads, objective.vectors
+        self.noise = precision(objective.precision).noise
+        self.seen: list[tuple[Any, Any]] = []
 
-    def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
+    def value_and_gradient(self, Theta: Any, out: Any) -> Any:
         if self._stop.by:
             raise _Stopped
         J = self._objective.value_and_gradient(Theta, out)
-        self.validation[J] = self._objective.validation_cost
+        self.seen.append((J, self._objective.validation_number))
         return J
+
+    def validation(self, J: float) -> float | None:
+        """The validation cost of the evaluation of the step that gave this J."""
+        found = next((validation for seen, validation in reversed(self.seen) if float(seen) == J), None)
+        return None if found is None else float(found)
 
 
 def fit(
@@ -135,7 +141,7 @@ def fit(
     stop = stop or StopRequest()
     f = _Watched(objective, stop)
     began = time.perf_counter() - seconds
-    with one_thread():
+    with one_thread(), objective.guard():
         try:
             state = optimizer.restore(f, start) if isinstance(start, dict) else optimizer.init(f, start)
         except _Stopped:
@@ -147,7 +153,7 @@ def fit(
                 return _limit(state, optimizer, iterations), state
             before, evaluations = state.iteration, state.evaluations
             wishes = False
-            f.validation.clear()
+            f.seen.clear()
             try:
                 ending = optimizer.step(f, state)
             except _Stopped:
@@ -158,7 +164,7 @@ def fit(
                     state.evaluations,
                     state.J,
                     state.steepest,
-                    f.validation.get(state.J),
+                    f.validation(state.J),
                     time.perf_counter() - began,
                     f.precision,
                 )

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -208,7 +209,8 @@ def test_a_precision_that_is_not_here_is_named_and_left_only_inexactly(tmp_path,
 class Rounded:
     """½ Σ c (Θ − 1)² + 3 as passes of a precision give it: with errors of its size that jump from one Θ to the next."""
 
-    threads, validation_cost = 1, None
+    threads, validation_number, vectors = 1, None, None
+    guard = nullcontext
     backend = SimpleNamespace(precisions=LADDER)
     curvature = np.logspace(0, 1, 6)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,11 +19,12 @@ class Bowl:
     """J = Σ Θ²/2 with a validation cost that tells which Θ it was taken at."""
 
     validation_cost: float | None = None
-    precision, threads = "fp64", 1
+    precision, threads, vectors = "fp64", 1, None
+    guard = nullcontext
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         out[:] = Theta
-        self.validation_cost = 100 + float(Theta[0])
+        self.validation_number = 100 + float(Theta[0])
         return float(Theta @ Theta) / 2
 
 

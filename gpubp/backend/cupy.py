@@ -24,6 +24,7 @@ from ..formula import Formula, cast, plus
 from ..precision import LADDER
 from . import blas, cublas, kernels
 from .cuda.engine import Engine, layered_plan
+from .cuda.vectors import DeviceVectors
 from .protocol import LeafLoop, WholeSum
 
 RESERVE = 8  # one part in so many of the memory stays free of resident rows: buffers, labels, gradients
@@ -100,6 +101,7 @@ class CupyBackend:
         self.choice = {"kernel": kernel}
         self._kernels: dict[tuple[Any, ...], Any] = {}
         self._prepared: dict[tuple[Any, ...], tuple[Any, int, tuple[int, ...]]] = {}
+        self._vectors: DeviceVectors | None = None
         self._functions: dict[str, tuple[str, Any, list[Any]]] = {}
         with cupy.cuda.Device(device):
             # not the default stream: that one cannot be captured into a graph
@@ -227,6 +229,11 @@ class CupyBackend:
 
     def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, **plan: int | None) -> Engine:
         return Engine(self, network, feed, lambda_, precision.dtype, precision.products, kernel=self._kernel, **plan)
+
+    def vectors(self) -> DeviceVectors:
+        if self._vectors is None:
+            self._vectors = DeviceVectors(self)
+        return self._vectors
 
     def leaves_and_block(self, m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
         return layered_plan(m, sizes)

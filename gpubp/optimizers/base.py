@@ -210,7 +210,7 @@ class Optimizer(ABC, Generic[AnyState]):
                 blank = blank[: count if _kind(count) == "int" else 0]
             if _kind(value) != _kind(blank):
                 raise MismatchError(f"a saved state whose {name} is {_kind(value)}", wanted=_kind(blank), do=_DO)
-            if isinstance(blank, np.ndarray):
+            if type(blank) is np.ndarray:
                 blank[...] = value
             elif hasattr(blank, "shape"):
                 state.vectors.put(value, blank)

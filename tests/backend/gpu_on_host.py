@@ -14,10 +14,15 @@ from host_program import HostPrograms
 
 from gpubp.backend import cublas
 from gpubp.backend.cuda.engine import Engine, layered_plan
+from gpubp.backend.cuda.vectors import DeviceVectors
 from gpubp.backend.kernels import Kernel
 from gpubp.backend.numpy import NumpyBackend, aligned
 from gpubp.errors import OutOfMemory
 from gpubp.precision import LADDER
+
+
+class Array(np.ndarray):
+    """An array of the device: NumPy's own are the host's, and nobody may take one for the other."""
 
 
 class _Event:
@@ -95,6 +100,7 @@ class GpuOnHost(NumpyBackend):
         self._programs, self._kernel = HostPrograms(folder), kernel
         self._cublas = cublas.Cublas(ColumnMajor(), None, 0)
         self.launches: list[str] = []
+        self._vectors: DeviceVectors | None = None
         self.sent, self.captured, self.room, self.fail_at = 0, 0, 1 << 60, 0
         lock = threading.RLock()
         self._work, self._copies = _Stream(lock, eager=False), _Stream(lock, eager=True)
@@ -106,20 +112,21 @@ class GpuOnHost(NumpyBackend):
                 raise OutOfMemory("the GPU of the test is full", do="nothing")
         array = aligned(shape, dtype)
         array.view(np.uint8)[...] = 0xFF  # a NaN: what nobody wrote is noticed
-        return array
+        return array.view(Array)
 
     def upload(self, host: np.ndarray) -> np.ndarray:
         array = aligned((host.size + 16,), host.dtype)[: host.size].reshape(host.shape)
         array[...] = host
-        return array
+        return array.view(Array)
 
     def resident(self, host: np.ndarray) -> np.ndarray:
         row = host.dtype.itemsize * int(np.prod(host.shape[1:]))
         return self.upload(host[: self.room // max(1, row)])
 
     def to_host(self, array: np.ndarray) -> np.ndarray:
+        assert isinstance(array, Array)
         self._work.run()
-        return array.copy()
+        return np.array(array)
 
     def zero(self, array: np.ndarray) -> None:
         self._work.add(lambda: array.fill(0))
@@ -171,21 +178,7 @@ class GpuOnHost(NumpyBackend):
     def leaves_and_block(self, m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
         return layered_plan(m, sizes)
 
-    def vectors(self) -> Any:
-        return _Vectors(self)
-
-
-class _Vectors:
-    def __init__(self, backend: GpuOnHost) -> None:
-        self._backend = backend
-
-    def numbers(self, count: int) -> Any:
-        return _Numbers(self._backend, np.full(count, np.nan))
-
-
-class _Numbers:
-    def __init__(self, backend: GpuOnHost, array: np.ndarray) -> None:
-        self._backend, self.array = backend, array
-
-    def __getitem__(self, i: int) -> float:
-        return self._backend.to_host(self.array)[i]
+    def vectors(self) -> DeviceVectors:
+        if self._vectors is None:
+            self._vectors = DeviceVectors(self)
+        return self._vectors

@@ -324,14 +324,14 @@ def test_the_tree_of_the_device_is_the_tree_of_the_host(folder, leaves):
     root, cost_root = np.full(37, np.nan, np.float32), np.full(2, np.nan)
     tree = combine.Tree(device, sums, costs, root, cost_root)
     tree.add(37)
-    device.to_host(root)
+    device._work.run()
     wanted, wanted_costs = sums, costs
     while len(wanted) > 1:
         wanted, wanted_costs = wanted[::2] + wanted[1::2], wanted_costs[::2] + wanted_costs[1::2]
     assert root.tobytes() == wanted[0].tobytes() and cost_root.tobytes() == wanted_costs[0].tobytes()
     cost_root[:] = np.nan
     tree.add(0)
-    device.to_host(root)
+    device._work.run()
     assert cost_root.tobytes() == wanted_costs[0].tobytes()
 
 
@@ -351,7 +351,7 @@ def test_sums_of_columns(folder, rows, columns):
     partials, out = np.zeros((1 + chunks, width), np.float32), np.empty_like(e)
     arguments = (e, out, partials, rows, columns, 1, width, offset)
     device.launch(layers.error(None, e.dtype, e.dtype), layers.error_blocks(rows, columns), arguments)
-    device.to_host(out)
+    device._work.run()
     assert out.tobytes() == e.tobytes() and not partials[0].any() and not partials[:, [0, 1, -1]].any()
     for q in range(chunks):
         exact = e[128 * q : 128 * (q + 1)].astype(float).sum(axis=0)
@@ -360,7 +360,7 @@ def test_sums_of_columns(folder, rows, columns):
     costs = rng.normal(size=(1 + chunks, 2))
     arguments = (partials, np.ascontiguousarray(where), costs, flat, cost_sum, 1 + chunks, width)
     device.launch(layers.leaf_sums(e.dtype), layers.leaf_sums_blocks(width), arguments)
-    device.to_host(flat)
+    device._work.run()
     np.testing.assert_allclose(flat[where], partials.astype(float).sum(axis=0), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(cost_sum, costs.sum(axis=0), rtol=1e-13)
     assert np.isnan(flat[:3]).all()
