@@ -65,7 +65,7 @@ class OnDevice:
 
     def evaluate(self, Theta: Any, gradient: Any) -> tuple[Any, Any]:
         """Queue one pass: J, and the cost of the validation rows or None; ∇J goes to `gradient` unless that is None."""
-        if isinstance(Theta, np.ndarray):
+        if type(Theta) is np.ndarray:
             return self._of_host(Theta, gradient)
         return self._with_room(lambda: self._queue(Theta, gradient))
 

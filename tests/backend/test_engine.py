@@ -131,6 +131,16 @@ def test_scaled_rows_of_every_type(folder, stored, precision, mean):
     assert_like_the_cpu(GpuOnHost(folder, "layered"), network, rows, precision, leaves=2)
 
 
+@pytest.mark.parametrize("labels", [np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.int64])
+def test_class_numbers_of_every_type(folder, labels):
+    network = gpubp.Network((4, 6, 3))
+    for kernel, precision in (("layered", "fp64"), ("fused", "tf32")):
+        rows = rows_of(network, 100)
+        assert rows.labels is not None
+        rows.labels = rows.labels.astype(labels)
+        assert_like_the_cpu(GpuOnHost(folder, kernel), network, rows, precision)
+
+
 def test_only_what_folds_without_loss_is_folded():
     scaling = Scaling("standard", np.full(4, 30.0), np.ones(4))
     rows = rows_of(gpubp.Network((4, 6, 3)), 10, scaling=scaling)
