@@ -13,6 +13,7 @@ from ..data.source import ArrayRows
 from ..errors import BackendError
 from ..network import Network
 from ..objective import Objective
+from ..optimizers.vectors import vectors_of
 
 # relative, of J and of ∇J
 TOLERANCE = {"bf16": 1e-1, "tf32": 2e-2, "tf32x3": 1e-4, "fp32": 1e-4, "fp64": 1e-10}
@@ -31,9 +32,12 @@ class Pass:
 
     def __init__(self, network: Network, rows: Rows, precision: str, engine: Backend) -> None:
         self.network, self.rows, self.precision, self.engine = network, rows, precision, engine
-        self._Theta, self._gradient = network.initial_Theta(), np.zeros(network.P)
         self._J, self._first = math.nan, np.zeros(0)  # of the first pass
         self._objective = Objective(network, rows, 1.0, backend=engine, precision=precision)
+        self._vectors = vectors_of(self._objective)  # where an optimizer would have them
+        with self._objective.guard():
+            self._Theta, self._gradient = self._vectors.zeros(network.P), self._vectors.zeros(network.P)
+            self._vectors.put(network.initial_Theta(), self._Theta)
         self.threads = min(engine.owners_for(rows.m, network.sizes), self._objective.leaves)
 
     def __call__(self) -> None:
@@ -42,9 +46,10 @@ class Pass:
         Raises:
             BackendError: J is not the first pass's, to the bit.
         """
-        J = self._objective.value_and_gradient(self._Theta, self._gradient)
+        with self._objective.guard():
+            J = float(self._objective.value_and_gradient(self._Theta, self._gradient))
         if not len(self._first):
-            self._J, self._first = J, self._gradient.copy()
+            self._J, self._first = J, self._latest().copy()
         elif J != self._J:
             raise BackendError(f"J is {self._J!r} in one pass and {J!r} in another", wanted="the same bits", do=_REPORT)
 
@@ -57,8 +62,13 @@ class Pass:
     def refuse_others(self, *passes: Pass) -> None:
         """Raise BackendError unless the latest answers of these are the bits of this one's first pass."""
         for other in passes:
-            if other._J != self._J or not np.array_equal(other._gradient, self._first):
+            if other._J != self._J or not np.array_equal(other._latest(), self._first):
                 raise BackendError("J or ∇J differ from pass to pass", wanted="the same bits", do=_REPORT)
+
+    def _latest(self) -> np.ndarray:
+        """∇J of the latest pass."""
+        with self._objective.guard():
+            return self._vectors.to_host(self._gradient)
 
     def compare(self) -> dict[str, float]:
         """How far J and ∇J are from plain NumPy's in fp64, relative.

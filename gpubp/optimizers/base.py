@@ -100,7 +100,7 @@ class State:
         return self.measured[0]
 
     def saved(self) -> dict[str, np.ndarray | int | float | bool]:
-        """Every field that is not scratch. The arrays may be the state's own: write or copy them before the next step."""
+        """Every field that is not scratch, in NumPy's memory. Arrays may be the state's own: write them at once."""
         kept = {one.name: getattr(self, one.name) for one in fields(self) if not one.metadata.get("scratch")}
         for one in fields(self):
             if FILLED in one.metadata:
@@ -248,7 +248,7 @@ class Optimizer(ABC, Generic[AnyState]):
 _DO = "resume with the optimizer and the options that the state was saved under"
 
 
-def _kind(value: object) -> str:
+def _kind(value: Any) -> str:
     """What a field holds, in words. A NumPy scalar, as a file gives it back, is the plain number it stands for."""
     if not hasattr(value, "shape"):
         return type(value).__name__

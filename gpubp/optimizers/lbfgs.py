@@ -186,14 +186,22 @@ class LBFGS(Optimizer[LBFGSState]):
         self.require(self.patience >= 1, "patience", "1 or more")
 
     def blank(self, P: int, vectors: Vectors = HOST) -> LBFGSState:
-        names = ("Theta", "gradient", "direction", "trial", "trial_gradient", "step", "change")
         n = self.history
         return LBFGSState(
-            **{name: vectors.zeros(P) for name in names},
+            Theta=vectors.zeros(P),
+            gradient=vectors.zeros(P),
             S=vectors.zeros(n, P),
             Y=vectors.zeros(n, P),
-            **{name: np.zeros(n) for name in ("rho", "Sg", "Yg")},
-            **{name: np.zeros((n, n)) for name in ("SY", "YY")},
+            rho=np.zeros(n),
+            SY=np.zeros((n, n)),
+            YY=np.zeros((n, n)),
+            Sg=np.zeros(n),
+            Yg=np.zeros(n),
+            step=vectors.zeros(P),
+            change=vectors.zeros(P),
+            direction=vectors.zeros(P),
+            trial=vectors.zeros(P),
+            trial_gradient=vectors.zeros(P),
         )
 
     def renew(self, f: Function, state: LBFGSState) -> None:

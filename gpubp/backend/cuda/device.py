@@ -34,6 +34,10 @@ class Device(Protocol):
         """The host's array in the device's memory."""
         ...
 
+    def to_host(self, array: Any) -> np.ndarray:
+        """A copy in the host's memory, once all work queued before it is done."""
+        ...
+
     def copy(self, source: Any, out: Any) -> None:
         """out ← source, both on the device and of one type and shape."""
         ...

@@ -73,7 +73,8 @@ def end(
         return f"{{ const T w = {weight}; double cell; {{ {J.cell.cuda}; }} if (valid_) {total} += cell; }}"
 
     weight = "w_p[from_]" if weighted else "T(1)"
-    name = f"gpubp_end_{J.name}_{K}_{stride}_{real}_{stored.replace(' ', '_')}" + "_hot" * one_hot + "_w" * weighted + "_v" * held
+    flags = "_hot" * one_hot + "_w" * weighted + "_v" * held
+    name = f"gpubp_end_{J.name}_{K}_{stride}_{real}_{stored.replace(' ', '_')}{flags}"
     body = f"""
 extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
     {real}* z_p, const {real}* b_p, const {stored}* labels_p, const int* numbers_p, const {real}* w_p,

@@ -105,9 +105,7 @@ class DeviceVectors:
     def subtract(self, a: Any, b: Any, out: Any) -> None:
         self._device.launch(_SUBTRACT, _blocks(len(a)), (a, b, out, len(a)))
 
-    def combine(
-        self, sign: float, factor: float, a: Any, parts: Sequence[tuple[np.ndarray, Any]], out: Any
-    ) -> None:
+    def combine(self, sign: float, factor: float, a: Any, parts: Sequence[tuple[np.ndarray, Any]], out: Any) -> None:
         coefficients = np.concatenate([np.zeros(0), *(c for c, _ in parts)])
         counts = [len(c) for c, _ in parts] + [0, 0]
         matrices = [M for _, M in parts] + [None, None]
@@ -139,9 +137,7 @@ class DeviceVectors:
         return _Products(parts, len(vectors))
 
     def read(self, *numbers: Any) -> list[Any]:
-        return [
-            float(n) if isinstance(n, Number) else n.value() if isinstance(n, _Products) else n for n in numbers
-        ]
+        return [float(n) if isinstance(n, Number) else n.value() if isinstance(n, _Products) else n for n in numbers]
 
     def numbers(self, count: int) -> Numbers:
         """Places for so many numbers; work that is queued next writes them to their `array`."""
@@ -208,7 +204,10 @@ extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_{name}({", ".join(
 
 
 _MOVE = _elementwise(
-    "move", "const double* a, const double* d, double* out", "long long P, double alpha", "out[i] = a[i] + alpha * d[i];"
+    "move",
+    "const double* a, const double* d, double* out",
+    "long long P, double alpha",
+    "out[i] = a[i] + alpha * d[i];",
 )
 _SUBTRACT = _elementwise(
     "subtract", "const double* a, const double* b, double* out", "long long P", "out[i] = a[i] - b[i];"
