@@ -253,5 +253,5 @@ def _kind(value: Any) -> str:
     if not hasattr(value, "shape"):
         return type(value).__name__
     if value.shape == ():
-        return {"float64": "float", "int64": "int"}.get(value.dtype.name, value.dtype.name)
+        return {"float64": "float", "int64": "int"}.get(str(value.dtype), str(value.dtype))
     return f"{value.dtype} of shape {value.shape}"
