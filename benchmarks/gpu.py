@@ -11,7 +11,9 @@
 
 Nothing is installed or downloaded: gpubp runs from this checkout; PyTorch, JAX and compute-sanitizer are used where
 they are, and named where they are not. Results go to gpu-CARD.json in --out (by default $OUT or benchmarks/results)
-after every row, and with --resume begin with what is there; the tables go to gpu-CARD.md. The exit code is 1 if a row failed, crashed, hung or was wrong.
+after every row, all tables to gpu-CARD.md beside it; the targets are printed at the end. --resume begins with the
+results in --out, or else with those in benchmarks/results. The exit code is 1 if a row failed, crashed, hung or was a
+wrong answer.
 """
 
 from __future__ import annotations

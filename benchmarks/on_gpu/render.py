@@ -31,7 +31,7 @@ def text(record: dict[str, Any]) -> str:
     smoke = bool(runs[newest].get("smoke"))
     lines = [*_head(record), "", "### Ceilings", "", *_ceilings(rows)]
     for name, shape in shapes(smoke).items():
-        some = [row for row in rows.values() if row["shape"] == name and "median_s" in row and row["side"] != "limits"]
+        some = [row for row in rows.values() if row["shape"] == name and "call_s" in row]
         if some:
             lines += ["", f"### {shape}", "", *_shape(rows, some, newest, smoke), *_leads(rows, name)]
     lines += _duties(rows)
