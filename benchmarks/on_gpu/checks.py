@@ -58,7 +58,7 @@ def _sanitized(tool: str, smoke: bool, timeout: float, sanitizer: str | None) ->
     if code is None:
         return {"status": "timeout", "why": f"not done within {timeout:.0f} s", "tail": text[-800:]}
     if "did one cost and gradient" not in text and code != 9:  # the tool does not get on with this machine
-        return {"status": "absent", "why": f"{tool} ended with exit code {code}", "tail": text[-800:]}
+        return {"status": "absent", "why": f"nothing ran under {tool} (exit code {code})", "tail": text[-800:]}
     errors = int(summary[-1]) if summary else (0 if code == 0 else 1)
     return {"status": "ok", "errors": errors, "tail": text[-1500:] if errors else ""}
 

@@ -59,6 +59,9 @@ def build(task: Task, data: Data, card: Card, *, resident: float = 1.0) -> Ready
         Absent: it has no such kernel or precision here.
     """
     objective, network = _objective(task, data, card, resident)
+    wanted, kernel = KERNELS[task.what], getattr(objective, "kernel", "")
+    if not card.smoke and kernel and wanted not in ("auto", kernel):
+        raise Absent(f"asked for the {wanted} kernel, gpubp took the {kernel} one")
     Theta, out, vectors = _vectors(objective, network, data.Theta, card)
 
     def gradient() -> Any:
@@ -79,7 +82,7 @@ def build(task: Task, data: Data, card: Card, *, resident: float = 1.0) -> Ready
         spoil=spoil,
         waits=(lambda: int(vectors.waits)) if vectors else None,
         close=objective.close,
-        notes={"kernel": getattr(objective, "kernel", ""), **objective.conditions()},
+        notes={**objective.conditions(), "kernel": kernel},
     )
 
 
