@@ -119,29 +119,37 @@ def make(shape: Shape, seed: int = 0) -> Problem:
     else:
         Y = np.zeros((shape.m, K), np.float32)
         Y[rows, codes] = 1
+    return Problem(shape, X, codes, Y, matrices(shape, rng))
+
+
+def matrices(shape: Shape, rng: np.random.Generator) -> list[Array]:
+    """Θ^(1) … Θ^(L−1) of normal numbers, float32."""
     gain = 2 if shape.activation == "relu" else 1  # He's for relu: activations keep their size through the layers
     Theta = []
     for inputs, outputs in pairwise(shape.layers):
         matrix = rng.standard_normal((outputs, 1 + inputs)) * np.sqrt(gain / inputs)
         matrix[:, 0] = 0.1 * rng.standard_normal(outputs)
         Theta.append(matrix.astype(np.float32))
-    return Problem(shape, X, codes, Y, Theta)
+    return Theta
 
 
-def textbook(shape: Shape, X: Array, Y: Array, Theta: list[Array]) -> Answer:
-    """Σ cost and Δ^(1) … Δ^(L−1) over these rows, as the course writes it, in the precision of what is given."""
+def textbook(shape: Shape, X: Array, Y: Array, Theta: list[Array], xp: Any = np) -> Answer:
+    """Σ cost and Δ^(1) … Δ^(L−1) over these rows, as the course writes it, in the precision of what is given.
+
+    The arrays are those of `xp`, NumPy or CuPy; the activations' ufuncs work on both.
+    """
     g, slope = ACTIVATIONS[shape.activation]
-    one = np.ones((len(X), 1), X.dtype)
-    a = [np.hstack([one, X])]
+    one = xp.ones((len(X), 1), X.dtype)
+    a = [xp.hstack([one, X])]
     for matrix in Theta[:-1]:
-        a.append(np.hstack([one, g(a[-1] @ matrix.T)]))
+        a.append(xp.hstack([one, g(a[-1] @ matrix.T)]))
     z = a[-1] @ Theta[-1].T
     if shape.cost == "softmax":
         z = z - z.max(axis=1, keepdims=True)
-        log_h = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-        h, cost = np.exp(log_h), -(Y * log_h).sum()
+        log_h = z - xp.log(xp.exp(z).sum(axis=1, keepdims=True))
+        h, cost = xp.exp(log_h), -(Y * log_h).sum()
     else:
-        h, cost = 1 / (1 + np.exp(-z)), (np.logaddexp(0, z) - Y * z).sum()
+        h, cost = 1 / (1 + xp.exp(-z)), (xp.logaddexp(0, z) - Y * z).sum()
     delta, Delta = h - Y, []
     for l in range(len(Theta) - 1, -1, -1):
         Delta.insert(0, delta.T @ a[l])

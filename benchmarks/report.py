@@ -23,7 +23,10 @@ from contenders import WHOLE
 from race import Race
 from runner import NOISE, ROOT, Result
 
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "jax", "jaxlib", "numba", "llvmlite", "mkl", "h5py")
+_PACKAGES = (
+    "numpy", "scipy", "scikit-learn", "torch", "triton", "jax", "jaxlib", "jax-cuda13-plugin", "numba", "llvmlite",
+    "mkl", "h5py", "cupy-cuda12x", "cupy-cuda13x", "nvidia-cublas",
+)  # fmt: skip
 
 
 def limit(race: Race) -> tuple[float, dict[str, dict[str, float]]] | None:
