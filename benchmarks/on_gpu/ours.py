@@ -5,8 +5,8 @@ What is taken for granted:
 - `choose("gpu", kernel="fused" | "layered")` gives (backend, why), or raises a `GpubpError`;
 - `Objective(network, Rows(source, kept, scaling, labels), λ, backend=…, precision=…)` takes CuPy arrays for `kept` and
   `labels`; then `source` is only asked for m, features and dtype. It raises a `GpubpError` at what it lacks;
-- `objective.vectors.zeros(P)` and `.put(host)` make vectors on the device, `.to_host(vector)` brings one back,
-  `.waits` counts the waits so far;
+- inside `objective.guard()`, `objective.vectors.zeros(P)` makes a vector on the device, `.put(host, vector)` fills it,
+  `.to_host(vector)` brings it back; `.waits` counts the waits so far;
 - `objective.value_and_gradient(Theta, out)` with such vectors queues one evaluation on `backend.stream` and returns a
   number; `float` of it waits. A thousand may be queued and none of the numbers asked for;
 - `objective.kernel` says which kernel it is. With NumPy arrays it waits and returns a float: so on the CPU, whose only
@@ -65,7 +65,8 @@ def build(task: Task, data: Data, card: Card, *, resident: float = 1.0) -> Ready
     Theta, out, vectors = _vectors(objective, network, data.Theta, card)
 
     def gradient() -> Any:
-        host = vectors.to_host(out) if vectors else out
+        with objective.guard():
+            host = vectors.to_host(out) if vectors else out
         return np.concatenate([matrix.ravel() for matrix in network.unpack(host)])
 
     stream = getattr(objective.backend, "stream", None)
@@ -163,4 +164,7 @@ def _vectors(objective: Any, network: Any, matrices: Any, card: Card) -> tuple[A
     Theta, vectors = network.pack(matrices), getattr(objective, "vectors", None)
     if card.smoke or vectors is None:
         return Theta, np.zeros(network.P), None
-    return vectors.put(Theta), vectors.zeros(network.P), vectors
+    with objective.guard():
+        there, out = vectors.zeros(network.P), vectors.zeros(network.P)
+        vectors.put(Theta, there)
+    return there, out, vectors

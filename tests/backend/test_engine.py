@@ -141,6 +141,20 @@ def test_class_numbers_of_every_type(folder, labels):
         assert_like_the_cpu(GpuOnHost(folder, kernel), network, rows, precision)
 
 
+@pytest.mark.parametrize(("kernel", "precision"), [("layered", "fp32"), ("fused", "bf16")])
+def test_rows_made_on_the_device_are_used_where_they_are(folder, kernel, precision):
+    network = gpubp.Network((4, 6, 1), cost="logistic")
+    rows, backend = rows_of(network, 300, stored=np.uint8), GpuOnHost(folder, kernel)
+    wanted = evaluate(GpuOnHost(folder, kernel), network, rows, precision)
+
+    class NoSource(ArrayRows):
+        def read(self, start, stop, out):
+            raise AssertionError("rows on the device were asked of the source")
+
+    there = Rows(NoSource(np.asarray(rows.kept)), backend.upload(rows.kept), UNSCALED, backend.upload(rows.labels))
+    assert evaluate(backend, network, there, precision) == wanted
+
+
 def test_only_what_folds_without_loss_is_folded():
     scaling = Scaling("standard", np.full(4, 30.0), np.ones(4))
     rows = rows_of(gpubp.Network((4, 6, 3)), 10, scaling=scaling)
