@@ -69,11 +69,17 @@ def build(task: Task, data: Data, card: Card, *, resident: float = 1.0) -> Ready
             host = vectors.to_host(out) if vectors else out
         return np.concatenate([matrix.ravel() for matrix in network.unpack(host)])
 
+    guard = objective.guard()
+    guard.__enter__()  # as a whole training run is inside it
     stream = getattr(objective.backend, "stream", None)
 
     def spoil() -> None:
         with stream if stream is not None else nullcontext():  # where the evaluation comes next
             out.fill(np.nan)
+
+    def close() -> None:
+        guard.__exit__(None, None, None)
+        objective.close()
 
     return Ready(
         evaluate=lambda: objective.value_and_gradient(Theta, out),
@@ -82,7 +88,7 @@ def build(task: Task, data: Data, card: Card, *, resident: float = 1.0) -> Ready
         clock=card.clock(stream),
         spoil=spoil,
         waits=(lambda: int(vectors.waits)) if vectors else None,
-        close=objective.close,
+        close=close,
         notes={**objective.conditions(), "kernel": kernel},
     )
 

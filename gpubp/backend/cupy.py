@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -102,6 +103,7 @@ class CupyBackend:
         self._kernels: dict[tuple[Any, ...], Any] = {}
         self._prepared: dict[tuple[Any, ...], tuple[Any, int, tuple[int, ...]]] = {}
         self._vectors: DeviceVectors | None = None
+        self._entered_by: int | None = None  # the thread that is inside `guard`
         self._functions: dict[str, tuple[str, Any, list[Any]]] = {}
         with cupy.cuda.Device(device):
             # not the default stream: that one cannot be captured into a graph
@@ -246,10 +248,17 @@ class CupyBackend:
             OutOfMemory: the device's memory is full.
             BackendError: CUDA reports an error, perhaps of work queued long before.
         """
-        cuda = self._cupy.cuda
+        cuda, me = self._cupy.cuda, threading.get_ident()
         try:
-            with blas.one_thread(), cuda.Device(self._device), self.stream:
+            if self._entered_by == me:  # within another one: an evaluation of an optimizer, thousands of times
                 yield
+                return
+            with blas.one_thread(), cuda.Device(self._device), self.stream:
+                self._entered_by = me
+                try:
+                    yield
+                finally:
+                    self._entered_by = None
         except cuda.memory.OutOfMemoryError as error:
             raise OutOfMemory(
                 f"GPU {self._device} is full: {_words(error)}",
