@@ -165,6 +165,9 @@ class CupyBackend:
         if blocks:
             function((blocks,), (kernel.threads,), values, shared_mem=kernel.shared)
 
+    def write(self, host: np.ndarray, out: Any) -> None:
+        self._staging.send(host, out.data)
+
     def copy(self, source: Any, out: Any) -> None:
         out.data.copy_from_device_async(source.data, source.nbytes)
 

@@ -104,7 +104,7 @@ class LBFGSState(LineState):
         """Sᵀg and Yᵀg; and of pairs that are not known, as of a restored state's, SY and YY."""
         unknown = self.rows(self.pairs)[max(0, self.known - self.pairs + len(rows)) :]
         vectors = [g, *(self.Y[j] for j in unknown)]
-        of_S, of_Y = self.vectors.read(*(self.vectors.products(M, rows, vectors) for M in (self.S, self.Y)))
+        ((of_S, of_Y),) = self.vectors.read(self.vectors.products((self.S, self.Y), rows, vectors))
         for j, Sy, Yy in zip(unknown, of_S[1:], of_Y[1:], strict=True):
             older = rows[: (n := rows.index(j) + 1)]
             self.SY[older, j] = Sy[:n]
@@ -128,17 +128,17 @@ class LBFGSState(LineState):
         g, s, y, vectors = self.trial_gradient, self.step, self.change, self.vectors
         vectors.subtract(self.trial, self.Theta, out=s)
         vectors.subtract(g, self.gradient, out=y)
-        dots = [vectors.dot(a, b) for a, b in ((s, y), (s, s), (y, y), (s, g), (y, g))]
-        gg = vectors.dot(g, g) if vectors.early else math.nan  # only there the slope is made of products
-        rows = self.rows(self.used)
-        return (*dots, gg, *(vectors.products(M, rows, (g, y)) for M in (self.S, self.Y)))
+        pairs = (s, y), (s, s), (y, y), (s, g), (y, g)
+        # only where reading is dear the slope is made of gᵀg
+        dots = vectors.dots(*pairs, (g, g)) if vectors.early else [*vectors.dots(*pairs), math.nan]
+        return (*dots, vectors.products((self.S, self.Y), self.rows(self.used), (g, y)))
 
     def remember(self, foreseen: Sequence[Any]) -> None:
         """Store the pair of the step from Θ to the trial in place of the oldest, if it carries curvature.
 
         `foreseen` is what was asked for by `foresee`: the products of the step and of the trial's ∇J.
         """
-        sy, ss, yy, sg, yg, self.gg, of_S, of_Y = foreseen
+        sy, ss, yy, sg, yg, self.gg, (of_S, of_Y) = foreseen
         rows = self.rows(self.used)
         if self.used != self.pairs:
             self.pairs = self.known = self.used

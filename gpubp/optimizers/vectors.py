@@ -65,6 +65,10 @@ class Vectors(Protocol):
         """aᵀb. Overflows to infinity without a warning."""
         ...
 
+    def dots(self, *pairs: tuple[Vector, Vector]) -> list[Number]:
+        """aᵀb of each pair (a, b), asked for in one go."""
+        ...
+
     def max_abs(self, v: Vector) -> Number:
         """max|v|; NaN if any is NaN."""
         ...
@@ -73,8 +77,11 @@ class Vectors(Protocol):
         """Σ|v|."""
         ...
 
-    def products(self, matrix: Any, rows: Sequence[int], vectors: Sequence[Vector]) -> Any:
-        """vᵀ(row) of each vector with each of these rows, (vectors, rows), when it is read."""
+    def products(self, matrices: Sequence[Any], rows: Sequence[int], vectors: Sequence[Vector]) -> Any:
+        """vᵀ(row) of each vector with each of these rows of each matrix, (matrices, vectors, rows), when it is read.
+
+        Matrices are of one shape, one or two; rows follow each other, after the last the first.
+        """
         ...
 
     def read(self, *numbers: Any) -> list[Any]:
@@ -119,12 +126,11 @@ class HostVectors:
         self, sign: float, factor: float, a: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], out: np.ndarray
     ) -> None:
         def combined(piece: slice) -> None:
-            with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
-                r = np.multiply(a[piece], factor, out=out[piece])
-                for c, M in parts:
-                    r += c @ M[:, piece]
-                if sign < 0:
-                    np.negative(r, out=r)
+            r = np.multiply(a[piece], factor, out=out[piece])
+            for c, M in parts:
+                r += c @ M[:, piece]
+            if sign < 0:
+                np.negative(r, out=r)
 
         pieces = [slice(at, at + PIECE) for at in range(0, len(a), PIECE)]
         shared(combined, pieces, len(a), self._threads)
@@ -133,6 +139,9 @@ class HostVectors:
         with np.errstate(over="ignore", invalid="ignore"):
             return float(np.dot(a, b))
 
+    def dots(self, *pairs: tuple[np.ndarray, np.ndarray]) -> list[float]:
+        return [self.dot(a, b) for a, b in pairs]
+
     def max_abs(self, v: np.ndarray) -> float:
         return max(float(v.max()), -float(v.min()))  # without a temporary
 
@@ -140,13 +149,14 @@ class HostVectors:
         with np.errstate(over="ignore"):
             return float(np.abs(v).sum())
 
-    def products(self, matrix: np.ndarray, rows: Sequence[int], vectors: Sequence[np.ndarray]) -> np.ndarray:
-        def of_row(i: int) -> list[float]:
-            with np.errstate(over="ignore", invalid="ignore"):
-                return [np.dot(matrix[i], v) for v in vectors]
+    def products(
+        self, matrices: Sequence[np.ndarray], rows: Sequence[int], vectors: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        def of_row(row: np.ndarray) -> list[float]:
+            return [np.dot(row, v) for v in vectors]
 
-        done = shared(of_row, list(rows), matrix.shape[1], self._threads)
-        return np.array(done, np.float64).reshape(len(rows), len(vectors)).T
+        done = shared(of_row, [M[i] for M in matrices for i in rows], matrices[0].shape[1], self._threads)
+        return np.array(done, np.float64).reshape(len(matrices), len(rows), len(vectors)).swapaxes(1, 2)
 
     def read(self, *numbers: Any) -> list[Any]:
         return list(numbers)
@@ -165,13 +175,17 @@ LONG = 1 << 16  # elements from which threads are worth waking
 
 
 def shared(work: Callable[[Any], Any], tasks: list[Any], P: int, threads: int) -> list[Any]:
-    """``[work(task) for task in tasks]``, by threads where vectors of P elements are long."""
+    """``[work(task) for task in tasks]``, by threads where vectors of P elements are long. Of overflow no warning."""
+
+    def done(tasks: list[Any]) -> list[Any]:
+        with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
+            return [work(task) for task in tasks]
+
     threads = min(threads, len(tasks))
     if threads <= 1 or P < LONG:
-        return [work(task) for task in tasks]
+        return done(tasks)
     groups = [tasks[i * len(tasks) // threads : (i + 1) * len(tasks) // threads] for i in range(threads)]
-    done = _pool(threads).map(lambda group: [work(task) for task in group], groups)
-    return [result for group in done for result in group]
+    return [result for group in _pool(threads).map(done, groups) for result in group]
 
 
 @cache

@@ -133,6 +133,10 @@ class GpuOnHost(NumpyBackend):
     def zero(self, array: np.ndarray) -> None:
         self._work.add(lambda: array.fill(0))
 
+    def write(self, host: np.ndarray, out: np.ndarray) -> None:
+        sent = host.copy()
+        self._work.add(lambda: np.copyto(out, sent))
+
     def copy(self, source: np.ndarray, out: np.ndarray) -> None:
         self._work.add(lambda: np.copyto(out, source))
 

@@ -6,6 +6,7 @@ Work is queued on one compute stream, in order. Arrays are the device's own, row
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Protocol
 
@@ -34,6 +35,10 @@ class Device(Protocol):
         """The host's array in the device's memory."""
         ...
 
+    def write(self, host: np.ndarray, out: Any) -> None:
+        """out ← the host's array of that type and shape, which may be reused on return."""
+        ...
+
     def to_host(self, array: Any) -> np.ndarray:
         """A copy in the host's memory, once all work queued before it is done."""
         ...
@@ -56,6 +61,10 @@ class Device(Protocol):
 
     def capture(self, queue: Callable[[], None]) -> Callable[[], None]:
         """What `queue` queues, to be queued again in one go. Nothing may be allocated or built in it."""
+        ...
+
+    def guard(self) -> AbstractContextManager[Any]:
+        """Entered around all of this: the device and its stream are the current ones."""
         ...
 
     # Copies beside the work: an event is a point in the order of a stream.

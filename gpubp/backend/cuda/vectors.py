@@ -1,11 +1,12 @@
 """An optimizer's vectors in the device's memory: see `optimizers.vectors` for what the operations mean.
 
-Products are sums in float64 over fixed chunks of `CHUNK` elements, in each of them a fixed tree, and over the chunks in
-a fixed order: the same bits in every run, whatever the device does at once. A product of many rows with a few vectors
-goes over the rows once.
+A sum over P elements is one over chunks of `CHUNK`: a warp sums a chunk, each lane its own elements in order, then the
+lanes in a fixed tree, with fused multiplications that are written out; the sums of the chunks are added by one block in
+a fixed tree. So a product has the same bits in every run, on every grid, alone or among others.
 
-A number that was asked for has a place in one array of results. `read` waits for all that is queued and fetches that
-array, once; numbers that came with an earlier answer cost nothing.
+A number that was asked for has a place in one array of results. Asking queues its sums over chunks; `read` queues one
+kernel that adds up those of all numbers, waits, and fetches the array: once, whatever was asked for. Numbers that came
+with an earlier answer cost nothing. Nothing is allocated but when something larger than ever before is asked for.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ import numpy as np
 from ..kernels import THREADS, Kernel
 from .device import Device
 
-CHUNK = 16 * THREADS  # elements of one partial sum
-MOST_ROWS, MOST_VECTORS = 128, 2  # of one launch
+OF_LANE = 16  # elements: what a thread can have in flight
+CHUNK = 32 * OF_LANE  # elements of one partial sum
 RESULTS = 8192  # numbers that may be asked for before they are read
+PARTIALS = 256  # numbers whose sums over chunks there is room for at first
+MOST_MEASURES, MOST_VECTORS, MOST_PRODUCTS = 8, 2, 1024  # of one launch
+ENOUGH_WARPS = 4096  # to fill a device: where chunks are fewer, the rows of a chunk are shared among warps
+MOST_BLOCKS = 1 << 16
 _WARPS = THREADS // 32
 _REAL = np.dtype(np.float64)
+_DOT, _MAX_ABS, _SUM_ABS = range(3)
 
 
 class Numbers:
@@ -30,22 +36,26 @@ class Numbers:
 
     def __init__(self, vectors: DeviceVectors, start: int, count: int) -> None:
         self._vectors, self._start, self._count = vectors, start, count
-        self.values: np.ndarray | None = None  # set by the one who reads
-        self.array = vectors.results[start : start + count]
+        self._values: np.ndarray | None = None
 
     def __getitem__(self, i: int) -> Number:
         return Number(self, i)
 
+    @property
+    def array(self) -> Any:
+        """Their places on the device, to be written to by work that is queued before they are read."""
+        return self._vectors.results[self._start : self._start + self._count]
+
     def fetched(self) -> np.ndarray:
         """The values, (count,) float64; waits for them if they are not here."""
-        if self.values is None:
+        if self._values is None:
             self._vectors.fetch()
-        assert self.values is not None
-        return self.values
+        assert self._values is not None
+        return self._values
 
     def take(self, results: np.ndarray) -> None:
         """Keep what an answer holds of these."""
-        self.values = results[self._start : self._start + self._count].copy()
+        self._values = results[self._start : self._start + self._count].copy()
 
 
 class Number:
@@ -59,15 +69,17 @@ class Number:
 
 
 class _Products:
-    """Those of `products`: (vectors, rows), out of numbers that lie row by row."""
+    """Those of `products`: of several launches, each of some vectors with some rows."""
 
-    def __init__(self, parts: list[tuple[Numbers, int, int]], vectors: int) -> None:
-        self._parts, self._vectors = parts, vectors
+    def __init__(self, shape: tuple[int, int, int], parts: list[tuple[slice, slice, Numbers]]) -> None:
+        self._shape, self._parts = shape, parts
 
     def value(self) -> np.ndarray:
-        if not self._parts:
-            return np.zeros((self._vectors, 0))
-        return np.concatenate([part.fetched().reshape(rows, width).T for part, rows, width in self._parts])
+        whole = np.empty(self._shape)
+        for vectors, rows, numbers in self._parts:
+            part = whole[:, vectors, rows]
+            part[...] = numbers.fetched().reshape(len(part), part.shape[2], part.shape[1]).swapaxes(1, 2)
+        return whole
 
 
 class DeviceVectors:
@@ -79,8 +91,12 @@ class DeviceVectors:
         self._device = device
         self.waits = 0
         self.results = device.empty((RESULTS,), _REAL)
-        self._used, self._asked = 0, []
-        self._partials: Any = None
+        self._kinds = device.empty((RESULTS,), np.dtype(np.int32))
+        self._used = 0
+        self._asked: list[Numbers] = []
+        self._partials, self._room = None, 0
+        self._open = 0, 0, 0  # results whose partial sums wait to be added up: first, count, chunks of each
+        self._terms, self._most_terms = None, 0
 
     def zeros(self, *shape: int) -> Any:
         array = self._device.empty(shape, _REAL)
@@ -88,59 +104,75 @@ class DeviceVectors:
         return array
 
     def put(self, host: np.ndarray, out: Any) -> None:
-        self._device.copy(self._device.upload(np.ascontiguousarray(host, np.float64)), out)
+        self._device.write(np.ascontiguousarray(host, np.float64), out)
 
     def to_host(self, array: Any) -> np.ndarray:
         if type(array) is np.ndarray:
             return array
         self.waits += 1
-        return self._device.to_host(array)
+        with self._device.guard():  # states are also saved when a run is over
+            return self._device.to_host(array)
 
     def copy(self, source: Any, out: Any) -> None:
         self._device.copy(source, out)
 
     def move(self, a: Any, alpha: float, d: Any, out: Any) -> None:
-        self._device.launch(_MOVE, _blocks(len(a)), (a, d, out, len(a), alpha))
+        self._device.launch(MOVE, _blocks(len(a)), (a, d, out, len(a), alpha))
 
     def subtract(self, a: Any, b: Any, out: Any) -> None:
-        self._device.launch(_SUBTRACT, _blocks(len(a)), (a, b, out, len(a)))
+        self._device.launch(SUBTRACT, _blocks(len(a)), (a, b, out, len(a)))
 
     def combine(self, sign: float, factor: float, a: Any, parts: Sequence[tuple[np.ndarray, Any]], out: Any) -> None:
-        coefficients = np.concatenate([np.zeros(0), *(c for c, _ in parts)])
-        counts = [len(c) for c, _ in parts] + [0, 0]
-        matrices = [M for _, M in parts] + [None, None]
         if len(parts) > 2:
             raise ValueError(f"{len(parts)} matrices in one sum")
-        c = self._device.upload(coefficients) if len(coefficients) else None
-        arguments = (a, c, matrices[0], matrices[1], out, len(a), counts[0], counts[1], sign, factor)
-        self._device.launch(_COMBINE, _blocks(len(a)), arguments)
+        rows = [np.flatnonzero(c) for c, _ in parts]  # the others are not looked at
+        terms = np.concatenate([np.zeros(0), *(c[r] for (c, _), r in zip(parts, rows, strict=True)), *rows])
+        if terms.size:
+            self._terms, self._most_terms = self._with_room(self._terms, self._most_terms, terms.size)
+            self._device.write(terms, self._terms[: terms.size])
+        matrices = [*(M for _, M in parts), None, None][:2]
+        counts = [*(len(r) for r in rows), 0, 0][:2]
+        self._device.launch(COMBINE, _blocks(len(a)), (a, self._terms, *matrices, out, len(a), *counts, sign, factor))
 
     def dot(self, a: Any, b: Any) -> Number:
-        numbers = self.numbers(1)
-        self._queue(a, [0], [b], numbers)
-        return numbers[0]
+        return self.dots((a, b))[0]
+
+    def dots(self, *pairs: tuple[Any, Any]) -> list[Number]:
+        return self._measured(_DOT, pairs)
 
     def max_abs(self, v: Any) -> Number:
-        return self._folded(_MAX_ABS, v)
+        return self._measured(_MAX_ABS, [(v, v)])[0]
 
     def sum_abs(self, v: Any) -> Number:
-        return self._folded(_SUM_ABS, v)
+        return self._measured(_SUM_ABS, [(v, v)])[0]
 
-    def products(self, matrix: Any, rows: Sequence[int], vectors: Sequence[Any]) -> _Products:
-        parts = []
-        for at in range(0, len(vectors), MOST_VECTORS):
-            some = vectors[at : at + MOST_VECTORS]
-            if len(rows):
-                numbers = self.numbers(len(rows) * len(some))
-                self._queue(matrix, rows, some, numbers)
-                parts.append((numbers, len(rows), len(some)))
-        return _Products(parts, len(vectors))
+    def products(self, matrices: Sequence[Any], rows: Sequence[int], vectors: Sequence[Any]) -> _Products:
+        parts, most = [], MOST_PRODUCTS // (MOST_VECTORS * len(matrices))
+        for v in range(0, len(vectors), MOST_VECTORS):
+            for r in range(0, len(rows), most):
+                some, these = vectors[v : v + MOST_VECTORS], rows[r : r + most]
+                numbers = self._of_rows(matrices, these, some)
+                parts.append((slice(v, v + len(some)), slice(r, r + len(these)), numbers))
+        return _Products((len(matrices), len(vectors), len(rows)), parts)
 
     def read(self, *numbers: Any) -> list[Any]:
         return [float(n) if isinstance(n, Number) else n.value() if isinstance(n, _Products) else n for n in numbers]
 
     def numbers(self, count: int) -> Numbers:
         """Places for so many numbers; work that is queued next writes them to their `array`."""
+        self._add_up()  # what is open lies side by side
+        return self._places(count)
+
+    def fetch(self) -> None:
+        """Wait, once, for every number asked for so far."""
+        self._add_up()
+        results = self._device.to_host(self.results[: self._used])
+        self.waits += 1
+        for numbers in self._asked:
+            numbers.take(results)
+        self._used, self._asked = 0, []
+
+    def _places(self, count: int) -> Numbers:
         if self._used + count > RESULTS:
             self.fetch()
         numbers = Numbers(self, self._used, count)
@@ -148,171 +180,217 @@ class DeviceVectors:
         self._asked.append(numbers)
         return numbers
 
-    def fetch(self) -> None:
-        """Wait, once, for every number asked for so far."""
-        results = self._device.to_host(self.results[: self._used])
-        self.waits += 1
-        for numbers in self._asked:
-            numbers.take(results)
-        self._used, self._asked = 0, []
+    def _places_for_sums(self, count: int, chunks: int) -> tuple[Numbers, int, int]:
+        """Places, the first of them among the results, and where their partial sums begin."""
+        _, open_, of_each = self._open
+        if open_ and (of_each != chunks or (open_ + count) * chunks > self._room):
+            self._add_up()
+        numbers = self._places(count)
+        first, open_, _ = self._open
+        if not open_:
+            first = self._used - count
+            self._partials, self._room = self._with_room(self._partials, self._room, max(PARTIALS, count) * chunks)
+        self._open = first, open_ + count, chunks
+        return numbers, self._used - count, open_ * chunks
 
-    def _queue(self, matrix: Any, rows: Sequence[int], vectors: Sequence[Any], numbers: Numbers) -> None:
-        """numbers[r, v] ← row r · vector v."""
-        P, width = len(vectors[0]), len(vectors)
-        ring = matrix.shape[0] if len(matrix.shape) == 2 else 1
+    def _add_up(self) -> None:
+        first, count, chunks = self._open
+        if count:
+            self._device.launch(ADD_UP, count, (self._partials, self._kinds, self.results, first, chunks))
+        self._open = 0, 0, 0
+
+    def _with_room(self, array: Any, room: int, wanted: int) -> tuple[Any, int]:
+        """The array, or a new one where it is too small; work is in order, so all can use the same."""
+        return (array, room) if wanted <= room else (self._device.empty((wanted,), _REAL), wanted)
+
+    def _measured(self, kind: int, pairs: Sequence[tuple[Any, Any]]) -> list[Number]:
+        found: list[Number] = []
+        for at in range(0, len(pairs), MOST_MEASURES):
+            some = pairs[at : at + MOST_MEASURES]
+            P, n = len(some[0][0]), len(some)
+            chunks = -(-P // CHUNK)
+            numbers, first, begin = self._places_for_sums(n, chunks)
+            arrays = [v for pair in some for v in pair] + [None] * (2 * (MOST_MEASURES - n))
+            arguments = (*arrays, self._partials, self._kinds, P, n, kind, first, begin)
+            self._device.launch(MEASURES, _blocks(n * chunks, _WARPS), arguments)
+            found += [numbers[i] for i in range(n)]
+        return found
+
+    def _of_rows(self, matrices: Sequence[Any], rows: Sequence[int], vectors: Sequence[Any]) -> Numbers:
+        """(matrices, rows, vectors) numbers."""
+        ring, P = matrices[0].shape
+        if len(matrices) > 2 or any(M.shape != (ring, P) for M in matrices):
+            raise ValueError(f"products with matrices of shapes {', '.join(str(M.shape) for M in matrices)}")
         if list(rows) != [(rows[0] + r) % ring for r in range(len(rows))]:
             raise ValueError(f"rows {rows}, which do not follow each other in a ring of {ring}")
-        chunks = -(-P // CHUNK)
-        first, second = vectors[0], vectors[-1]
-        for at in range(0, len(rows), MOST_ROWS):
-            some = rows[at : at + MOST_ROWS]
-            partials = self._scratch(chunks * len(some) * width)
-            arguments = (matrix, first, second, partials, P, some[0], ring, len(some), width)
-            self._device.launch(_PRODUCTS, chunks, arguments)
-            out = numbers.array[at * width : (at + len(some)) * width]
-            self._device.launch(_SUMS, len(some) * width, (partials, out, chunks, len(some) * width))
-
-    def _folded(self, kernels: tuple[Kernel, Kernel], v: Any) -> Number:
-        numbers, chunks = self.numbers(1), -(-len(v) // CHUNK)
-        partials = self._scratch(chunks)
-        self._device.launch(kernels[0], chunks, (v, partials, len(v)))
-        self._device.launch(kernels[1], 1, (partials, numbers.array, chunks, 1))
-        return numbers[0]
-
-    def _scratch(self, count: int) -> Any:
-        """Place for partial sums: work is in order, so all can use the same."""
-        if self._partials is None or len(self._partials) < count:
-            self._partials = self._device.empty((count,), _REAL)
-        return self._partials
+        chunks, n = -(-P // CHUNK), len(matrices) * len(rows)
+        numbers, first, begin = self._places_for_sums(n * len(vectors), chunks)
+        together = max(1, min(n, n * chunks // ENOUGH_WARPS))
+        tasks = chunks * -(-n // together)
+        arguments = (
+            matrices[0], matrices[-1], *vectors, self._partials, self._kinds,
+            P, ring, rows[0], len(rows), n, together, first, begin,
+        )  # fmt: skip
+        self._device.launch(PRODUCTS[len(vectors)], _blocks(tasks, _WARPS), arguments)
+        return numbers
 
 
-def _blocks(P: int) -> int:
-    return -(-P // THREADS)
+def _blocks(tasks: int, of_block: int = THREADS) -> int:
+    return min(-(-tasks // of_block), MOST_BLOCKS)
 
 
-def _elementwise(name: str, pointers: str, numbers: str, text: str) -> Kernel:
-    parameters = [p.strip() for p in f"{pointers}, {numbers}".split(",")]
-    body = f"""
-extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_{name}({", ".join(parameters)}) {{
-  const long long i = (long long)blockIdx.x * {THREADS} + threadIdx.x;
-  if (i < P) {{
+def _kernel(name: str, parameters: str, text: str) -> Kernel:
+    listed = [parameter.strip() for parameter in parameters.split(",")]
+    head = f'extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_{name}({", ".join(listed)})'
+    return Kernel(f"gpubp_{name}", f"\n{head} {{\n{text}}}\n", tuple(p.rsplit(None, 1)[0] for p in listed))
+
+
+def _elementwise(name: str, parameters: str, text: str) -> Kernel:
+    return _kernel(
+        name,
+        f"{parameters}",
+        f"""\
+  for (long long i = (long long)blockIdx.x * {THREADS} + threadIdx.x; i < P; i += (long long)gridDim.x * {THREADS}) {{
     {text}
   }}
-}}
-"""
-    return Kernel(f"gpubp_{name}", body, tuple(p.rsplit(None, 1)[0] for p in parameters))
+""",
+    )
 
 
-_MOVE = _elementwise(
+MOVE = _elementwise(
     "move",
-    "const double* a, const double* d, double* out",
-    "long long P, double alpha",
-    "out[i] = a[i] + alpha * d[i];",
+    "const double* a, const double* d, double* out, long long P, double alpha",
+    "out[i] = fma(alpha, d[i], a[i]);",
 )
-_SUBTRACT = _elementwise(
-    "subtract", "const double* a, const double* b, double* out", "long long P", "out[i] = a[i] - b[i];"
+SUBTRACT = _elementwise(
+    "subtract", "const double* a, const double* b, double* out, long long P", "out[i] = a[i] - b[i];"
 )
-_COMBINE = _elementwise(
+# terms: the coefficients of m rows of M and n rows of N, then the numbers of these rows
+COMBINE = _elementwise(
     "combine",
-    "const double* a, const double* c, const double* M, const double* N, double* out",
-    "long long P, int m, int n, double sign, double factor",
+    "const double* a, const double* terms, const double* M, const double* N, double* out, long long P, int m, int n, "
+    "double sign, double factor",
     """double sum = factor * a[i];
-    for (int k = 0; k < m; ++k) if (c[k] != 0) sum += c[k] * M[k * P + i];
-    for (int k = 0; k < n; ++k) if (c[m + k] != 0) sum += c[m + k] * N[k * P + i];
+#pragma unroll 8
+    for (int k = 0; k < m; ++k) sum = fma(terms[k], M[(long long)terms[m + n + k] * P + i], sum);
+#pragma unroll 8
+    for (int k = m; k < m + n; ++k) sum = fma(terms[k], N[(long long)terms[m + n + k] * P + i], sum);
     out[i] = sign * sum;""",
 )
 
-_PRODUCTS = Kernel(
-    "gpubp_products",
-    f"""
-extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_products(
-    const double* matrix, const double* first, const double* second, double* partials, long long P, int start, int ring,
-    int rows, int width) {{
-  // partials[chunk, row, vector]; a block has a chunk of all rows, so the vectors are read once
-  __shared__ double sums[{MOST_ROWS * MOST_VECTORS * _WARPS}];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  double a[{CHUNK // THREADS}], b[{CHUNK // THREADS}];
-#pragma unroll
-  for (int u = 0; u < {CHUNK // THREADS}; ++u) {{
-    const long long i = (long long)blockIdx.x * {CHUNK} + u * {THREADS} + threadIdx.x;
-    a[u] = i < P ? first[i] : 0;
-    b[u] = i < P ? second[i] : 0;
-  }}
-  for (int r = 0; r < rows; ++r) {{
-    const double* row = matrix + (long long)((start + r) % ring) * P;
-    double with_a = 0, with_b = 0;
-#pragma unroll
-    for (int u = 0; u < {CHUNK // THREADS}; ++u) {{
-      const long long i = (long long)blockIdx.x * {CHUNK} + u * {THREADS} + threadIdx.x;
-      const double x = i < P ? row[i] : 0;
-      with_a += x * a[u];
-      with_b += x * b[u];
-    }}
-    for (int other = 16; other > 0; other >>= 1) {{
-      with_a += __shfl_xor_sync(0xffffffffu, with_a, other);
-      with_b += __shfl_xor_sync(0xffffffffu, with_b, other);
-    }}
-    if (lane == 0) {{
-      sums[(r * width) * {_WARPS} + warp] = with_a;
-      if (width == 2) sums[(r * width + 1) * {_WARPS} + warp] = with_b;
-    }}
-  }}
-  __syncthreads();
-  for (int k = threadIdx.x; k < rows * width; k += {THREADS}) {{
-    double sum = 0;
-    for (int w = 0; w < {_WARPS}; ++w) sum += sums[k * {_WARPS} + w];
-    partials[(long long)blockIdx.x * rows * width + k] = sum;
-  }}
+# What all sums share: `all` with one more number; a number of all lanes.
+_TAKE = f"""
+#ifndef GPUBP_TAKE_
+#define GPUBP_TAKE_
+__device__ inline double take_(int kind, double all, double x) {{
+  if (kind != {_MAX_ABS}) return all + x;
+  return x > all || x != x ? x : all;  // a NaN stays: nothing is larger
 }}
+__device__ inline double of_lanes_(int kind, double all) {{
+  for (int other = 16; other > 0; other >>= 1) all = take_(kind, all, __shfl_xor_sync(0xffffffffu, all, other));
+  return all;
+}}
+#endif
+"""
+
+# A warp takes one chunk of one measure.
+MEASURES = _kernel(
+    "measures",
+    "".join(f"const double* a{j}, const double* b{j}, " for j in range(MOST_MEASURES))
+    + "double* partials, int* kinds, long long P, int count, int kind, long long first, long long begin",
+    f"""\
+  const long long chunks = (P + {CHUNK - 1}) / {CHUNK};
+  const int lane = threadIdx.x % 32;
+  for (long long task = (long long)blockIdx.x * {_WARPS} + threadIdx.x / 32; task < count * chunks;
+       task += (long long)gridDim.x * {_WARPS}) {{
+    const int j = (int)(task / chunks);
+    const long long chunk = task - j * chunks;
+    const double *a = a0, *b = b0;
+    {" ".join(f"if (j == {j}) a = a{j}, b = b{j};" for j in range(1, MOST_MEASURES))}
+    double x[{OF_LANE}], y[{OF_LANE}], all = 0;
+#pragma unroll
+    for (int u = 0; u < {OF_LANE}; ++u) {{
+      const long long i = chunk * {CHUNK} + u * 32 + lane;
+      x[u] = i < P ? a[i] : 0;
+      y[u] = i < P && kind == {_DOT} ? b[i] : 0;
+    }}
+#pragma unroll
+    for (int u = 0; u < {OF_LANE}; ++u) all = kind == {_DOT} ? fma(x[u], y[u], all) : take_(kind, all, fabs(x[u]));
+    all = of_lanes_(kind, all);
+    if (lane == 0) partials[begin + task] = all;
+    if (lane == 0 && chunk == 0) kinds[first + j] = kind;
+  }}
 """,
-    ("const double*", "const double*", "const double*", "double*", "long long", "int", "int", "int", "int"),
 )
+MEASURES = MEASURES._replace(body=_TAKE + MEASURES.body)
 
 
-def _fold(name: str, first: str, step: str) -> tuple[Kernel, Kernel]:
-    """Two stages: of each chunk of a vector, and of the chunks' results; `step` takes x into `all`."""
-    tree = f"""
+def _products(vectors: int) -> Kernel:
+    """A warp takes one chunk of `together` rows: of the vectors once, then row after row. Rows of M, then of N."""
+    v = range(vectors)
+    kernel = _kernel(
+        f"products_{vectors}",
+        "const double* M, const double* N, "
+        + "".join(f"const double* v{j}, " for j in v)
+        + "double* partials, int* kinds, long long P, int ring, int start, int rows, int count, int together, "
+        "long long first, long long begin",
+        f"""\
+  const long long chunks = (P + {CHUNK - 1}) / {CHUNK}, tasks = chunks * ((count + together - 1) / together);
+  const int lane = threadIdx.x % 32;
+  for (long long task = (long long)blockIdx.x * {_WARPS} + threadIdx.x / 32; task < tasks;
+       task += (long long)gridDim.x * {_WARPS}) {{
+    const int group = (int)(task / chunks);
+    const long long chunk = task - group * chunks, place = chunk * {CHUNK} + lane;
+    double {", ".join(f"y{j}[{OF_LANE}]" for j in v)};
+#pragma unroll
+    for (int u = 0; u < {OF_LANE}; ++u) {{
+      const long long i = place + u * 32;
+      {" ".join(f"y{j}[u] = i < P ? v{j}[i] : 0;" for j in v)}
+    }}
+    for (int r = group * together; r < count && r < (group + 1) * together; ++r) {{
+      const double* row = (r < rows ? M : N) + (long long)((start + r % rows) % ring) * P;
+      double x[{OF_LANE}];
+#pragma unroll
+      for (int u = 0; u < {OF_LANE}; ++u) x[u] = place + u * 32 < P ? row[place + u * 32] : 0;
+      {" ".join(f"double s{j} = 0;" for j in v)}
+#pragma unroll
+      for (int u = 0; u < {OF_LANE}; ++u) {{
+        {" ".join(f"s{j} = fma(x[u], y{j}[u], s{j});" for j in v)}
+      }}
+      {" ".join(f"s{j} = of_lanes_({_DOT}, s{j});" for j in v)}
+      if (lane == 0) {{
+        const long long number = (long long)r * {vectors};
+        {" ".join(f"partials[begin + (number + {j}) * chunks + chunk] = s{j};" for j in v)}
+        if (chunk == 0) {{ {" ".join(f"kinds[first + number + {j}] = {_DOT};" for j in v)} }}
+      }}
+    }}
+  }}
+""",
+    )
+    return kernel._replace(body=_TAKE + kernel.body)
+
+
+PRODUCTS = {vectors: _products(vectors) for vectors in range(1, MOST_VECTORS + 1)}
+
+# A block adds up the chunks of one number.
+ADD_UP = _kernel(
+    "add_up",
+    "const double* partials, const int* kinds, double* results, long long first, long long chunks",
+    f"""\
   __shared__ double kept[{THREADS}];
+  const int kind = kinds[first + blockIdx.x];
+  partials += blockIdx.x * chunks;
+  double all = 0;
+#pragma unroll 4
+  for (long long q = threadIdx.x; q < chunks; q += {THREADS}) all = take_(kind, all, partials[q]);
   kept[threadIdx.x] = all;
   for (int half = {THREADS // 2}; half > 0; half >>= 1) {{
     __syncthreads();
-    if (threadIdx.x < half) {{
-      const double x = kept[threadIdx.x + half];
-      double all = kept[threadIdx.x];
-      {step};
-      kept[threadIdx.x] = all;
-    }}
+    if (threadIdx.x < half) kept[threadIdx.x] = take_(kind, kept[threadIdx.x], kept[threadIdx.x + half]);
   }}
-"""
-    chunk = f"""
-extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_{name}_chunk(
-    const double* v, double* partials, long long P) {{
-  double all = 0;
-  for (int u = 0; u < {CHUNK // THREADS}; ++u) {{
-    const long long i = (long long)blockIdx.x * {CHUNK} + u * {THREADS} + threadIdx.x;
-    if (i < P) {{
-      const double x = {first};
-      {step};
-    }}
-  }}{tree}  if (threadIdx.x == 0) partials[blockIdx.x] = kept[0];
-}}
-"""
-    end = f"""
-extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_{name}(
-    const double* partials, double* out, long long count, long long stride) {{
-  // out[k] of the partials k, k + stride, …; a block for each k
-  double all = 0;
-  for (long long q = threadIdx.x; q < count; q += {THREADS}) {{
-    const double x = partials[q * stride + blockIdx.x];
-    {step};
-  }}{tree}  if (threadIdx.x == 0) out[blockIdx.x] = kept[0];
-}}
-"""
-    types = ("const double*", "double*", "long long")
-    return Kernel(f"gpubp_{name}_chunk", chunk, types), Kernel(f"gpubp_{name}", end, (*types, "long long"))
+  if (threadIdx.x == 0) results[first + blockIdx.x] = kept[0];
+""",
+)
+ADD_UP = ADD_UP._replace(body=_TAKE + ADD_UP.body)
 
-
-_SUM_ABS = _fold("sum_abs", "fabs(v[i])", "all += x")
-_MAX_ABS = _fold("max_abs", "fabs(v[i])", "if (x > all || x != x) all = x")  # a NaN stays: nothing is larger
-_SUMS = _SUM_ABS[1]
-ALL = (_MOVE, _SUBTRACT, _COMBINE, _PRODUCTS, *_SUM_ABS, *_MAX_ABS)
+ALL = (MOVE, SUBTRACT, COMBINE, MEASURES, *PRODUCTS.values(), ADD_UP)
