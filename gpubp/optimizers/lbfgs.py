@@ -88,29 +88,30 @@ class LBFGSState(LineState):
         """out = sign · H g: the two-loop recursion, N&W Algorithm 7.4, on coefficients. (P,); there is a pair.
 
         Returns:
-            sign · gᵀH g, where gᵀg is known; else NaN.
+            sign · gᵀH g where reading is dear; else NaN.
         """
         rows = self.rows(self.pairs)
         fresh = self.fresh and g is self.gradient
-        Sg, Yg = (self.Sg[rows], self.Yg[rows]) if fresh else self._measured(g, rows)
+        Sg, Yg, gg = (self.Sg[rows], self.Yg[rows], self.gg) if fresh else self._measured(g, rows)
         p, q = np.zeros_like(self.rho), np.zeros_like(self.rho)
         with np.errstate(over="ignore", invalid="ignore"):
             p[rows], q[rows] = self._coefficients(rows, Sg, Yg)
-            product = self.gamma * self.gg + np.dot(p[rows], Sg) + np.dot(q[rows], Yg) if fresh else math.nan
+            product = self.gamma * gg + np.dot(p[rows], Sg) + np.dot(q[rows], Yg)
         self.vectors.combine(sign, self.gamma, g, ((p, self.S), (q, self.Y)), out)
         return sign * float(product)
 
-    def _measured(self, g: Any, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Sᵀg and Yᵀg; and of pairs that are not known, as of a restored state's, SY and YY."""
+    def _measured(self, g: Any, rows: list[int]) -> tuple[np.ndarray, np.ndarray, float]:
+        """Sᵀg, Yᵀg and gᵀg, in the bits of `foresee`; and SY and YY of pairs not known, as a restored state's."""
         unknown = self.rows(self.pairs)[max(0, self.known - self.pairs + len(rows)) :]
         vectors = [g, *(self.Y[j] for j in unknown)]
-        ((of_S, of_Y),) = self.vectors.read(self.vectors.products((self.S, self.Y), rows, vectors))
+        gg = self.vectors.dot(g, g) if self.vectors.early else math.nan
+        gg, (of_S, of_Y) = self.vectors.read(gg, self.vectors.products((self.S, self.Y), rows, vectors))
         for j, Sy, Yy in zip(unknown, of_S[1:], of_Y[1:], strict=True):
             older = rows[: (n := rows.index(j) + 1)]
             self.SY[older, j] = Sy[:n]
             self.YY[j, older] = self.YY[older, j] = Yy[:n]
         self.known = self.pairs
-        return of_S[0], of_Y[0]
+        return of_S[0], of_Y[0], gg
 
     def _coefficients(self, rows: list[int], Sg: np.ndarray, Yg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """p and q of H g = γ g + Σ p_k s_k + Σ q_k y_k, the oldest pair first."""
@@ -232,7 +233,7 @@ class LBFGS(Optimizer[LBFGSState]):
         state.used = pairs
         if pairs:
             slope = state.times_H(g, state.direction, sign=-1.0)
-            if not (vectors.early and state.fresh):
+            if not vectors.early:  # as a product of vectors it would be one more wait
                 (slope,) = vectors.read(vectors.dot(g, state.direction))
         else:
             vectors.combine(-1.0, 1.0, g, (), state.direction)
