@@ -126,7 +126,8 @@ class DeviceVectors:
         if len(parts) > 2:
             raise ValueError(f"{len(parts)} matrices in one sum")
         rows = [np.flatnonzero(c) for c, _ in parts]  # the others are not looked at
-        terms = np.concatenate([np.zeros(0), *(c[r] for (c, _), r in zip(parts, rows, strict=True)), *rows])
+        places = [r.astype(np.int64).view(np.float64) for r in rows]  # integers, in one array with the coefficients
+        terms = np.concatenate([np.zeros(0), *(c[r] for (c, _), r in zip(parts, rows, strict=True)), *places])
         if terms.size:
             self._terms, self._most_terms = self._with_room(self._terms, self._most_terms, terms.size)
             self._device.write(terms, self._terms[: terms.size])
@@ -265,16 +266,17 @@ MOVE = _elementwise(
 SUBTRACT = _elementwise(
     "subtract", "const double* a, const double* b, double* out, long long P", "out[i] = a[i] - b[i];"
 )
-# terms: the coefficients of m rows of M and n rows of N, then the numbers of these rows
+# terms: the coefficients of m rows of M and n rows of N, then the numbers of these rows as 64-bit integers
 COMBINE = _elementwise(
     "combine",
     "const double* a, const double* terms, const double* M, const double* N, double* out, long long P, int m, int n, "
     "double sign, double factor",
-    """double sum = factor * a[i];
+    """const long long* rows = (const long long*)(terms + m + n);
+    double sum = factor * a[i];
 #pragma unroll 8
-    for (int k = 0; k < m; ++k) sum = fma(terms[k], M[(long long)terms[m + n + k] * P + i], sum);
+    for (int k = 0; k < m; ++k) sum = fma(terms[k], M[rows[k] * P + i], sum);
 #pragma unroll 8
-    for (int k = m; k < m + n; ++k) sum = fma(terms[k], N[(long long)terms[m + n + k] * P + i], sum);
+    for (int k = m; k < m + n; ++k) sum = fma(terms[k], N[rows[k] * P + i], sum);
     out[i] = sign * sum;""",
 )
 
