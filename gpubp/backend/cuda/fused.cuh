@@ -17,6 +17,12 @@ constexpr int STEP = 8 * PER_WORD;                   // terms of one product ins
 constexpr int STRIP = 16 * BANDS;
 constexpr int STRIPS = TILE / STRIP;
 constexpr int CREW = 32 * GROUPS;  // threads of a strip
+constexpr int PROMOTE = 8;         // steps of a product after which tf32x3 rounds to nearest
+
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
 
 struct Lane {  // where a thread stands
   int lane, g, t, warp, strip, group, member;  // member: of the strip's crew
@@ -59,8 +65,8 @@ __device__ __forceinline__ void load_pair(const Word* row, int column, float (&p
   }
 }
 
-// sum[i][j] += left[i] · right[j], j < N
-template <int I, int J, int N>
+// sum[i][FROM + j] += left[i] · right[j], j < N
+template <int FROM, int I, int J, int N>
 __device__ __forceinline__ void multiply(float (&sum)[I][J][4], const Word (&left)[I][4], const Word (&right)[N][2]) {
   if constexpr (PRECISION == TF32X3) {
     // x = high + low, both tf32: low·low is below what float32 can hold. The small products go first, and products of
@@ -83,22 +89,22 @@ __device__ __forceinline__ void multiply(float (&sum)[I][J][4], const Word (&lef
 #pragma unroll
     for (int i = 0; i < I; ++i)
 #pragma unroll
-      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][j], low_left[i], high_right[j]);
+      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][FROM + j], low_left[i], high_right[j]);
 #pragma unroll
     for (int i = 0; i < I; ++i)
 #pragma unroll
-      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][j], high_left[i], low_right[j]);
+      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][FROM + j], high_left[i], low_right[j]);
 #pragma unroll
     for (int i = 0; i < I; ++i)
 #pragma unroll
-      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][j], high_left[i], high_right[j]);
+      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][FROM + j], high_left[i], high_right[j]);
   } else {
 #pragma unroll
     for (int i = 0; i < I; ++i)
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        if constexpr (PRECISION == BF16) multiply_bf16(sum[i][j], left[i], right[j]);
-        else multiply_tf32(sum[i][j], left[i], right[j]);
+        if constexpr (PRECISION == BF16) multiply_bf16(sum[i][FROM + j], left[i], right[j]);
+        else multiply_tf32(sum[i][FROM + j], left[i], right[j]);
       }
   }
 }
@@ -153,18 +159,38 @@ __device__ __forceinline__ void product(
     float (&sum)[BANDS][J][4], const Word* left, const Word* right, int first, const Lane& me) {
   clear(sum);
   const Word* row = left + (me.lane & 15) * LEFT + (me.lane >> 4) * 4;
-  constexpr int AT_ONCE = STEPS <= 8 ? STEPS : 4;
+  const auto add_steps = [&](float (&to)[BANDS][J][4], int from, auto count) {
+    constexpr int COUNT = decltype(count)::value, AT_ONCE = PRECISION == TF32X3 ? 1 : 2;
 #pragma unroll AT_ONCE
-  for (int step = 0; step < STEPS; ++step) {
-    Word l[BANDS][4], r[J][2];
+    for (int step = from; step < from + COUNT; ++step) {
+      Word l[BANDS][4], r[J][2];
 #pragma unroll
-    for (int i = 0; i < BANDS; ++i) load_four(l[i], row + i * 16 * LEFT + step * 8);
-    if constexpr (TRANSPOSED) load_right_transposed<J, RIGHT>(r, right + step * STEP * RIGHT, first, me);
-    else load_right<J, RIGHT>(r, right + first * RIGHT, step * 8, me);
-    multiply(sum, l, r);
+      for (int i = 0; i < BANDS; ++i) load_four(l[i], row + i * 16 * LEFT + step * 8);
+      if constexpr (TRANSPOSED) load_right_transposed<J, RIGHT>(r, right + step * STEP * RIGHT, first, me);
+      else load_right<J, RIGHT>(r, right + first * RIGHT, step * 8, me);
+      multiply<0>(to, l, r);
+    }
+  };
+  if constexpr (PRECISION == TF32X3 && STEPS > PROMOTE) {
+    // a long sum that is rounded toward zero at each step would be the largest error of this precision
+    const auto promote = [&](int from, auto count) {
+      float part[BANDS][J][4];
+      clear(part);
+      add_steps(part, from, count);
+#pragma unroll
+      for (int i = 0; i < BANDS; ++i)
+#pragma unroll
+        for (int j = 0; j < J; ++j)
+#pragma unroll
+          for (int q = 0; q < 4; ++q) sum[i][j][q] += part[i][j][q];
+    };
+#pragma unroll 1
+    for (int from = 0; from + PROMOTE <= STEPS; from += PROMOTE) promote(from, Count<PROMOTE>());
+    if constexpr (STEPS % PROMOTE) promote(STEPS / PROMOTE * PROMOTE, Count<STEPS % PROMOTE>());
+  } else {
+    add_steps(sum, 0, Count<STEPS>());
   }
 }
-
 
 // The warps of a crew take the columns of a layer's WIDTH (a multiple of 8·J) in turns, J·8 at a time.
 #define EACH_SHARE(first) for (int first = me.group * 8 * J; first < WIDTH; first += GROUPS * 8 * J)
@@ -271,10 +297,9 @@ struct Rectangle {
     constexpr int AT_ONCE = I * LIVE <= 8 ? 2 : 1;
 #pragma unroll AT_ONCE
     for (int k = 0; k < TILE; k += STEP) {
-      Word left[I][4], right[LIVE][2];
+      Word left[I][4];
 #pragma unroll
       for (int i = 0; i < I; ++i) load_left_transposed(left[i], delta + k * LEFT, row + i * 16, me);
-      load_right_transposed<LIVE, RIGHT>(right, a + k * RIGHT, column, me);
       if (column == 0) {
 #pragma unroll
         for (int i = 0; i < I; ++i)
@@ -287,8 +312,18 @@ struct Rectangle {
             }
           }
       }
-      multiply(sum, left, right);
+      add_step<0, LIVE>(left, a + k * RIGHT, column, me);
     }
+  }
+
+  // A few columns at a time, so that few right fragments are in registers.
+  template <int FROM, int LIVE>
+  __device__ __forceinline__ void add_step(const Word (&left)[I][4], const Word* a, int column, const Lane& me) {
+    constexpr int N = LIVE - FROM < 4 ? LIVE - FROM : 4;
+    Word right[N][2];
+    load_right_transposed<N, RIGHT>(right, a, column + 8 * FROM, me);
+    multiply<FROM>(sum, left, right);
+    if constexpr (FROM + N < LIVE) add_step<FROM + N, LIVE>(left, a, column, me);
   }
 
   // Left fragments of δᵀ: its columns are the rows of the product, STEP of its rows are the terms.
@@ -392,7 +427,8 @@ __device__ __forceinline__ void output(
     float* scores, const float* b, const Target* y, const int* numbers, const float* w, const float* v,
     Word* delta, bool with_gradient, int live, Costs& costs, const Lane& me) {
   if constexpr (ROWWISE) {
-    score_row(scores + me.member / SHARERS * SCORES, b, me.member % SHARERS);
+    const int row = me.member / SHARERS;
+    score_row(scores + row * SCORES, b, me.member % SHARERS, row < STRIP ? OUTPUTS : 0);
     meet_crew(me);
   }
   for (int i = me.member; i < STRIP * OUTPUTS; i += CREW) {

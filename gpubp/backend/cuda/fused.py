@@ -135,10 +135,8 @@ class Fused:
     shape: Shape
 
 
-def plan(
-    task: Task, shared_limit: int = 227 * 1024, *, tile: int | None = None, warps: int | None = None
-) -> Fused:
-    """The kernel of a task; `tile` and `warps` restrict how it is cut (for tests).
+def plan(task: Task, shared_limit: int = 227 * 1024, **only: int) -> Fused:
+    """The kernel of a task; `only` fixes its `tile`, `bands` or `warps` (for tests).
 
     Args:
         shared_limit: bytes of shared memory that a block may have: 227 KiB on sm_90, 163 KiB on sm_80.
@@ -148,7 +146,7 @@ def plan(
     """
     if task.one_hot and task.labels.kind not in "iu":
         raise BackendError(f"class numbers in {task.labels}", wanted="integers")
-    cut = shape.best(task.layout, shared_limit, tile, warps)
+    cut = shape.best(task.layout, shared_limit, **only)
     part_rows = _PART_ROWS[task.precision]
     text = _constants(task, cut) + _formulas(task) + _read("tensor.cuh") + _read("fused.cuh")
     steps = _steps(task, cut, part_rows)
@@ -187,7 +185,7 @@ def _constants(task: Task, cut: Shape) -> str:
         "PRECISION": {"tf32": 1, "tf32x3": 3, "bf16": 2}[task.precision],
         "WARPS": cut.warps, "THREADS": 32 * cut.warps, "TILE": cut.tile, "BANDS": cut.bands, "GROUPS": cut.groups,
         "FEATURES": task.sizes[0], "OUTPUTS": task.K, "SCORES": shape.scores_stride(task.K),
-        "SHARERS": max(1, 2 * cut.groups // cut.bands), "LABELS": 1 if task.one_hot else task.K,
+        "SHARERS": 1 << max(0, (2 * cut.groups // cut.bands).bit_length() - 1), "LABELS": 1 if task.one_hot else task.K,
     }  # fmt: skip
     flags = {
         "KEEPS_Z": not task.g.slope_from_a, "ROWWISE": task.J.score.shape == "rowwise", "ONE_HOT": task.one_hot,
@@ -225,7 +223,7 @@ def _formulas(task: Task) -> str:
         lines.append(_ROWWISE.replace("SCORE_TEXT", J.score.cuda))
     else:
         lines.append(_function("scored", J.score))
-        lines.append("__device__ __forceinline__ void score_row(float*, const float*, int) {}\n")
+        lines.append("__device__ __forceinline__ void score_row(float*, const float*, int, int) {}\n")
     return "".join(lines)
 
 
@@ -238,13 +236,14 @@ def _function(name: str, f: Formula, S: str = "float") -> str:
     )
 
 
-# SHARERS neighbouring lanes take a row's columns in turns; the sums' order is the same in each of them.
+# SHARERS neighbouring lanes take a row's columns in turns, and each ends with the same sum. Threads beyond the last row
+# come along, for a shuffle is of the whole warp: their `outputs_` is 0.
 _ROWWISE = """\
-__device__ __forceinline__ void score_row(float* row_, const float* bias_, int sharer_) {
+__device__ __forceinline__ void score_row(float* row_, const float* bias_, int sharer_, int outputs_) {
   const auto z = [&](int j) -> float { return row_[j]; };
   const auto b = [&](int j) -> float { return bias_[j]; };
   const auto s = [&](int j) -> float& { return row_[j]; };
-  const auto each = [&](auto f_) { for (int j_ = sharer_; j_ < OUTPUTS; j_ += SHARERS) f_(j_); };
+  const auto each = [&](auto f_) { for (int j_ = sharer_; j_ < outputs_; j_ += SHARERS) f_(j_); };
   const auto row_max = [&](auto f_) {
     double top_ = __longlong_as_double(0xfff0000000000000ll);  // −∞
     each([&](int j_) { top_ = fmax(top_, f_(j_)); });
