@@ -19,15 +19,15 @@ _BARRIER = re.compile(r"^ +(__syncthreads\(\);|meet_crew\(me\);|await_copies\(\)
 def barriers(fused: Fused) -> list[tuple[str, Kernel]]:
     """The line of each barrier or wait, and the kernel without it."""
     body = fused.kernel.body
-    found = []
+    without = []
     for match in _BARRIER.finditer(body):
         number = body.count("\n", 0, match.start()) + 1
         following = body[match.end() :].split("\n", 2)[1].strip()
-        found.append((
+        without.append((
             f"{match[1]} in line {number}, before: {following[:60]}",
             fused.kernel._replace(body=body[: match.start(1)] + body[match.end(1) :]),
         ))  # fmt: skip
-    return found
+    return without
 
 
 @cache
@@ -41,7 +41,7 @@ def why_not() -> str | None:
     return None if done.returncode == 0 else "the C++ compiler has no ThreadSanitizer for C++20"
 
 
-def races(folder: Path, case: Case, fused: Fused, kernel: Kernel) -> bool:
+def found(folder: Path, case: Case, fused: Fused, kernel: Kernel, with_gradient: bool) -> bool:
     """Whether ThreadSanitizer sees a race in a launch of two blocks on random rows."""
     assert case.labels is None and case.stored == "f4" and not case.standardised
     m, K = case.m, case.sizes[-1]
@@ -66,7 +66,7 @@ int main() {{
   named_threads = {32 * fused.shape.groups};
   launch(2, {kernel.threads}, [&] {{
     {kernel.name}(x.data(), labels.data(), numbers.data(), nullptr, nullptr, w.data(), v.data(), Theta.data(),
-                  partials.data(), costs.data(), {m}, {case.leaves}, 0, {case.leaves}, 0, 0, {m}, 0, 1);
+                  partials.data(), costs.data(), {m}, {case.leaves}, 0, {case.leaves}, 0, 0, {m}, 0, {int(with_gradient)});
   }});
 }}
 """

@@ -13,12 +13,10 @@ from host_program import COMPILER, HostPrograms
 
 from gpubp import activation, cost
 from gpubp.backend.cuda import fused
-from gpubp.backend.kernels import Kernel
 from gpubp.errors import BackendError
 
 FULL = os.environ.get("GPUBP_FULL") == "1"
 full = pytest.mark.skipif(not FULL, reason="takes minutes: GPUBP_FULL=1")
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ or clang++)")
 
 # relative errors of a leaf's gradient sums and cost sums
 MOST = {"tf32": (2e-3, 1e-3), "tf32x3": (2e-6, 2e-6), "bf16": (3e-2, 1e-2)}
@@ -63,8 +61,8 @@ def check(programs: HostPrograms, case: Case, **only: int) -> None:
     launcher.run(arrays)
     gradient, cost_sums = errors(launcher, case.wanted(arrays))
     # a unit whose z is within rounding of a kink takes the other side's slope: one row of few is noticed
-    kink = 20 if case.activation in ("relu", "leaky_relu") and case.precision != "tf32x3" else 1
-    assert gradient <= MOST[case.precision][0] * kink and cost_sums <= MOST[case.precision][1]
+    kinked = case.activation in ("relu", "leaky_relu") and case.precision != "tf32x3"
+    assert gradient <= (0.1 if kinked else MOST[case.precision][0]) and cost_sums <= MOST[case.precision][1]
     gaps = np.ones(planned.P, bool)
     W, b = case.network.views(gaps)
     for part in (*W[1:], *b[1:]):
@@ -188,8 +186,7 @@ def test_costs_alone(small, programs):
 
 
 def test_more_leaves_than_rows(programs):
-    case = replace(SMALL, m=5, leaves=8, precision="tf32")
-    check(programs, case)
+    check(programs, replace(SMALL, m=5, leaves=8))
 
 
 def test_rows_beyond_the_end_are_nothing(small, programs):
@@ -254,31 +251,34 @@ def test_types_that_cannot_be_read_are_refused():
 
 BREAKS = {
     "a flush that forgets what was there": ("before[j][q] + sum[i][j][q]", "sum[i][j][q]"),
-    "a sign": ("d = w * (h - y)", "d = w * (h + y)"),
     "no mask of x": ("row < live && column + q < FEATURES", "column + q < FEATURES"),
-    "no mask of a": ("row < live ? a0 : 0.0f", "a0"),
-    "no mask of delta": ("    if (row < live) {\n      const float s", "    if (true) {\n      const float s"),
+    "no mask of the output": ("    if (row < live) {\n      const float s", "    if (true) {\n      const float s"),
+    "a sign": ("d = w * (h - y)", "d = w * (h + y)"),
     "the other neighbour": ("row[place(column) + 4] = operand(second)", "row[place(column) + 4] = operand(first)"),
     "no bias": ("activated(z0, b0)", "activated(z0, 0)"),
     "half the bias sums": ("bias[i][q & 1] += as_float(left[i][q]);", "bias[i][0] += as_float(left[i][q]);"),
     "one product of three": ("multiply_tf32(sum[i][FROM + j], low_left[i], high_right[j])", "(void)0"),
     "no validation weights": ("costs.validation += cell_cost(s, y_k, v[row])", "costs.validation += 0"),
     "no wait": ("  await_copies();\n", ""),
+    "the slope of z alone": ("sloped(e0, kept[0], b[column])", "sloped(e0, kept[0], 0)"),
+    "gaps left alone": ("leaf_sums[i] = 0;", ";"),
 }
 
 
-@needs_compiler
 @pytest.mark.parametrize(
-    "broken", [pytest.param(b, marks=() if b in ("a flush that forgets what was there", "no mask of x") else full) for b in BREAKS]
+    "broken", [pytest.param(b, marks=() if i < 2 else full) for i, b in enumerate(BREAKS)], ids=list(BREAKS)
 )
-def test_a_broken_kernel_is_noticed(broken, small, programs):
-    """Or the tests above would prove nothing. Rows behind each leaf's end are NaN here."""
-    planned, arrays, _ = small
+def test_a_broken_kernel_is_noticed(broken, programs):
+    """Or the tests above would prove nothing: on leaves of several parts, and on leaves shorter than a tile."""
+    long = Case((13, 20, 5, 3), "silu", "softmax", "tf32x3", weighted=True, held=True, m=700, leaves=2)
+    planned = fused.plan(long.task, tile=32)
     old, new = BREAKS[broken]
-    body = planned.kernel.body
-    assert old in body
-    kernel: Kernel = planned.kernel._replace(body=body.replace(old, new))
-    launcher = Launcher(programs, SMALL, replace(planned, kernel=kernel))
-    launcher.run(arrays)
-    gradient, cost_sums = errors(launcher, SMALL.wanted(arrays))
-    assert not (gradient <= MOST["tf32x3"][0] and cost_sums <= MOST["tf32x3"][1])
+    assert old in planned.kernel.body
+    kernel = planned.kernel._replace(body=planned.kernel.body.replace(old, new))
+    wrong = []
+    for case in (long, replace(long, m=20)):
+        arrays, launcher = case.draw(), Launcher(programs, case, replace(planned, kernel=kernel))
+        launcher.run(arrays)
+        gradient, cost_sums = errors(launcher, case.wanted(arrays))
+        wrong.append(not (gradient <= MOST["tf32x3"][0] and cost_sums <= MOST["tf32x3"][1]))
+    assert any(wrong)

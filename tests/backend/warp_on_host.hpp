@@ -27,6 +27,8 @@ static double __longlong_as_double(unsigned long long bits) {
 
 typedef unsigned Word;
 
+static int this_thread() { return (int)threadIdx.x; }
+
 static float as_float(Word bits) {
   float value;
   memcpy(&value, &bits, 4);

@@ -31,6 +31,10 @@ struct Lane {  // where a thread stands
         member(thread % CREW) {}
 };
 
+// Asked for anew in each phase: what follows from it is then computed there, where otherwise every address of every
+// phase would be computed once and kept in registers through the loop over tiles.
+__device__ __forceinline__ Lane here() { return Lane(this_thread()); }
+
 __device__ __forceinline__ void meet_crew(const Lane& me) {
   if constexpr (GROUPS == 1) __syncwarp();
   else if constexpr (STRIPS == 1) __syncthreads();
@@ -195,10 +199,11 @@ __device__ __forceinline__ void product(
 // The warps of a crew take the columns of a layer's WIDTH (a multiple of 8·J) in turns, J·8 at a time.
 #define EACH_SHARE(first) for (int first = me.group * 8 * J; first < WIDTH; first += GROUPS * 8 * J)
 
-// a^(l+1) = g(a^(l) W^(l)ᵀ + b^(l)) of a strip; rows from `live` on become 0. z^(l+1) is kept where g′ needs it.
+// a^(l+1) = g(a^(l) W^(l)ᵀ + b^(l)) of a strip. z^(l+1) is kept where g′ needs it.
 template <int WIDTH, int J, int STEPS, int LEFT, int RIGHT, int OUT>
 __device__ __forceinline__ void forward(
-    const Word* a, const Word* W, const float* b, Word* out, float* z, int live, const Lane& me) {
+    const Word* a, const Word* W, const float* b, Word* out, float* z) {
+  const Lane me = here();
   EACH_SHARE(first) {
     float sum[BANDS][J][4];
     product<J, STEPS, LEFT, RIGHT, false>(sum, a, W, first, me);
@@ -216,8 +221,7 @@ __device__ __forceinline__ void forward(
             float* kept = z + row * (WIDTH + 4) + place(column);
             kept[0] = z0, kept[4] = z1;
           }
-          const float a0 = activated(z0, b0), a1 = activated(z1, b1);
-          store_pair(out + row * OUT, column, row < live ? a0 : 0.0f, row < live ? a1 : 0.0f);
+          store_pair(out + row * OUT, column, activated(z0, b0), activated(z1, b1));
         }
     }
   }
@@ -225,7 +229,8 @@ __device__ __forceinline__ void forward(
 
 // z^(L) of a strip, without its bias.
 template <int WIDTH, int J, int STEPS, int LEFT, int RIGHT>
-__device__ __forceinline__ void last_forward(const Word* a, const Word* W, float* scores, const Lane& me) {
+__device__ __forceinline__ void last_forward(const Word* a, const Word* W, float* scores) {
+  const Lane me = here();
   EACH_SHARE(first) {
     float sum[BANDS][J][4];
     product<J, STEPS, LEFT, RIGHT, false>(sum, a, W, first, me);
@@ -241,10 +246,11 @@ __device__ __forceinline__ void last_forward(const Word* a, const Word* W, float
   }
 }
 
-// δ^(l) = (δ^(l+1) W^(l)) ∘ g′ of a strip, written over a^(l); rows from `live` on become 0.
+// δ^(l) = (δ^(l+1) W^(l)) ∘ g′ of a strip, written over a^(l).
 template <int WIDTH, int J, int STEPS, int LEFT, int RIGHT, int OUT>
 __device__ __forceinline__ void backward(
-    const Word* delta, const Word* W, const float* b, Word* a, const float* z, int live, const Lane& me) {
+    const Word* delta, const Word* W, const float* b, Word* a, const float* z) {
+  const Lane me = here();
   EACH_SHARE(first) {
     float sum[BANDS][J][4];
     product<J, STEPS, LEFT, RIGHT, true>(sum, delta, W, first, me);
@@ -265,7 +271,7 @@ __device__ __forceinline__ void backward(
             load_pair(a + row * OUT, column, at);
             d0 = sloped(e0, at[0]), d1 = sloped(e1, at[1]);
           }
-          store_pair(a + row * OUT, column, row < live ? d0 : 0.0f, row < live ? d1 : 0.0f);
+          store_pair(a + row * OUT, column, d0, d1);
         }
   }
 }
@@ -285,7 +291,8 @@ struct Rectangle {
     for (int i = 0; i < I; ++i) bias[i][0] = bias[i][1] = 0;
   }
 
-  __device__ __forceinline__ void add(const Word* delta, const Word* a, const Lane& me) {
+  __device__ __forceinline__ void add(const Word* delta, const Word* a) {
+    const Lane me = here();
     const int across = me.warp / DOWN;
     if (LAST == J ? across < ACROSS : across < ACROSS - 1) add_columns<J>(delta, a, me);
     else if (LAST != J && across == ACROSS - 1) add_columns<LAST>(delta, a, me);
@@ -341,7 +348,8 @@ struct Rectangle {
 
   // The sums become part of the leaf's in global memory: added to them, or the first of them. W is (UNITS, INPUTS).
   template <int UNITS, int INPUTS>
-  __device__ __forceinline__ void flush(float* W, float* b, bool adds, const Lane& me) {
+  __device__ __forceinline__ void flush(float* W, float* b, bool adds) {
+    const Lane me = here();
     const int across = me.warp / DOWN, top = me.warp % DOWN * I * 16 + me.g, left = across * J * 8 + 2 * me.t;
 #pragma unroll
     for (int i = 0; i < I; ++i) {
@@ -378,16 +386,19 @@ struct Rectangle {
 // byte comes to lie at `head`. Nothing is read but 16-byte pieces that hold a byte that was asked for.
 __device__ __forceinline__ unsigned head(const void* from) { return (unsigned)((unsigned long long)from & 15); }
 
-__device__ __forceinline__ void fetch(unsigned char* staging, const void* from, long long bytes, const Lane& me) {
+__device__ __forceinline__ void fetch(unsigned char* staging, const void* from, long long bytes) {
+  const Lane me = here();
   const int pieces = bytes > 0 ? (int)(head(from) + bytes + 15) / 16 : 0;
   const unsigned char* aligned = (const unsigned char*)from - head(from);
   for (int i = me.member; i < pieces; i += CREW) copy_16_bytes(staging + 16 * i, aligned + 16 * i);
 }
 
-// A strip's rows from staging to the operand of the first layer; columns up to WIDTH and rows from `live` on are 0.
+// A strip's rows from staging to the operand of the first layer; columns up to WIDTH and rows from `live` on are 0. Such
+// a row of zeros goes through all layers like any other, but its cost is not counted and its δ^(L) is 0, hence all its δ.
 template <int WIDTH, int STRIDE>
 __device__ __forceinline__ void convert(
-    const Stored* stored, Word* x, const double* mean, const double* scale, int live, const Lane& me) {
+    const Stored* stored, Word* x, const double* mean, const double* scale, int live) {
+  const Lane me = here();
   for (int i = me.member; i < STRIP * (WIDTH / 2); i += CREW) {
     const int row = i / (WIDTH / 2), column = i % (WIDTH / 2) * 2;
     float pair[2] = {0, 0};
@@ -425,7 +436,8 @@ struct Costs {
 template <int STRIDE>
 __device__ __forceinline__ void output(
     float* scores, const float* b, const Target* y, const int* numbers, const float* w, const float* v,
-    Word* delta, bool with_gradient, int live, Costs& costs, const Lane& me) {
+    Word* delta, bool with_gradient, int live, Costs& costs) {
+  const Lane me = here();
   if constexpr (ROWWISE) {
     const int row = me.member / SHARERS;
     score_row(scores + row * SCORES, b, me.member % SHARERS, row < STRIP ? OUTPUTS : 0);
@@ -450,7 +462,8 @@ __device__ __forceinline__ void output(
 }
 
 // A block's costs in a fixed order become part of the leaf's.
-__device__ __forceinline__ void flush_costs(Costs& costs, double* sums, double* out, bool adds, const Lane& me) {
+__device__ __forceinline__ void flush_costs(Costs& costs, double* sums, double* out, bool adds) {
+  const Lane me = here();
   for (int other = 16; other > 0; other >>= 1) {  // a + b = b + a to the bit: every lane gets the same sum
     costs.training += __shfl_xor_sync(0xffffffffu, costs.training, other);
     if constexpr (HELD) costs.validation += __shfl_xor_sync(0xffffffffu, costs.validation, other);

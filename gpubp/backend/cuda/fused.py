@@ -317,7 +317,7 @@ const auto live_rows = [&](const Cursor& at) {{  // of this thread's strip
 const auto fetch_rows = [&](const Cursor& at) {{
   const long long row = at.row + me.strip * {strip}, live = live_rows(at);""")
     for name, pointer, elements, size, off in fetched:
-        add(f"  fetch(staged_{name}, {pointer} + (row{off}) * {elements}, live * {size}, me);")
+        add(f"  fetch(staged_{name}, {pointer} + (row{off}) * {elements}, live * {size});")
     add("""\
 };
 Cursor now = open((long long)first_leaf + blockIdx.x);
@@ -343,7 +343,7 @@ while (now.leaf < last_leaf) {
   {{
     const long long row = now.row + me.strip * {strip};
     const auto stored_x = (const Stored*)(staged_x + head(x + (row - x_row) * FEATURES));
-    convert<{w[1]}, {ld[1]}>(stored_x, {mine('a1', ld[1])}, mean, scale, live, me);
+    convert<{w[1]}, {ld[1]}>(stored_x, {mine('a1', ld[1])}, mean, scale, live);
     const auto stored_label = (const Label*)(staged_label + head(labels + row * LABELS));
     for (int i = me.member; i < live * LABELS; i += CREW) y[me.strip * {strip} * LABELS + i] = read_label(stored_label[i]);""")
     for name in ("w",) * task.weighted + ("v",) * task.held:
@@ -352,21 +352,21 @@ while (now.leaf < last_leaf) {
     add("  }\n  meet_crew(me);\n  if (next.leaf < last_leaf) fetch_rows(next);")
     for l in range(1, L - 1):
         add(f"  forward<{w[l + 1]}, {cut.columns[l + 1]}, {steps(l)}, {ld[l]}, {ld[l]}, {ld[l + 1]}>(")
-        add(f"      {mine(f'a{l}', ld[l])}, W{l}, b{l}, {mine(f'a{l + 1}', ld[l + 1])}, {mine(f'z{l + 1}', w[l + 1] + 4)}, live, me);")
+        add(f"      {mine(f'a{l}', ld[l])}, W{l}, b{l}, {mine(f'a{l + 1}', ld[l + 1])}, {mine(f'z{l + 1}', w[l + 1] + 4)});")
         add("  meet_crew(me);")
     add(f"  last_forward<{w[L]}, {cut.columns[L]}, {steps(L - 1)}, {ld[L - 1]}, {ld[L - 1]}>(")
-    add(f"      {mine(f'a{L - 1}', ld[L - 1])}, W{L - 1}, {mine('scores', shape.scores_stride(task.K))}, me);")
+    add(f"      {mine(f'a{L - 1}', ld[L - 1])}, W{L - 1}, {mine('scores', shape.scores_stride(task.K))});")
     add("  meet_crew(me);")
     add(f"  output<{ld[L]}>({mine('scores', shape.scores_stride(task.K))}, b{L - 1}, {mine('y', 1 if task.one_hot else task.K)},")
-    add(f"      numbers_of_outputs, {mine('w_tile', 1)}, {mine('v_tile', 1)}, {mine('delta', ld[L])}, with_gradient, live, sums, me);")
+    add(f"      numbers_of_outputs, {mine('w_tile', 1)}, {mine('v_tile', 1)}, {mine('delta', ld[L])}, with_gradient, live, sums);")
     add("  if (with_gradient) {")
     for l in range(L - 1, 0, -1):
         add(f"    __syncthreads();  // δ^({l + 1}) is there")
-        add(f"    Delta{l}.add({operand(l + 1)}, a{l}, me);")
+        add(f"    Delta{l}.add({operand(l + 1)}, a{l});")
         if l > 1:
             add(f"    __syncthreads();  // nobody needs a^({l}) any more")
             add(f"    backward<{w[l]}, {cut.columns[l]}, {steps(l + 1)}, {ld[l + 1]}, {ld[l]}, {ld[l]}>(")
-            add(f"        {mine(operand(l + 1), ld[l + 1])}, W{l}, b{l - 1}, {mine(f'a{l}', ld[l])}, {mine(f'z{l}', w[l] + 4)}, live, me);")
+            add(f"        {mine(operand(l + 1), ld[l + 1])}, W{l}, b{l - 1}, {mine(f'a{l}', ld[l])}, {mine(f'z{l}', w[l] + 4)});")
     add("  }")
     add(f"""\
   if (ends ? now.stop > now.first + from || !keep : (next.row - now.first) % {part_rows} == 0) {{
@@ -374,13 +374,13 @@ while (now.leaf < last_leaf) {
       float* const leaf_sums = partials + now.leaf * {task.P};""")
     for l in range(1, L):
         W, b = task.offsets[l - 1]
-        add(f"      Delta{l}.template flush<{task.sizes[l]}, {task.sizes[l - 1]}>(leaf_sums + {W}, leaf_sums + {b}, adds, me);")
+        add(f"      Delta{l}.template flush<{task.sizes[l]}, {task.sizes[l - 1]}>(leaf_sums + {W}, leaf_sums + {b}, adds);")
     gaps = " ".join(f"if (i >= {u} && i < {v}) leaf_sums[i] = 0;" for u, v in _gaps(task))
     for u, v in _gaps(task):
         add(f"      if (!adds) for (int i = {u} + threadIdx.x; i < {v}; i += THREADS) leaf_sums[i] = 0;")
     add("""\
     }
-    flush_costs(sums, (double*)(shared_ + COST_SUMS), costs + 2 * now.leaf, adds, me);
+    flush_costs(sums, (double*)(shared_ + COST_SUMS), costs + 2 * now.leaf, adds);
     adds = true;
   }
   if (ends) adds = keep;
