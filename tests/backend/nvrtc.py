@@ -30,6 +30,21 @@ def compile(text: str, *options: str) -> tuple[bytes, str]:
     """
     nvrtc = library()
     assert nvrtc is not None
+    handle, log = _compiled(text, options)
+    return _read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, handle), log
+
+
+def ptx(text: str, *options: str) -> str:
+    """The PTX of a program, for an ``-arch=compute_…``."""
+    nvrtc = library()
+    assert nvrtc is not None
+    handle, _ = _compiled(text, options)
+    return _read(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, handle).decode()
+
+
+def _compiled(text: str, options: tuple[str, ...]) -> tuple[ctypes.c_void_p, str]:
+    nvrtc = library()
+    assert nvrtc is not None
     handle = ctypes.c_void_p()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(handle), text.encode(), b"test.cu", 0, None, None) == 0
     flags = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
@@ -37,7 +52,7 @@ def compile(text: str, *options: str) -> tuple[bytes, str]:
     log = _read(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, handle).decode()
     if failed:
         raise ValueError(log)
-    return _read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, handle), log
+    return handle, log
 
 
 def memory(log: str) -> dict[str, tuple[int, int, int]]:

@@ -27,6 +27,8 @@ static double __longlong_as_double(unsigned long long bits) {
 
 typedef unsigned Word;
 
+static int this_thread() { return (int)threadIdx.x; }
+
 static float as_float(Word bits) {
   float value;
   memcpy(&value, &bits, 4);
@@ -59,7 +61,6 @@ static float toward_zero(double value) {
 struct Shown {
   double value;
   Word a[4], b[2];
-  const Word* row;
 };
 static Shown shown[2][1024];
 static unsigned turns[1024];
@@ -112,18 +113,19 @@ static void multiply_bf16(float (&c)[4], const Word (&a)[4], const Word (&b)[2])
   multiply_on_host<2>(c, a, b, [](Word word, int i) { return (double)as_float(i ? word & 0xffff0000u : word << 16); });
 }
 
-// Matrices of 8 rows of 16 bytes: lane i names row i % 8 of matrix i / 8.
-static void load_matrices(Word* r, int count, const Word* row, bool transposed) {
+// Matrices of 8 rows of 16 bytes: lane i reads row i % 8 of matrix i / 8 and gives it to the others.
+static void load_matrices(Word* r, unsigned count, const Word* row, bool transposed) {
   Shown mine{};
-  mine.row = row;
+  if (threadIdx.x % 32 < 8 * count)
+    for (int i = 0; i < 4; ++i) mine.a[i] = row[i];
   show(mine);
   const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  for (int i = 0; i < count; ++i) {
+  for (unsigned i = 0; i < count; ++i) {
     if (transposed) {
-      const auto element = [&](unsigned k) { return (Word)((const unsigned short*)see(8 * i + k).row)[g]; };
+      const auto element = [&](unsigned k) { return see(8 * i + k).a[g / 2] >> 16 * (g % 2) & 0xffff; };
       r[i] = element(2 * t) | element(2 * t + 1) << 16;
     } else {
-      r[i] = see(8 * i + g).row[t];
+      r[i] = see(8 * i + g).a[t];
     }
   }
   turn();
@@ -136,22 +138,22 @@ static void load_two_transposed(Word (&r)[2], const Word* row) { load_matrices(r
 
 // A copy happens as late as it may: when its thread waits for it, or at the thread's end.
 struct Copy {
-  void* to;
-  const void* from;
+  unsigned* to;
+  const unsigned* from;
 };
 static std::vector<Copy> copies[1024];
 
 static void copy_16_bytes(void* to, const void* from) {
   if (((size_t)to | (size_t)from) & 15) abort();
-  copies[threadIdx.x].push_back({to, from});
+  copies[threadIdx.x].push_back({(unsigned*)to, (const unsigned*)from});
+  copying(copies[threadIdx.x].back().to);
 }
 
 static void await_copies() {
+  copied();
   for (const Copy& copy : copies[threadIdx.x])
-    for (int i = 0; i < 16; ++i) ((volatile char*)copy.to)[i] = ((const char*)copy.from)[i];
+    for (int i = 0; i < 4; ++i) copy.to[i] = copy.from[i];
   copies[threadIdx.x].clear();
 }
-
-static void leave_thread() { await_copies(); }
 
 static unsigned char* shared_;  // dynamic shared memory

@@ -17,6 +17,12 @@ constexpr int STEP = 8 * PER_WORD;                   // terms of one product ins
 constexpr int STRIP = 16 * BANDS;
 constexpr int STRIPS = TILE / STRIP;
 constexpr int CREW = 32 * GROUPS;  // threads of a strip
+constexpr int PROMOTE = 8;         // steps of a product after which tf32x3 rounds to nearest
+
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
 
 struct Lane {  // where a thread stands
   int lane, g, t, warp, strip, group, member;  // member: of the strip's crew
@@ -24,6 +30,10 @@ struct Lane {  // where a thread stands
       : lane(thread & 31), g(lane >> 2), t(lane & 3), warp(thread >> 5), strip(warp / GROUPS), group(warp % GROUPS),
         member(thread % CREW) {}
 };
+
+// Asked for anew in each phase: what follows from it is then computed there, where otherwise every address of every
+// phase would be computed once and kept in registers through the loop over tiles.
+__device__ __forceinline__ Lane here() { return Lane(this_thread()); }
 
 __device__ __forceinline__ void meet_crew(const Lane& me) {
   if constexpr (GROUPS == 1) __syncwarp();
@@ -59,8 +69,8 @@ __device__ __forceinline__ void load_pair(const Word* row, int column, float (&p
   }
 }
 
-// sum[i][j] += left[i] · right[j], j < N
-template <int I, int J, int N>
+// sum[i][FROM + j] += left[i] · right[j], j < N
+template <int FROM, int I, int J, int N>
 __device__ __forceinline__ void multiply(float (&sum)[I][J][4], const Word (&left)[I][4], const Word (&right)[N][2]) {
   if constexpr (PRECISION == TF32X3) {
     // x = high + low, both tf32: low·low is below what float32 can hold. The small products go first, and products of
@@ -83,22 +93,22 @@ __device__ __forceinline__ void multiply(float (&sum)[I][J][4], const Word (&lef
 #pragma unroll
     for (int i = 0; i < I; ++i)
 #pragma unroll
-      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][j], low_left[i], high_right[j]);
+      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][FROM + j], low_left[i], high_right[j]);
 #pragma unroll
     for (int i = 0; i < I; ++i)
 #pragma unroll
-      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][j], high_left[i], low_right[j]);
+      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][FROM + j], high_left[i], low_right[j]);
 #pragma unroll
     for (int i = 0; i < I; ++i)
 #pragma unroll
-      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][j], high_left[i], high_right[j]);
+      for (int j = 0; j < N; ++j) multiply_tf32(sum[i][FROM + j], high_left[i], high_right[j]);
   } else {
 #pragma unroll
     for (int i = 0; i < I; ++i)
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        if constexpr (PRECISION == BF16) multiply_bf16(sum[i][j], left[i], right[j]);
-        else multiply_tf32(sum[i][j], left[i], right[j]);
+        if constexpr (PRECISION == BF16) multiply_bf16(sum[i][FROM + j], left[i], right[j]);
+        else multiply_tf32(sum[i][FROM + j], left[i], right[j]);
       }
   }
 }
@@ -153,26 +163,47 @@ __device__ __forceinline__ void product(
     float (&sum)[BANDS][J][4], const Word* left, const Word* right, int first, const Lane& me) {
   clear(sum);
   const Word* row = left + (me.lane & 15) * LEFT + (me.lane >> 4) * 4;
-  constexpr int AT_ONCE = STEPS <= 8 ? STEPS : 4;
+  const auto add_steps = [&](float (&to)[BANDS][J][4], int from, auto count) {
+    constexpr int COUNT = decltype(count)::value, AT_ONCE = PRECISION == TF32X3 ? 1 : 2;
 #pragma unroll AT_ONCE
-  for (int step = 0; step < STEPS; ++step) {
-    Word l[BANDS][4], r[J][2];
+    for (int step = from; step < from + COUNT; ++step) {
+      Word l[BANDS][4], r[J][2];
 #pragma unroll
-    for (int i = 0; i < BANDS; ++i) load_four(l[i], row + i * 16 * LEFT + step * 8);
-    if constexpr (TRANSPOSED) load_right_transposed<J, RIGHT>(r, right + step * STEP * RIGHT, first, me);
-    else load_right<J, RIGHT>(r, right + first * RIGHT, step * 8, me);
-    multiply(sum, l, r);
+      for (int i = 0; i < BANDS; ++i) load_four(l[i], row + i * 16 * LEFT + step * 8);
+      if constexpr (TRANSPOSED) load_right_transposed<J, RIGHT>(r, right + step * STEP * RIGHT, first, me);
+      else load_right<J, RIGHT>(r, right + first * RIGHT, step * 8, me);
+      multiply<0>(to, l, r);
+    }
+  };
+  if constexpr (PRECISION == TF32X3 && STEPS > PROMOTE) {
+    // a long sum that is rounded toward zero at each step would be the largest error of this precision
+    const auto promote = [&](int from, auto count) {
+      float part[BANDS][J][4];
+      clear(part);
+      add_steps(part, from, count);
+#pragma unroll
+      for (int i = 0; i < BANDS; ++i)
+#pragma unroll
+        for (int j = 0; j < J; ++j)
+#pragma unroll
+          for (int q = 0; q < 4; ++q) sum[i][j][q] += part[i][j][q];
+    };
+#pragma unroll 1
+    for (int from = 0; from + PROMOTE <= STEPS; from += PROMOTE) promote(from, Count<PROMOTE>());
+    if constexpr (STEPS % PROMOTE) promote(STEPS / PROMOTE * PROMOTE, Count<STEPS % PROMOTE>());
+  } else {
+    add_steps(sum, 0, Count<STEPS>());
   }
 }
-
 
 // The warps of a crew take the columns of a layer's WIDTH (a multiple of 8·J) in turns, J·8 at a time.
 #define EACH_SHARE(first) for (int first = me.group * 8 * J; first < WIDTH; first += GROUPS * 8 * J)
 
-// a^(l+1) = g(a^(l) W^(l)ᵀ + b^(l)) of a strip; rows from `live` on become 0. z^(l+1) is kept where g′ needs it.
+// a^(l+1) = g(a^(l) W^(l)ᵀ + b^(l)) of a strip. z^(l+1) is kept where g′ needs it.
 template <int WIDTH, int J, int STEPS, int LEFT, int RIGHT, int OUT>
 __device__ __forceinline__ void forward(
-    const Word* a, const Word* W, const float* b, Word* out, float* z, int live, const Lane& me) {
+    const Word* a, const Word* W, const float* b, Word* out, float* z) {
+  const Lane me = here();
   EACH_SHARE(first) {
     float sum[BANDS][J][4];
     product<J, STEPS, LEFT, RIGHT, false>(sum, a, W, first, me);
@@ -190,8 +221,7 @@ __device__ __forceinline__ void forward(
             float* kept = z + row * (WIDTH + 4) + place(column);
             kept[0] = z0, kept[4] = z1;
           }
-          const float a0 = activated(z0, b0), a1 = activated(z1, b1);
-          store_pair(out + row * OUT, column, row < live ? a0 : 0.0f, row < live ? a1 : 0.0f);
+          store_pair(out + row * OUT, column, activated(z0, b0), activated(z1, b1));
         }
     }
   }
@@ -199,7 +229,8 @@ __device__ __forceinline__ void forward(
 
 // z^(L) of a strip, without its bias.
 template <int WIDTH, int J, int STEPS, int LEFT, int RIGHT>
-__device__ __forceinline__ void last_forward(const Word* a, const Word* W, float* scores, const Lane& me) {
+__device__ __forceinline__ void last_forward(const Word* a, const Word* W, float* scores) {
+  const Lane me = here();
   EACH_SHARE(first) {
     float sum[BANDS][J][4];
     product<J, STEPS, LEFT, RIGHT, false>(sum, a, W, first, me);
@@ -215,10 +246,11 @@ __device__ __forceinline__ void last_forward(const Word* a, const Word* W, float
   }
 }
 
-// δ^(l) = (δ^(l+1) W^(l)) ∘ g′ of a strip, written over a^(l); rows from `live` on become 0.
+// δ^(l) = (δ^(l+1) W^(l)) ∘ g′ of a strip, written over a^(l).
 template <int WIDTH, int J, int STEPS, int LEFT, int RIGHT, int OUT>
 __device__ __forceinline__ void backward(
-    const Word* delta, const Word* W, const float* b, Word* a, const float* z, int live, const Lane& me) {
+    const Word* delta, const Word* W, const float* b, Word* a, const float* z) {
+  const Lane me = here();
   EACH_SHARE(first) {
     float sum[BANDS][J][4];
     product<J, STEPS, LEFT, RIGHT, true>(sum, delta, W, first, me);
@@ -239,7 +271,7 @@ __device__ __forceinline__ void backward(
             load_pair(a + row * OUT, column, at);
             d0 = sloped(e0, at[0]), d1 = sloped(e1, at[1]);
           }
-          store_pair(a + row * OUT, column, row < live ? d0 : 0.0f, row < live ? d1 : 0.0f);
+          store_pair(a + row * OUT, column, d0, d1);
         }
   }
 }
@@ -259,7 +291,8 @@ struct Rectangle {
     for (int i = 0; i < I; ++i) bias[i][0] = bias[i][1] = 0;
   }
 
-  __device__ __forceinline__ void add(const Word* delta, const Word* a, const Lane& me) {
+  __device__ __forceinline__ void add(const Word* delta, const Word* a) {
+    const Lane me = here();
     const int across = me.warp / DOWN;
     if (LAST == J ? across < ACROSS : across < ACROSS - 1) add_columns<J>(delta, a, me);
     else if (LAST != J && across == ACROSS - 1) add_columns<LAST>(delta, a, me);
@@ -271,10 +304,9 @@ struct Rectangle {
     constexpr int AT_ONCE = I * LIVE <= 8 ? 2 : 1;
 #pragma unroll AT_ONCE
     for (int k = 0; k < TILE; k += STEP) {
-      Word left[I][4], right[LIVE][2];
+      Word left[I][4];
 #pragma unroll
       for (int i = 0; i < I; ++i) load_left_transposed(left[i], delta + k * LEFT, row + i * 16, me);
-      load_right_transposed<LIVE, RIGHT>(right, a + k * RIGHT, column, me);
       if (column == 0) {
 #pragma unroll
         for (int i = 0; i < I; ++i)
@@ -287,8 +319,18 @@ struct Rectangle {
             }
           }
       }
-      multiply(sum, left, right);
+      add_step<0, LIVE>(left, a + k * RIGHT, column, me);
     }
+  }
+
+  // A few columns at a time, so that few right fragments are in registers.
+  template <int FROM, int LIVE>
+  __device__ __forceinline__ void add_step(const Word (&left)[I][4], const Word* a, int column, const Lane& me) {
+    constexpr int N = LIVE - FROM < 4 ? LIVE - FROM : 4;
+    Word right[N][2];
+    load_right_transposed<N, RIGHT>(right, a, column + 8 * FROM, me);
+    multiply<FROM>(sum, left, right);
+    if constexpr (FROM + N < LIVE) add_step<FROM + N, LIVE>(left, a, column, me);
   }
 
   // Left fragments of δᵀ: its columns are the rows of the product, STEP of its rows are the terms.
@@ -306,7 +348,8 @@ struct Rectangle {
 
   // The sums become part of the leaf's in global memory: added to them, or the first of them. W is (UNITS, INPUTS).
   template <int UNITS, int INPUTS>
-  __device__ __forceinline__ void flush(float* W, float* b, bool adds, const Lane& me) {
+  __device__ __forceinline__ void flush(float* W, float* b, bool adds) {
+    const Lane me = here();
     const int across = me.warp / DOWN, top = me.warp % DOWN * I * 16 + me.g, left = across * J * 8 + 2 * me.t;
 #pragma unroll
     for (int i = 0; i < I; ++i) {
@@ -343,16 +386,19 @@ struct Rectangle {
 // byte comes to lie at `head`. Nothing is read but 16-byte pieces that hold a byte that was asked for.
 __device__ __forceinline__ unsigned head(const void* from) { return (unsigned)((unsigned long long)from & 15); }
 
-__device__ __forceinline__ void fetch(unsigned char* staging, const void* from, long long bytes, const Lane& me) {
+__device__ __forceinline__ void fetch(unsigned char* staging, const void* from, long long bytes) {
+  const Lane me = here();
   const int pieces = bytes > 0 ? (int)(head(from) + bytes + 15) / 16 : 0;
   const unsigned char* aligned = (const unsigned char*)from - head(from);
   for (int i = me.member; i < pieces; i += CREW) copy_16_bytes(staging + 16 * i, aligned + 16 * i);
 }
 
-// A strip's rows from staging to the operand of the first layer; columns up to WIDTH and rows from `live` on are 0.
+// A strip's rows from staging to the operand of the first layer; columns up to WIDTH and rows from `live` on are 0. Such
+// a row of zeros goes through all layers like any other, but its cost is not counted and its δ^(L) is 0, hence all its δ.
 template <int WIDTH, int STRIDE>
 __device__ __forceinline__ void convert(
-    const Stored* stored, Word* x, const double* mean, const double* scale, int live, const Lane& me) {
+    const Stored* stored, Word* x, const double* mean, const double* scale, int live) {
+  const Lane me = here();
   for (int i = me.member; i < STRIP * (WIDTH / 2); i += CREW) {
     const int row = i / (WIDTH / 2), column = i % (WIDTH / 2) * 2;
     float pair[2] = {0, 0};
@@ -390,9 +436,11 @@ struct Costs {
 template <int STRIDE>
 __device__ __forceinline__ void output(
     float* scores, const float* b, const Target* y, const int* numbers, const float* w, const float* v,
-    Word* delta, bool with_gradient, int live, Costs& costs, const Lane& me) {
+    Word* delta, bool with_gradient, int live, Costs& costs) {
+  const Lane me = here();
   if constexpr (ROWWISE) {
-    score_row(scores + me.member / SHARERS * SCORES, b, me.member % SHARERS);
+    const int row = me.member / SHARERS;
+    score_row(scores + row * SCORES, b, me.member % SHARERS, row < STRIP ? OUTPUTS : 0);
     meet_crew(me);
   }
   for (int i = me.member; i < STRIP * OUTPUTS; i += CREW) {
@@ -414,7 +462,8 @@ __device__ __forceinline__ void output(
 }
 
 // A block's costs in a fixed order become part of the leaf's.
-__device__ __forceinline__ void flush_costs(Costs& costs, double* sums, double* out, bool adds, const Lane& me) {
+__device__ __forceinline__ void flush_costs(Costs& costs, double* sums, double* out, bool adds) {
+  const Lane me = here();
   for (int other = 16; other > 0; other >>= 1) {  // a + b = b + a to the bit: every lane gets the same sum
     costs.training += __shfl_xor_sync(0xffffffffu, costs.training, other);
     if constexpr (HELD) costs.validation += __shfl_xor_sync(0xffffffffu, costs.validation, other);

@@ -133,10 +133,8 @@ class Fused:
     shape: Shape
 
 
-def plan(
-    task: Task, shared_limit: int = 227 * 1024, *, tile: int | None = None, warps: int | None = None
-) -> Fused:
-    """The kernel of a task; `tile` and `warps` restrict how it is cut (for tests).
+def plan(task: Task, shared_limit: int = 227 * 1024, **only: int) -> Fused:
+    """The kernel of a task; `only` fixes its `tile`, `bands` or `warps` (for tests).
 
     Args:
         shared_limit: bytes of shared memory that a block may have: 227 KiB on sm_90, 163 KiB on sm_80.
@@ -146,7 +144,7 @@ def plan(
     """
     if task.one_hot and task.labels.kind not in "iu":
         raise BackendError(f"class numbers in {task.labels}", wanted="integers")
-    cut = shape.best(task.layout, shared_limit, tile, warps)
+    cut = shape.best(task.layout, shared_limit, **only)
     part_rows = _PART_ROWS[task.precision]
     text = _constants(task, cut) + _formulas(task) + _read("tensor.cuh") + _read("fused.cuh")
     steps = _steps(task, cut, part_rows)
@@ -178,7 +176,7 @@ def _constants(task: Task, cut: Shape) -> str:
         "PRECISION": {"tf32": 1, "tf32x3": 3, "bf16": 2}[task.precision],
         "WARPS": cut.warps, "THREADS": 32 * cut.warps, "TILE": cut.tile, "BANDS": cut.bands, "GROUPS": cut.groups,
         "FEATURES": task.sizes[0], "OUTPUTS": task.K, "SCORES": shape.scores_stride(task.K),
-        "SHARERS": max(1, 2 * cut.groups // cut.bands), "LABELS": 1 if task.one_hot else task.K,
+        "SHARERS": 1 << max(0, (2 * cut.groups // cut.bands).bit_length() - 1), "LABELS": 1 if task.one_hot else task.K,
     }  # fmt: skip
     flags = {
         "KEEPS_Z": not task.g.slope_from_a, "ROWWISE": task.J.score.shape == "rowwise", "ONE_HOT": task.one_hot,
@@ -216,7 +214,7 @@ def _formulas(task: Task) -> str:
         lines.append(_ROWWISE.replace("SCORE_TEXT", J.score.cuda))
     else:
         lines.append(_function("scored", J.score))
-        lines.append("__device__ __forceinline__ void score_row(float*, const float*, int) {}\n")
+        lines.append("__device__ __forceinline__ void score_row(float*, const float*, int, int) {}\n")
     return "".join(lines)
 
 
@@ -229,13 +227,14 @@ def _function(name: str, f: Formula, S: str = "float") -> str:
     )
 
 
-# SHARERS neighbouring lanes take a row's columns in turns; the sums' order is the same in each of them.
+# SHARERS neighbouring lanes take a row's columns in turns, and each ends with the same sum. Threads beyond the last row
+# come along, for a shuffle is of the whole warp: their `outputs_` is 0.
 _ROWWISE = """\
-__device__ __forceinline__ void score_row(float* row_, const float* bias_, int sharer_) {
+__device__ __forceinline__ void score_row(float* row_, const float* bias_, int sharer_, int outputs_) {
   const auto z = [&](int j) -> float { return row_[j]; };
   const auto b = [&](int j) -> float { return bias_[j]; };
   const auto s = [&](int j) -> float& { return row_[j]; };
-  const auto each = [&](auto f_) { for (int j_ = sharer_; j_ < OUTPUTS; j_ += SHARERS) f_(j_); };
+  const auto each = [&](auto f_) { for (int j_ = sharer_; j_ < outputs_; j_ += SHARERS) f_(j_); };
   const auto row_max = [&](auto f_) {
     double top_ = __longlong_as_double(0xfff0000000000000ll);  // −∞
     each([&](int j_) { top_ = fmax(top_, f_(j_)); });
@@ -309,7 +308,7 @@ const auto live_rows = [&](const Cursor& at) {{  // of this thread's strip
 const auto fetch_rows = [&](const Cursor& at) {{
   const long long row = at.row + me.strip * {strip}, live = live_rows(at);""")
     for name, pointer, elements, size, off in fetched:
-        add(f"  fetch(staged_{name}, {pointer} + (row{off}) * {elements}, live * {size}, me);")
+        add(f"  fetch(staged_{name}, {pointer} + (row{off}) * {elements}, live * {size});")
     add("""\
 };
 Cursor now = open((long long)first_leaf + blockIdx.x);
@@ -335,7 +334,7 @@ while (now.leaf < last_leaf) {
   {{
     const long long row = now.row + me.strip * {strip};
     const auto stored_x = (const Stored*)(staged_x + head(x + (row - x_row) * FEATURES));
-    convert<{w[1]}, {ld[1]}>(stored_x, {mine('a1', ld[1])}, mean, scale, live, me);
+    convert<{w[1]}, {ld[1]}>(stored_x, {mine('a1', ld[1])}, mean, scale, live);
     const auto stored_label = (const Label*)(staged_label + head(labels + row * LABELS));
     for (int i = me.member; i < live * LABELS; i += CREW) y[me.strip * {strip} * LABELS + i] = read_label(stored_label[i]);""")
     for name in ("w",) * task.weighted + ("v",) * task.held:
@@ -344,21 +343,21 @@ while (now.leaf < last_leaf) {
     add("  }\n  meet_crew(me);\n  if (next.leaf < last_leaf) fetch_rows(next);")
     for l in range(1, L - 1):
         add(f"  forward<{w[l + 1]}, {cut.columns[l + 1]}, {steps(l)}, {ld[l]}, {ld[l]}, {ld[l + 1]}>(")
-        add(f"      {mine(f'a{l}', ld[l])}, W{l}, b{l}, {mine(f'a{l + 1}', ld[l + 1])}, {mine(f'z{l + 1}', w[l + 1] + 4)}, live, me);")
+        add(f"      {mine(f'a{l}', ld[l])}, W{l}, b{l}, {mine(f'a{l + 1}', ld[l + 1])}, {mine(f'z{l + 1}', w[l + 1] + 4)});")
         add("  meet_crew(me);")
     add(f"  last_forward<{w[L]}, {cut.columns[L]}, {steps(L - 1)}, {ld[L - 1]}, {ld[L - 1]}>(")
-    add(f"      {mine(f'a{L - 1}', ld[L - 1])}, W{L - 1}, {mine('scores', shape.scores_stride(task.K))}, me);")
+    add(f"      {mine(f'a{L - 1}', ld[L - 1])}, W{L - 1}, {mine('scores', shape.scores_stride(task.K))});")
     add("  meet_crew(me);")
     add(f"  output<{ld[L]}>({mine('scores', shape.scores_stride(task.K))}, b{L - 1}, {mine('y', 1 if task.one_hot else task.K)},")
-    add(f"      numbers_of_outputs, {mine('w_tile', 1)}, {mine('v_tile', 1)}, {mine('delta', ld[L])}, with_gradient, live, sums, me);")
+    add(f"      numbers_of_outputs, {mine('w_tile', 1)}, {mine('v_tile', 1)}, {mine('delta', ld[L])}, with_gradient, live, sums);")
     add("  if (with_gradient) {")
     for l in range(L - 1, 0, -1):
         add(f"    __syncthreads();  // δ^({l + 1}) is there")
-        add(f"    Delta{l}.add({operand(l + 1)}, a{l}, me);")
+        add(f"    Delta{l}.add({operand(l + 1)}, a{l});")
         if l > 1:
             add(f"    __syncthreads();  // nobody needs a^({l}) any more")
             add(f"    backward<{w[l]}, {cut.columns[l]}, {steps(l + 1)}, {ld[l + 1]}, {ld[l]}, {ld[l]}>(")
-            add(f"        {mine(operand(l + 1), ld[l + 1])}, W{l}, b{l - 1}, {mine(f'a{l}', ld[l])}, {mine(f'z{l}', w[l] + 4)}, live, me);")
+            add(f"        {mine(operand(l + 1), ld[l + 1])}, W{l}, b{l - 1}, {mine(f'a{l}', ld[l])}, {mine(f'z{l}', w[l] + 4)});")
     add("  }")
     add(f"""\
   if (ends ? now.stop > now.first + from || !keep : (next.row - now.first) % {part_rows} == 0) {{
@@ -366,13 +365,13 @@ while (now.leaf < last_leaf) {
       float* const leaf_sums = partials + (now.leaf - base) * {task.P};""")
     for l in range(1, L):
         W, b = task.offsets[l - 1]
-        add(f"      Delta{l}.template flush<{task.sizes[l]}, {task.sizes[l - 1]}>(leaf_sums + {W}, leaf_sums + {b}, adds, me);")
+        add(f"      Delta{l}.template flush<{task.sizes[l]}, {task.sizes[l - 1]}>(leaf_sums + {W}, leaf_sums + {b}, adds);")
     gaps = " ".join(f"if (i >= {u} && i < {v}) leaf_sums[i] = 0;" for u, v in _gaps(task))
     for u, v in _gaps(task):
         add(f"      if (!adds) for (int i = {u} + threadIdx.x; i < {v}; i += THREADS) leaf_sums[i] = 0;")
     add("""\
     }
-    flush_costs(sums, (double*)(shared_ + COST_SUMS), costs + 2 * (now.leaf - base), adds, me);
+    flush_costs(sums, (double*)(shared_ + COST_SUMS), costs + 2 * (now.leaf - base), adds);
     adds = true;
   }
   if (ends) adds = keep;

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from ...errors import BackendError
 
@@ -90,8 +91,8 @@ class Shape:
         return (self.words / min(1.0, self.blocks * self.warps / _ENOUGH_WARPS) + waiting) / self.tile
 
 
-def best(layout: Layout, shared_limit: int, tile: int | None = None, warps: int | None = None) -> Shape:
-    """The cut with the fewest clocks per row; `tile` and `warps` restrict the choice (for tests).
+def best(layout: Layout, shared_limit: int, **only: int) -> Shape:
+    """The cut with the fewest clocks per row; `only` fixes its `tile`, `bands` or `warps` (for tests).
 
     Raises:
         BackendError: no cut fits.
@@ -99,7 +100,7 @@ def best(layout: Layout, shared_limit: int, tile: int | None = None, warps: int 
     for l, units in enumerate(layout.sizes[1:], start=2):
         if units > WIDEST:
             raise BackendError(f"layer {l} of {units} units", wanted=f"{WIDEST} or fewer for the fused kernel")
-    shapes = list(_shapes(layout, shared_limit, tile, warps))
+    shapes = list(_shapes(layout, shared_limit, **only))
     fitting = [s for s in shapes if s.shared <= shared_limit]
     if not fitting:
         least = min(s.shared for s in shapes)
@@ -115,20 +116,18 @@ def _most_registers(warps: int) -> int:
     return min(_MOST_REGISTERS, _MULTIPROCESSOR_REGISTERS // (32 * warps))
 
 
-def _shapes(layout: Layout, shared_limit: int, tile: int | None, warps: int | None) -> Iterator[Shape]:
-    for rows in (tile,) if tile else (16, 32, 64, 128):
-        if rows % (8 * layout.per_word):
-            continue
-        for bands in (1, 2):
-            strips, rest = divmod(rows, 16 * bands)
-            if rest or not strips:
-                continue
-            for count in (warps,) if warps else (4, 8, 16):
-                groups, rest = divmod(count, strips)
-                if rest or not groups:
-                    continue
-                for most in (4, 8):
-                    yield _shape(layout, shared_limit, rows, bands, groups, count, most)
+def _shapes(
+    layout: Layout, shared_limit: int, tile: int | None = None, bands: int | None = None, warps: int | None = None
+) -> Iterator[Shape]:
+    """Every cut that can be made, whether it fits or not."""
+    choices = product(
+        (tile,) if tile else (16, 32, 64, 128), (bands,) if bands else (1, 2), (warps,) if warps else (4, 8, 12, 16),
+        (4, 8),
+    )  # fmt: skip
+    for rows, high, count, most_columns in choices:
+        strips, rest = divmod(rows, 16 * high)
+        if not rest and strips and count % strips == 0:
+            yield _shape(layout, shared_limit, rows, high, count // strips, count, most_columns)
 
 
 def _shape(
@@ -215,7 +214,7 @@ def _registers(
     copies = 3 if layout.split else 1
     passing = max(
         max(4 * bands * n + copies * (4 * bands + 2 * n) for n in columns[2:]),
-        max(copies * (4 * r.down + 2 * r.across) for r in rectangles if r),
+        max(copies * (4 * r.down + 2 * min(4, r.across)) for r in rectangles if r),
         max(4 * r.across for r in rectangles if r),  # while it is flushed
     )
     return lasting + passing + _OTHER_REGISTERS

@@ -9,6 +9,12 @@
 #ifdef __CUDACC__
 typedef unsigned Word;
 
+__device__ __forceinline__ int this_thread() {  // a value that the compiler does not know to be always the same
+  int x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  return x;
+}
+
 __device__ __forceinline__ float as_float(Word bits) { return __uint_as_float(bits); }
 __device__ __forceinline__ Word as_word(float value) { return __float_as_uint(value); }
 
