@@ -47,12 +47,15 @@ class OnDevice:
         self._engine: Any = None
 
         def make() -> Any:
-            return backend.engine(network, self._feed, lambda_, precision, leaves=leaves, block_rows=block_rows)
+            plan = {"leaves": leaves, "block_rows": block_rows}
+            answer = self.vectors.results[self._answer : self._answer + 2]
+            return backend.engine(network, self._feed, lambda_, precision, answer, **plan)
 
         self._make = make
         with backend.guard():
             self._feed = Feed(backend, rows, network.K, precision.dtype, products=precision.products)
             self.vectors = backend.vectors()
+            self._answer = self.vectors.keep()
         real = np.dtype(np.float64)
         self._own = self._with_room(lambda: [backend.empty((network.P,), real) for _ in range(2)])
         self.kernel = self._engine.kernel
@@ -79,11 +82,11 @@ class OnDevice:
         if engine is not None:
             with self._backend.guard():
                 engine.close()
+            self.vectors.give_back(self._answer)
 
     def _queue(self, Theta: Any, gradient: Any) -> tuple[Any, Any]:
         self._engine.queue(Theta, gradient)
-        answer = self.vectors.numbers(2)
-        self._backend.copy(self._engine.answer, answer.array)
+        answer = self.vectors.latest(self._answer)
         return answer[0], answer[1] if self._held else None
 
     def _of_host(self, Theta: np.ndarray, gradient: np.ndarray | None) -> tuple[float, float | None]:

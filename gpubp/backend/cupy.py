@@ -232,8 +232,8 @@ class CupyBackend:
     ) -> WholeSum | None:
         return None
 
-    def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, **plan: int | None) -> Engine:
-        return Engine(self, network, feed, lambda_, precision.dtype, precision.products, kernel=self._kernel, **plan)
+    def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, answer: Any, **plan: Any) -> Engine:
+        return Engine(self, network, feed, lambda_, precision, answer, kernel=self._kernel, **plan)
 
     def vectors(self) -> DeviceVectors:
         if self._vectors is None:

@@ -116,7 +116,7 @@ class NumpyBackend:
     ) -> WholeSum | None:
         return None
 
-    def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, **plan: int | None) -> None:
+    def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, answer: Any, **plan: Any) -> None:
         return None
 
     def vectors(self) -> None:

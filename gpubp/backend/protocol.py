@@ -134,12 +134,13 @@ class Backend(Protocol):
         """
         ...
 
-    def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, **plan: int | None) -> Any:
+    def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, answer: Any, **plan: Any) -> Any:
         """A whole evaluation on the device, see `backend.cuda.engine.Engine`; None where Θ stays on the host.
 
         Args:
             network, feed: as for `leaf_loop`.
             precision: a `gpubp.precision.Precision`.
+            answer: (2,) float64 on the device: where each evaluation leaves J and the cost of the validation rows.
             plan: `leaves` and `block_rows`, to override the engine's own.
         """
         ...

@@ -178,8 +178,8 @@ class GpuOnHost(NumpyBackend):
         if event is not None:
             event.stream.run(event)
 
-    def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, **plan: int | None) -> Engine:
-        return Engine(self, network, feed, lambda_, precision.dtype, precision.products, kernel=self._kernel, **plan)
+    def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, answer: Any, **plan: Any) -> Engine:
+        return Engine(self, network, feed, lambda_, precision, answer, kernel=self._kernel, **plan)
 
     def leaves_and_block(self, m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
         return layered_plan(m, sizes)

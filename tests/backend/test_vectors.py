@@ -17,6 +17,7 @@ from host_program import COMPILER
 from gpubp import optimizers
 from gpubp.backend import kernels
 from gpubp.backend.cuda import vectors as room
+from gpubp.backend.cuda.vector_kernels import ALL
 from gpubp.backend.cuda.vectors import DeviceVectors
 from gpubp.optimizers.vectors import HOST
 
@@ -130,7 +131,7 @@ def test_what_is_not_finite_stays_so(device):
 
 
 def test_more_numbers_than_there_is_room_for(device, monkeypatch):
-    monkeypatch.setattr(room, "RESULTS", 100)
+    monkeypatch.setattr(room, "RESULTS", room.KEPT + 100)
     x, y = there(device, random(10), random(10, seed=1))
     asked = [device.dot(x, y) for _ in range(205)]
     assert len(set(device.read(*asked))) == 1 and device.waits == 3
@@ -392,6 +393,30 @@ def test_pairs_that_mislead_are_dropped_on_the_device_too(device):
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_the_kernels_compile_and_keep_to_registers(arch):
     options = ("-ftz=true", "--device-as-default-execution-space", "--ptxas-options=-v")
-    _, log = nvrtc.compile(kernels.program(*room.ALL), f"-arch={arch}", *kernels.OPTIONS, *options)
+    _, log = nvrtc.compile(kernels.program(*ALL), f"-arch={arch}", *kernels.OPTIONS, *options)
     used = nvrtc.memory(log)
-    assert set(used) == {kernel.name for kernel in room.ALL} and not any(map(any, used.values()))
+    assert set(used) == {kernel.name for kernel in ALL} and not any(map(any, used.values()))
+
+
+def test_a_place_that_is_written_in_every_replay(device):
+    start = device.keep()
+    place = device.results[start : start + 2]
+
+    def write(*values: float) -> None:
+        device._device._work.add(lambda: np.copyto(place, values))
+
+    write(1, 2)
+    first, waits = device.latest(start), device.waits
+    other = device.numbers(1)
+    device._device._work.add(lambda: other.array.fill(7))
+    assert device.read(first[0], first[1], other[0]) == [1, 2, 7] and device.waits == waits + 1
+    write(3, 4)
+    lost = device.latest(start)
+    write(5, 6)
+    assert device.read(device.latest(start)[1], first[0]) == [6, 1]
+    with pytest.raises(RuntimeError, match="an earlier evaluation"):
+        float(lost[0])
+    device.give_back(start)
+    assert len({device.keep() for _ in range(room.KEPT // 2)}) == room.KEPT // 2
+    with pytest.raises(RuntimeError, match="more than"):
+        device.keep()

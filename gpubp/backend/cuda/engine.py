@@ -28,7 +28,8 @@ class Engine:
     Args:
         network, feed: a `gpubp.network.Network` and the `gpubp.feed.Feed` of its rows.
         lambda_: λ.
-        dtype, products: of the pass, see `gpubp.precision`.
+        precision: of the pass, a `gpubp.precision.Precision`.
+        answer: (2,) float64 on the device, where each evaluation leaves J and the cost of the validation rows.
         kernel: "fused", "layered", or "auto": fused where the network fits it.
         leaves, block_rows: override what follows from the rows and the network.
 
@@ -40,11 +41,12 @@ class Engine:
     """
 
     def __init__(
-        self, device: Device, network: Any, feed: Any, lambda_: float, dtype: np.dtype, products: str, *,
+        self, device: Device, network: Any, feed: Any, lambda_: float, precision: Any, answer: Any, *,
         kernel: str = "auto", leaves: int | None = None, block_rows: int | None = None,
     ) -> None:  # fmt: skip
         self._device, self._network, self._feed = device, network, feed
         rows, P = feed.rows, network.P
+        dtype, products = precision.dtype, precision.products
         self._weight_sum = rows.weight_sum / rows.unit
         self._held_sum = rows.validation_sum / rows.unit
         self._pull = lambda_ / rows.weight_sum
@@ -79,13 +81,13 @@ class Engine:
                 device, network, layout, feed, self._flat, self._narrow, products, self.leaves, self.block_rows
             )
         real = np.dtype(np.float64)
-        self._squares, self.answer = device.empty((edges.blocks(P),), real), device.empty((2,), real)
+        self._squares, self._answer = device.empty((edges.blocks(P),), real), answer
         self._enter, self._leave = edges.enter(dtype, narrow=bf16), edges.leave(dtype)
         self._small = self._pass.conveyor is None and self._pass.launches <= SMALL
         self._recorded: dict[Any, Recorded] = {}
 
     def queue(self, Theta: Any, gradient: Any) -> None:
-        """Queue J(Θ) → `answer`[0], the validation cost → `answer`[1], and ∇J(Θ) → `gradient` unless that is None.
+        """Queue J(Θ) and the validation cost → the answer, and ∇J(Θ) → `gradient` unless that is None.
 
         Θ and the gradient are (P,) float64 on the device.
         """
@@ -120,7 +122,7 @@ class Engine:
         self._device.launch(self._enter, blocks, arguments)
 
     def _end(self, Theta: Any, gradient: Any) -> None:
-        sums = self._pass.flat, self._pass.cost, Theta, *self._moments, self._squares, gradient, self.answer
+        sums = self._pass.flat, self._pass.cost, Theta, *self._moments, self._squares, gradient, self._answer
         numbers = *self._shape, self._weight_sum, self._held_sum, self._pull
         blocks = 1 if gradient is None else edges.blocks(self._network.P)
         self._device.launch(self._leave, blocks, (*sums, *numbers))

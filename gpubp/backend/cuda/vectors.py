@@ -1,8 +1,6 @@
 """An optimizer's vectors in the device's memory: see `optimizers.vectors` for what the operations mean.
 
-A sum over P elements is one over chunks of `CHUNK`: a warp sums a chunk, each lane its own elements in order, then the
-lanes in a fixed tree, with fused multiplications that are written out; the sums of the chunks are added by one block in
-a fixed tree. So a product has the same bits in every run, on every grid, alone or among others.
+A sum has one order (`vector_kernels`): a product has the same bits in every run, on every grid, alone or among others.
 
 A number that was asked for has a place in one array of results. Asking queues its sums over chunks; `read` queues one
 kernel that adds up those of all numbers, waits, and fetches the array: once, whatever was asked for. Numbers that came
@@ -16,19 +14,31 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import THREADS, Kernel
+from ..kernels import THREADS
 from .device import Device
+from .vector_kernels import (
+    ADD_UP,
+    CHUNK,
+    COMBINE,
+    DOT,
+    MAX_ABS,
+    MEASURES,
+    MOST_MEASURES,
+    MOST_PRODUCTS,
+    MOST_VECTORS,
+    MOVE,
+    PRODUCTS,
+    SUBTRACT,
+    SUM_ABS,
+    WARPS,
+)
 
-OF_LANE = 16  # elements: what a thread can have in flight
-CHUNK = 32 * OF_LANE  # elements of one partial sum
-RESULTS = 8192  # numbers that may be asked for before they are read
+KEPT = 128  # results that belong to somebody for good, before all others
+RESULTS = 8192  # numbers that may be asked for before they are read, and those
 PARTIALS = 256  # numbers whose sums over chunks there is room for at first
-MOST_MEASURES, MOST_VECTORS, MOST_PRODUCTS = 8, 2, 1024  # of one launch
 ENOUGH_WARPS = 4096  # to fill a device: where chunks are fewer, the rows of a chunk are shared among warps
 MOST_BLOCKS = 1 << 16
-_WARPS = THREADS // 32
 _REAL = np.dtype(np.float64)
-_DOT, _MAX_ABS, _SUM_ABS = range(3)
 
 
 class Numbers:
@@ -37,6 +47,7 @@ class Numbers:
     def __init__(self, vectors: DeviceVectors, start: int, count: int) -> None:
         self._vectors, self._start, self._count = vectors, start, count
         self._values: np.ndarray | None = None
+        self.lost = False  # whether others were written in their place before they were read
 
     def __getitem__(self, i: int) -> Number:
         return Number(self, i)
@@ -48,10 +59,17 @@ class Numbers:
 
     def fetched(self) -> np.ndarray:
         """The values, (count,) float64; waits for them if they are not here."""
+        if self.lost:
+            raise RuntimeError("a number of an earlier evaluation, which the next one has replaced")
         if self._values is None:
             self._vectors.fetch()
         assert self._values is not None
         return self._values
+
+    @property
+    def arrived(self) -> bool:
+        """Whether reading them costs nothing."""
+        return self._values is not None
 
     def take(self, results: np.ndarray) -> None:
         """Keep what an answer holds of these."""
@@ -92,8 +110,10 @@ class DeviceVectors:
         self.waits = 0
         self.results = device.empty((RESULTS,), _REAL)
         self._kinds = device.empty((RESULTS,), np.dtype(np.int32))
-        self._used = 0
+        self._used = KEPT
         self._asked: list[Numbers] = []
+        self._places_kept = list(range(KEPT))
+        self._latest: dict[int, Numbers] = {}
         self._partials, self._room = None, 0
         self._open = 0, 0, 0  # results whose partial sums wait to be added up: first, count, chunks of each
         self._terms, self._most_terms = None, 0
@@ -139,13 +159,13 @@ class DeviceVectors:
         return self.dots((a, b))[0]
 
     def dots(self, *pairs: tuple[Any, Any]) -> list[Number]:
-        return self._measured(_DOT, pairs)
+        return self._measured(DOT, pairs)
 
     def max_abs(self, v: Any) -> Number:
-        return self._measured(_MAX_ABS, [(v, v)])[0]
+        return self._measured(MAX_ABS, [(v, v)])[0]
 
     def sum_abs(self, v: Any) -> Number:
-        return self._measured(_SUM_ABS, [(v, v)])[0]
+        return self._measured(SUM_ABS, [(v, v)])[0]
 
     def products(self, matrices: Sequence[Any], rows: Sequence[int], vectors: Sequence[Any]) -> _Products:
         parts, most = [], MOST_PRODUCTS // (MOST_VECTORS * len(matrices))
@@ -164,6 +184,29 @@ class DeviceVectors:
         self._add_up()  # what is open lies side by side
         return self._places(count)
 
+    def keep(self) -> int:
+        """A place among the results that recorded work may write to in every replay, for two numbers."""
+        if len(self._places_kept) < 2:
+            raise RuntimeError(f"more than {KEPT // 2} evaluations at a time")
+        start = self._places_kept[0]
+        self._places_kept = self._places_kept[2:]
+        return start
+
+    def give_back(self, start: int) -> None:
+        """The place of `keep` may be another's."""
+        self._latest.pop(start, None)
+        self._places_kept += [start, start + 1]
+
+    def latest(self, start: int) -> Numbers:
+        """What work queued so far leaves at that place; to be read before work queued later replaces it."""
+        before = self._latest.get(start)
+        if before is not None and not before.arrived:
+            before.lost = True
+            self._asked.remove(before)
+        numbers = self._latest[start] = Numbers(self, start, 2)
+        self._asked.append(numbers)
+        return numbers
+
     def fetch(self) -> None:
         """Wait, once, for every number asked for so far."""
         self._add_up()
@@ -171,7 +214,7 @@ class DeviceVectors:
         self.waits += 1
         for numbers in self._asked:
             numbers.take(results)
-        self._used, self._asked = 0, []
+        self._used, self._asked = KEPT, []
 
     def _places(self, count: int) -> Numbers:
         if self._used + count > RESULTS:
@@ -213,7 +256,7 @@ class DeviceVectors:
             numbers, first, begin = self._places_for_sums(n, chunks)
             arrays = [v for pair in some for v in pair] + [None] * (2 * (MOST_MEASURES - n))
             arguments = (*arrays, self._partials, self._kinds, P, n, kind, first, begin)
-            self._device.launch(MEASURES, _blocks(n * chunks, _WARPS), arguments)
+            self._device.launch(MEASURES, _blocks(n * chunks, WARPS), arguments)
             found += [numbers[i] for i in range(n)]
         return found
 
@@ -232,167 +275,9 @@ class DeviceVectors:
             matrices[0], matrices[-1], *vectors, self._partials, self._kinds,
             P, ring, rows[0], len(rows), n, together, first, begin,
         )  # fmt: skip
-        self._device.launch(PRODUCTS[len(vectors)], _blocks(tasks, _WARPS), arguments)
+        self._device.launch(PRODUCTS[len(vectors)], _blocks(tasks, WARPS), arguments)
         return numbers
 
 
 def _blocks(tasks: int, of_block: int = THREADS) -> int:
     return min(-(-tasks // of_block), MOST_BLOCKS)
-
-
-def _kernel(name: str, parameters: str, text: str) -> Kernel:
-    listed = [parameter.strip() for parameter in parameters.split(",")]
-    head = f'extern "C" __global__ void __launch_bounds__({THREADS}) gpubp_{name}({", ".join(listed)})'
-    return Kernel(f"gpubp_{name}", f"\n{head} {{\n{text}}}\n", tuple(p.rsplit(None, 1)[0] for p in listed))
-
-
-def _elementwise(name: str, parameters: str, text: str) -> Kernel:
-    return _kernel(
-        name,
-        f"{parameters}",
-        f"""\
-  for (long long i = (long long)blockIdx.x * {THREADS} + threadIdx.x; i < P; i += (long long)gridDim.x * {THREADS}) {{
-    {text}
-  }}
-""",
-    )
-
-
-MOVE = _elementwise(
-    "move",
-    "const double* a, const double* d, double* out, long long P, double alpha",
-    "out[i] = fma(alpha, d[i], a[i]);",
-)
-SUBTRACT = _elementwise(
-    "subtract", "const double* a, const double* b, double* out, long long P", "out[i] = a[i] - b[i];"
-)
-# terms: the coefficients of m rows of M and n rows of N, then the numbers of these rows as 64-bit integers
-COMBINE = _elementwise(
-    "combine",
-    "const double* a, const double* terms, const double* M, const double* N, double* out, long long P, int m, int n, "
-    "double sign, double factor",
-    """const long long* rows = (const long long*)(terms + m + n);
-    double sum = factor * a[i];
-#pragma unroll 8
-    for (int k = 0; k < m; ++k) sum = fma(terms[k], M[rows[k] * P + i], sum);
-#pragma unroll 8
-    for (int k = m; k < m + n; ++k) sum = fma(terms[k], N[rows[k] * P + i], sum);
-    out[i] = sign * sum;""",
-)
-
-# What all sums share: `all` with one more number; a number of all lanes.
-_TAKE = f"""
-#ifndef GPUBP_TAKE_
-#define GPUBP_TAKE_
-__device__ inline double take_(int kind, double all, double x) {{
-  if (kind != {_MAX_ABS}) return all + x;
-  return x > all || x != x ? x : all;  // a NaN stays: nothing is larger
-}}
-__device__ inline double of_lanes_(int kind, double all) {{
-  for (int other = 16; other > 0; other >>= 1) all = take_(kind, all, __shfl_xor_sync(0xffffffffu, all, other));
-  return all;
-}}
-#endif
-"""
-
-# A warp takes one chunk of one measure.
-MEASURES = _kernel(
-    "measures",
-    "".join(f"const double* a{j}, const double* b{j}, " for j in range(MOST_MEASURES))
-    + "double* partials, int* kinds, long long P, int count, int kind, long long first, long long begin",
-    f"""\
-  const long long chunks = (P + {CHUNK - 1}) / {CHUNK};
-  const int lane = threadIdx.x % 32;
-  for (long long task = (long long)blockIdx.x * {_WARPS} + threadIdx.x / 32; task < count * chunks;
-       task += (long long)gridDim.x * {_WARPS}) {{
-    const int j = (int)(task / chunks);
-    const long long chunk = task - j * chunks;
-    const double *a = a0, *b = b0;
-    {" ".join(f"if (j == {j}) a = a{j}, b = b{j};" for j in range(1, MOST_MEASURES))}
-    double x[{OF_LANE}], y[{OF_LANE}], all = 0;
-#pragma unroll
-    for (int u = 0; u < {OF_LANE}; ++u) {{
-      const long long i = chunk * {CHUNK} + u * 32 + lane;
-      x[u] = i < P ? a[i] : 0;
-      y[u] = i < P && kind == {_DOT} ? b[i] : 0;
-    }}
-#pragma unroll
-    for (int u = 0; u < {OF_LANE}; ++u) all = kind == {_DOT} ? fma(x[u], y[u], all) : take_(kind, all, fabs(x[u]));
-    all = of_lanes_(kind, all);
-    if (lane == 0) partials[begin + task] = all;
-    if (lane == 0 && chunk == 0) kinds[first + j] = kind;
-  }}
-""",
-)
-MEASURES = MEASURES._replace(body=_TAKE + MEASURES.body)
-
-
-def _products(vectors: int) -> Kernel:
-    """A warp takes one chunk of `together` rows: of the vectors once, then row after row. Rows of M, then of N."""
-    v = range(vectors)
-    kernel = _kernel(
-        f"products_{vectors}",
-        "const double* M, const double* N, "
-        + "".join(f"const double* v{j}, " for j in v)
-        + "double* partials, int* kinds, long long P, int ring, int start, int rows, int count, int together, "
-        "long long first, long long begin",
-        f"""\
-  const long long chunks = (P + {CHUNK - 1}) / {CHUNK}, tasks = chunks * ((count + together - 1) / together);
-  const int lane = threadIdx.x % 32;
-  for (long long task = (long long)blockIdx.x * {_WARPS} + threadIdx.x / 32; task < tasks;
-       task += (long long)gridDim.x * {_WARPS}) {{
-    const int group = (int)(task / chunks);
-    const long long chunk = task - group * chunks, place = chunk * {CHUNK} + lane;
-    double {", ".join(f"y{j}[{OF_LANE}]" for j in v)};
-#pragma unroll
-    for (int u = 0; u < {OF_LANE}; ++u) {{
-      const long long i = place + u * 32;
-      {" ".join(f"y{j}[u] = i < P ? v{j}[i] : 0;" for j in v)}
-    }}
-    for (int r = group * together; r < count && r < (group + 1) * together; ++r) {{
-      const double* row = (r < rows ? M : N) + (long long)((start + r % rows) % ring) * P;
-      double x[{OF_LANE}];
-#pragma unroll
-      for (int u = 0; u < {OF_LANE}; ++u) x[u] = place + u * 32 < P ? row[place + u * 32] : 0;
-      {" ".join(f"double s{j} = 0;" for j in v)}
-#pragma unroll
-      for (int u = 0; u < {OF_LANE}; ++u) {{
-        {" ".join(f"s{j} = fma(x[u], y{j}[u], s{j});" for j in v)}
-      }}
-      {" ".join(f"s{j} = of_lanes_({_DOT}, s{j});" for j in v)}
-      if (lane == 0) {{
-        const long long number = (long long)r * {vectors};
-        {" ".join(f"partials[begin + (number + {j}) * chunks + chunk] = s{j};" for j in v)}
-        if (chunk == 0) {{ {" ".join(f"kinds[first + number + {j}] = {_DOT};" for j in v)} }}
-      }}
-    }}
-  }}
-""",
-    )
-    return kernel._replace(body=_TAKE + kernel.body)
-
-
-PRODUCTS = {vectors: _products(vectors) for vectors in range(1, MOST_VECTORS + 1)}
-
-# A block adds up the chunks of one number.
-ADD_UP = _kernel(
-    "add_up",
-    "const double* partials, const int* kinds, double* results, long long first, long long chunks",
-    f"""\
-  __shared__ double kept[{THREADS}];
-  const int kind = kinds[first + blockIdx.x];
-  partials += blockIdx.x * chunks;
-  double all = 0;
-#pragma unroll 4
-  for (long long q = threadIdx.x; q < chunks; q += {THREADS}) all = take_(kind, all, partials[q]);
-  kept[threadIdx.x] = all;
-  for (int half = {THREADS // 2}; half > 0; half >>= 1) {{
-    __syncthreads();
-    if (threadIdx.x < half) kept[threadIdx.x] = take_(kind, kept[threadIdx.x], kept[threadIdx.x + half]);
-  }}
-  if (threadIdx.x == 0) results[first + blockIdx.x] = kept[0];
-""",
-)
-ADD_UP = ADD_UP._replace(body=_TAKE + ADD_UP.body)
-
-ALL = (MOVE, SUBTRACT, COMBINE, MEASURES, *PRODUCTS.values(), ADD_UP)
