@@ -423,3 +423,19 @@ def test_every_kernel_compiles_and_keeps_to_registers(arch):
     used = nvrtc.memory(log)
     assert set(used) == {kernel.name for kernel in built}
     assert {name: sizes for name, sizes in used.items() if any(sizes)} == {}, "stack frame, spill stores, spill loads"
+
+
+def test_graphs_are_few_and_follow_theta(folder):
+    network, backend = gpubp.Network((5, 6, 3)), GpuOnHost(folder, "layered")
+    objective = Objective(network, rows_of(network, 60), 0.3, backend=backend, precision="fp64")
+    vectors, host = objective.vectors, np.zeros(network.P)
+    pairs = [(vectors.zeros(network.P), vectors.zeros(network.P)) for _ in range(12)]
+    for turn in range(3):
+        for i, (Theta, gradient) in enumerate(pairs):
+            vectors.put(theta(network) * (1 + 0.1 * i + turn), Theta)
+            J = float(objective.value_and_gradient(Theta, gradient))
+            assert J == objective.value_and_gradient(theta(network) * (1 + 0.1 * i + turn), host)
+            assert np.array_equal(vectors.to_host(gradient), host)
+            assert len(objective._pass._engine._recorded) <= 8
+    objective.close()
+    objective.close()

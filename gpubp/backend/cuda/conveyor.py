@@ -82,7 +82,7 @@ class Conveyor:
         self._room[slot].release()
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, once nothing travels any more."""
         if self._thread is None:
             return
         self._stopping = True
@@ -90,6 +90,8 @@ class Conveyor:
             room.release()
         self._thread.join()
         self._thread = None
+        for event in self._sent:  # what still travels must not find its buffers given to others
+            self._device.host_waits_for(event)
 
     def _travel(self) -> None:
         piece = 0

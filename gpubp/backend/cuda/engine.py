@@ -104,16 +104,21 @@ class Engine:
         key = self._device.address(Theta), self._device.address(gradient) if with_gradient else None
         if key not in self._recorded:
             if len(self._recorded) >= MOST_GRAPHS:
-                self._recorded.clear()
+                self._forget()
             ends = Step(partial(self._begin, Theta)), Step(partial(self._end, Theta, gradient))
             steps = [ends[0], *self._pass.steps(with_gradient), ends[1]]
             self._recorded[key] = Recorded(self._device, steps)
         self._recorded[key]()
 
     def close(self) -> None:
-        """End its threads."""
-        self._recorded.clear()
+        """End its threads, once all work is done."""
+        self._forget()
         self._pass.close()
+
+    def _forget(self) -> None:
+        """Drop the graphs, none of which may be running."""
+        self._device.host_waits_for(self._device.mark())
+        self._recorded.clear()
 
     def _begin(self, Theta: Any) -> None:
         P = self._network.P
