@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import on_host
@@ -26,6 +27,12 @@ def host_kernels(tmp_path_factory: pytest.TempPathFactory) -> on_host.HostKernel
     for formula in (f for f in Formula.all if f.name in on_host.WIDE):
         built += [kernels.source(formula, types, wide=True) for types in on_host.variants(formula, passes="f")]
     return on_host.HostKernels(built, tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the engine's kernels are built, once for all tests: see `gpu_on_host`."""
+    return tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture(params=["cpu", "host", pytest.param("gpu", marks=pytest.mark.gpu)])

@@ -20,11 +20,6 @@ from gpubp.prepare import array_dataset
 from gpubp.run import resume, start
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
 @pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
 def backends(request: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The backends that runs took, the newest last."""
@@ -90,7 +85,7 @@ def test_a_stalled_run_climbs(backends, tmp_path, caplog):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(300, 4)).astype(np.float32)
     y = X @ rng.normal(size=4) + 0.1 * rng.normal(size=300)
-    job = Job(hidden=(), cost="squares", iterations=400, precision="tf32", options={"tolerance": 1e-9})
+    job = Job(hidden=(), cost="squares", iterations=400, precision="tf32x3", options={"tolerance": 1e-9})
     model = start(job, None, dataset=array_dataset(X, y))
-    assert model.ending["kind"] == "converged" and "climbed from tf32 to tf32x3" in model.ending["reason"]
-    assert "stalled at tf32" in caplog.text and model.history[-1]["gradient"] <= 1e-9
+    assert model.ending["kind"] == "converged" and "climbed from tf32x3 to fp32" in model.ending["reason"]
+    assert "stalled at tf32x3" in caplog.text and model.history[-1]["gradient"] <= 1e-9

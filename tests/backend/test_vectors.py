@@ -26,11 +26,6 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ o
 SIZES = [1, 2, 31, 4096, 4097, 100_003]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
 @pytest.fixture
 def device(folder: Path) -> DeviceVectors:
     return GpuOnHost(folder).vectors()
