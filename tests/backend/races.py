@@ -13,7 +13,7 @@ from host_program import COMPILER
 from gpubp.backend.cuda.fused import Fused
 from gpubp.backend.kernels import Kernel
 
-_BARRIER = re.compile(r"^ +(__syncthreads\(\);|meet_crew\(me\);|await_copies\(\);)", re.MULTILINE)
+_BARRIER = re.compile(r"^ +(__syncthreads\(\);|meet_crew\(\S+\);|await_copies\(\);)", re.MULTILINE)
 
 
 def barriers(fused: Fused) -> list[tuple[str, Kernel]]:

@@ -289,22 +289,35 @@ extern __shared__ __align__(16) unsigned char shared_[];
 const Lane me(threadIdx.x);""")
     for l in range(1, L):
         add(f"Word* const a{l} = (Word*)(shared_ + {at[f'a{l}']});")
-        add(f"Word* const W{l} = (Word*)(shared_ + {at[f'W{l}']}); float* const b{l} = (float*)(shared_ + {at[f'b{l}']});")
+        add(
+            f"Word* const W{l} = (Word*)(shared_ + {at[f'W{l}']}); float* const b{l} = (float*)(shared_ + {at[f'b{l}']});"
+        )
         if l > 1:
             z = f"(float*)(shared_ + {at[f'z{l}']})" if f"z{l}" in at else "nullptr"
             add(f"float* const z{l} = {z};")
         r = cut.rectangles[l]
         assert r is not None
         half = "true" if w[l + 1] == 8 else "false"
-        add(f"Rectangle<{r.down}, {r.across}, {-(-w[l + 1] // 16)}, {w[l] // 8}, {ld[l + 1]}, {ld[l]}, {half}> Delta{l};")
-    add(f"Word* const delta = (Word*)(shared_ + {at['delta']}); float* const scores = (float*)(shared_ + {at['scores']});")
-    add(f"Target* const y = (Target*)(shared_ + {at['y']}); int* const numbers_of_outputs = (int*)(shared_ + {at['numbers']});")
+        add(
+            f"Rectangle<{r.down}, {r.across}, {-(-w[l + 1] // 16)}, {w[l] // 8}, {ld[l + 1]}, {ld[l]}, {half}> Delta{l};"
+        )
+    add(
+        f"Word* const delta = (Word*)(shared_ + {at['delta']}); float* const scores = (float*)(shared_ + {at['scores']});"
+    )
+    add(
+        f"Target* const y = (Target*)(shared_ + {at['y']}); int* const numbers_of_outputs = (int*)(shared_ + {at['numbers']});"
+    )
     add(f"float* const w_tile = (float*)(shared_ + {at['w']}); float* const v_tile = (float*)(shared_ + {at['v']});")
     # what is fetched: its pointer, elements of a row, bytes of a row, and whether x_row comes off the row
-    fetched = [("x", "x", task.sizes[0], task.layout.stored, " - x_row"), ("label", "labels", 1 if task.one_hot else task.K, task.layout.label, "")]
+    fetched = [
+        ("x", "x", task.sizes[0], task.layout.stored, " - x_row"),
+        ("label", "labels", 1 if task.one_hot else task.K, task.layout.label, ""),
+    ]
     fetched += [("w", "w", 1, 4, "")] * task.weighted + [("v", "v", 1, 4, "")] * task.held
     for name, *_, row, _ in fetched:
-        add(f"unsigned char* const staged_{name} = shared_ + {at[f'staged_{name}']} + me.strip * {shape.staged(strip, row)};")
+        add(
+            f"unsigned char* const staged_{name} = shared_ + {at[f'staged_{name}']} + me.strip * {shape.staged(strip, row)};"
+        )
     add(f"""\
 const auto open = [&](long long leaf) {{
   const long long first = leaf * m / leaves, end = (leaf + 1) * m / leaves, rows = end - first;
@@ -324,7 +337,9 @@ Cursor now = open((long long)first_leaf + blockIdx.x);
 if (now.leaf < last_leaf) fetch_rows(now);""")
     for l in range(1, L):
         W, b = task.offsets[l - 1]
-        add(f"load_weights<{task.sizes[l]}, {task.sizes[l - 1]}, {w[l + 1]}, {w[l]}, {ld[l]}>(Theta + {W}, W{l}, threadIdx.x);")
+        add(
+            f"load_weights<{task.sizes[l]}, {task.sizes[l - 1]}, {w[l + 1]}, {w[l]}, {ld[l]}>(Theta + {W}, W{l}, threadIdx.x);"
+        )
         add(f"load_bias<{task.sizes[l]}, {w[l + 1]}>(Theta + {b}, b{l}, threadIdx.x);")
     add(f"for (int i = threadIdx.x; i < {cut.tile * ld[L]}; i += THREADS) delta[i] = 0;  // columns beyond K stay so")
     add("for (int i = threadIdx.x; i < OUTPUTS; i += THREADS) numbers_of_outputs[i] = ONE_HOT ? numbers[i] : 0;")
@@ -343,7 +358,7 @@ while (now.leaf < last_leaf) {
   {{
     const long long row = now.row + me.strip * {strip};
     const auto stored_x = (const Stored*)(staged_x + head(x + (row - x_row) * FEATURES));
-    convert<{w[1]}, {ld[1]}>(stored_x, {mine('a1', ld[1])}, mean, scale, live);
+    convert<{w[1]}, {ld[1]}>(stored_x, {mine("a1", ld[1])}, mean, scale, live);
     const auto stored_label = (const Label*)(staged_label + head(labels + row * LABELS));
     for (int i = me.member; i < live * LABELS; i += CREW) y[me.strip * {strip} * LABELS + i] = read_label(stored_label[i]);""")
     for name in ("w",) * task.weighted + ("v",) * task.held:
@@ -352,13 +367,19 @@ while (now.leaf < last_leaf) {
     add("  }\n  meet_crew(me);\n  if (next.leaf < last_leaf) fetch_rows(next);")
     for l in range(1, L - 1):
         add(f"  forward<{w[l + 1]}, {cut.columns[l + 1]}, {steps(l)}, {ld[l]}, {ld[l]}, {ld[l + 1]}>(")
-        add(f"      {mine(f'a{l}', ld[l])}, W{l}, b{l}, {mine(f'a{l + 1}', ld[l + 1])}, {mine(f'z{l + 1}', w[l + 1] + 4)});")
+        add(
+            f"      {mine(f'a{l}', ld[l])}, W{l}, b{l}, {mine(f'a{l + 1}', ld[l + 1])}, {mine(f'z{l + 1}', w[l + 1] + 4)});"
+        )
         add("  meet_crew(me);")
     add(f"  last_forward<{w[L]}, {cut.columns[L]}, {steps(L - 1)}, {ld[L - 1]}, {ld[L - 1]}>(")
     add(f"      {mine(f'a{L - 1}', ld[L - 1])}, W{L - 1}, {mine('scores', shape.scores_stride(task.K))});")
     add("  meet_crew(me);")
-    add(f"  output<{ld[L]}>({mine('scores', shape.scores_stride(task.K))}, b{L - 1}, {mine('y', 1 if task.one_hot else task.K)},")
-    add(f"      numbers_of_outputs, {mine('w_tile', 1)}, {mine('v_tile', 1)}, {mine('delta', ld[L])}, with_gradient, live, sums);")
+    add(
+        f"  output<{ld[L]}>({mine('scores', shape.scores_stride(task.K))}, b{L - 1}, {mine('y', 1 if task.one_hot else task.K)},"
+    )
+    add(
+        f"      numbers_of_outputs, {mine('w_tile', 1)}, {mine('v_tile', 1)}, {mine('delta', ld[L])}, with_gradient, live, sums);"
+    )
     add("  if (with_gradient) {")
     for l in range(L - 1, 0, -1):
         add(f"    __syncthreads();  // δ^({l + 1}) is there")
@@ -366,7 +387,9 @@ while (now.leaf < last_leaf) {
         if l > 1:
             add(f"    __syncthreads();  // nobody needs a^({l}) any more")
             add(f"    backward<{w[l]}, {cut.columns[l]}, {steps(l + 1)}, {ld[l + 1]}, {ld[l]}, {ld[l]}>(")
-            add(f"        {mine(operand(l + 1), ld[l + 1])}, W{l}, b{l - 1}, {mine(f'a{l}', ld[l])}, {mine(f'z{l}', w[l] + 4)});")
+            add(
+                f"        {mine(operand(l + 1), ld[l + 1])}, W{l}, b{l - 1}, {mine(f'a{l}', ld[l])}, {mine(f'z{l}', w[l] + 4)});"
+            )
     add("  }")
     add(f"""\
   if (ends ? now.stop > now.first + from || !keep : (next.row - now.first) % {part_rows} == 0) {{
@@ -374,18 +397,22 @@ while (now.leaf < last_leaf) {
       float* const leaf_sums = partials + now.leaf * {task.P};""")
     for l in range(1, L):
         W, b = task.offsets[l - 1]
-        add(f"      Delta{l}.template flush<{task.sizes[l]}, {task.sizes[l - 1]}>(leaf_sums + {W}, leaf_sums + {b}, adds);")
+        add(
+            f"      Delta{l}.template flush<{task.sizes[l]}, {task.sizes[l - 1]}>(leaf_sums + {W}, leaf_sums + {b}, adds);"
+        )
     gaps = " ".join(f"if (i >= {u} && i < {v}) leaf_sums[i] = 0;" for u, v in _gaps(task))
     for u, v in _gaps(task):
         add(f"      if (!adds) for (int i = {u} + threadIdx.x; i < {v}; i += THREADS) leaf_sums[i] = 0;")
-    add("""\
+    add(
+        """\
     }
     flush_costs(sums, (double*)(shared_ + COST_SUMS), costs + 2 * now.leaf, adds);
     adds = true;
   }
   if (ends) adds = keep;
   now = next;
-}""".replace("COST_SUMS", str(at["cost_sums"])))
+}""".replace("COST_SUMS", str(at["cost_sums"]))
+    )
     return "".join(f"  {line}\n" if not line.startswith("#") else line + "\n" for line in lines)
 
 
