@@ -20,7 +20,7 @@ _NUMBERS = {"int": ctypes.c_int, "unsigned": ctypes.c_uint, "long long": ctypes.
 
 
 class HostPrograms:
-    """Kernels by their text, built once each in a folder, with the threads of a block as fibers (`cuda_on_host.hpp`)."""
+    """Kernels by their text, built once each in a folder; a block's threads are fibers (`cuda_on_host.hpp`)."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self._folder, self._options = folder, options
@@ -56,7 +56,8 @@ class HostPrograms:
         path.write_text(text)
         here = Path(__file__).parent
         command = [
-            COMPILER or "", "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{here}", *self._options, "-o", library, path,
+            COMPILER or "", "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{here}", *self._options,
+            "-o", library, path,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

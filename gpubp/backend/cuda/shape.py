@@ -22,6 +22,7 @@ _MOST_REGISTERS = 255
 _OTHER_REGISTERS = 64  # addresses, counters, a formula's own: the most that was seen, so that nothing is spilled
 _ENOUGH_WARPS = 8  # on a multiprocessor, to hide the time of shared memory and products
 _BARRIER = 60  # clocks that one costs a block, about
+_PRODUCT = 1.6  # clocks of a multiprocessor: what mma.sync reaches of a Hopper's tensor cores
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class Shape:
     def clocks_per_row(self) -> float:
         """What a multiprocessor needs for a row, about: the measure by which shapes are compared."""
         waiting = 2 * len(self.widths) * _BARRIER / self.blocks
-        return (self.words / min(1.0, self.blocks * self.warps / _ENOUGH_WARPS) + waiting) / self.tile
+        busy = max(self.words, _PRODUCT * self.products)  # a word a clock
+        return (busy / min(1.0, self.blocks * self.warps / _ENOUGH_WARPS) + waiting) / self.tile
 
 
 def best(layout: Layout, shared_limit: int, **only: int) -> Shape:
