@@ -15,6 +15,7 @@ __device__ __forceinline__ void forward(
     const Word* a, const Word* W, const float* b, Word* out, float* z) {
   const Lane me = here();
   EACH_SHARE(first) {
+    reconverge();
     float sum[BANDS][J][4];
     product<J, STEPS, LEFT, RIGHT, false>(sum, a, W, first, me);
 #pragma unroll
@@ -42,6 +43,7 @@ template <int WIDTH, int J, int STEPS, int LEFT, int RIGHT>
 __device__ __forceinline__ void last_forward(const Word* a, const Word* W, float* scores) {
   const Lane me = here();
   EACH_SHARE(first) {
+    reconverge();
     float sum[BANDS][J][4];
     product<J, STEPS, LEFT, RIGHT, false>(sum, a, W, first, me);
 #pragma unroll
@@ -62,6 +64,7 @@ __device__ __forceinline__ void backward(
     const Word* delta, const Word* W, const float* b, Word* a, const float* z) {
   const Lane me = here();
   EACH_SHARE(first) {
+    reconverge();
     float sum[BANDS][J][4];
     product<J, STEPS, LEFT, RIGHT, true>(sum, delta, W, first, me);
 #pragma unroll
