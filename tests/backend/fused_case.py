@@ -141,8 +141,8 @@ class Launcher:
     def run(self, arrays: dict[str, Any], blocks: int = 1, *, with_gradient: bool = True, **changed: Any) -> None:
         """One launch; all leaves and rows unless `changed` says otherwise."""
         case = self._case
-        numbers = {"m": case.m, "leaves": case.leaves, "first_leaf": 0, "last_leaf": case.leaves, "base": 0, "x_row": 0, "from": 0,
-                   "to": case.m, "keep": 0, "with_gradient": int(with_gradient)}  # fmt: skip
+        numbers = {"m": case.m, "leaves": case.leaves, "first_leaf": 0, "last_leaf": case.leaves, "base": 0,
+                   "x_row": 0, "from": 0, "to": case.m, "keep": 0, "with_gradient": int(with_gradient)}  # fmt: skip
         values = {**arrays, "partials": self.partials, "costs": self.costs, **numbers, **changed}
         names = ["x", "labels", "numbers", "mean", "scale", "w", "v", "Theta", "partials", "costs", *numbers]
         self._programs.launch(self._fused.kernel, blocks, [values[name] for name in names])

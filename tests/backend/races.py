@@ -13,7 +13,7 @@ from host_program import COMPILER
 from gpubp.backend.cuda.fused import Fused
 from gpubp.backend.kernels import Kernel
 
-_BARRIER = re.compile(r"^ +(__syncthreads\(\);|meet_crew\(me\);|await_copies\(\);)", re.MULTILINE)
+_BARRIER = re.compile(r"^ +(__syncthreads\(\);|meet_crew\(\);|await_copies\(\);)", re.MULTILINE)
 
 
 def barriers(fused: Fused) -> list[tuple[str, Kernel]]:
@@ -36,7 +36,8 @@ def why_not() -> str | None:
     if COMPILER is None:
         return "no C++ compiler (g++ or clang++)"
     program = "#include <barrier>\n#include <thread>\nint main() { std::barrier<> b(1); b.arrive_and_wait(); }\n"
-    command = [COMPILER, "-std=c++20", "-fsanitize=thread", "-pthread", "-x", "c++", "-", "-o", "/dev/null"]
+    options = ["-std=c++20", "-fsanitize=thread", "-pthread"]
+    command = [COMPILER, *options, "-x", "c++", "-", "-o", "/dev/null"]
     done = subprocess.run(command, input=program, capture_output=True, text=True)
     return None if done.returncode == 0 else "the C++ compiler has no ThreadSanitizer for C++20"
 
@@ -66,7 +67,8 @@ int main() {{
   named_threads = {32 * fused.shape.groups};
   launch(2, {kernel.threads}, [&] {{
     {kernel.name}(x.data(), labels.data(), numbers.data(), nullptr, nullptr, w.data(), v.data(), Theta.data(),
-                  partials.data(), costs.data(), {m}, {case.leaves}, 0, {case.leaves}, 0, 0, {m}, 0, {int(with_gradient)});
+                  partials.data(), costs.data(), {m}, {case.leaves}, 0, {case.leaves}, 0, 0, 0, {m},
+                  0, {int(with_gradient)});
   }});
 }}
 """

@@ -1,4 +1,4 @@
-"""The fused kernel's text, run on the CPU, against backpropagation in float64; and that its bits depend on nothing else."""
+"""The fused kernel's text, run on the CPU, against backpropagation in float64; and what its bits do not depend on."""
 
 from __future__ import annotations
 

@@ -40,13 +40,17 @@ FAST = {(D, "sm_80", "tf32"), (NETWORKS[4], "sm_80", "bf16"),
         (NETWORKS[3], "sm_90", "tf32x3"), (NETWORKS[6], "sm_90", "tf32")}  # fmt: skip
 
 
+def _name(value: object) -> str:
+    return f"{'-'.join(map(str, value.sizes))} {value.activation}" if isinstance(value, Network) else str(value)
+
+
+ALL = [(network, arch, precision) for network in NETWORKS for arch in LIMITS for precision in PRODUCTS]
+
+
 @pytest.mark.parametrize(
     ("network", "arch", "precision"),
-    [
-        pytest.param(n, arch, p, id=f"{'-'.join(map(str, n.sizes))} {n.activation} {arch} {p}", marks=() if (n, arch, p) in FAST else full)
-        for n in NETWORKS for arch in LIMITS for p in PRODUCTS
-    ],
-)  # fmt: skip
+    [pytest.param(*one, id=" ".join(map(_name, one)), marks=() if one in FAST else full) for one in ALL],
+)
 def test_nothing_is_spilled(network, arch, precision):
     stored = np.dtype("u1" if network.sizes[0] == 784 else "f4")
     task = Task.of(

@@ -1,4 +1,4 @@
-"""Every barrier of the fused kernel is there and is needed: under ThreadSanitizer, with a real thread for each of a block's."""
+"""Every barrier of the fused kernel is there and is needed: ThreadSanitizer on a real thread for each of a block's."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ static double __longlong_as_double(unsigned long long bits) {
 
 typedef unsigned Word;
 
+static void reconverge() {}
 static int this_thread() { return (int)threadIdx.x; }
 
 static float as_float(Word bits) {

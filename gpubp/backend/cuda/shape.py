@@ -19,9 +19,10 @@ _MULTIPROCESSOR_REGISTERS = 65536
 _MULTIPROCESSOR_WARPS = 64
 _RESERVED = 1024  # bytes of shared memory that every block takes for the system
 _MOST_REGISTERS = 255
-_OTHER_REGISTERS = 44  # addresses, counters, a formula's own: measured with the compiler
+_OTHER_REGISTERS = 64  # addresses, counters, a formula's own: the most that was seen, so that nothing is spilled
 _ENOUGH_WARPS = 8  # on a multiprocessor, to hide the time of shared memory and products
 _BARRIER = 60  # clocks that one costs a block, about
+_PRODUCT = 1.6  # clocks of a multiprocessor: what mma.sync reaches of a Hopper's tensor cores
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class Shape:
     def clocks_per_row(self) -> float:
         """What a multiprocessor needs for a row, about: the measure by which shapes are compared."""
         waiting = 2 * len(self.widths) * _BARRIER / self.blocks
-        return (self.words / min(1.0, self.blocks * self.warps / _ENOUGH_WARPS) + waiting) / self.tile
+        busy = max(self.words, _PRODUCT * self.products)  # a word a clock
+        return (busy / min(1.0, self.blocks * self.warps / _ENOUGH_WARPS) + waiting) / self.tile
 
 
 def best(layout: Layout, shared_limit: int, **only: int) -> Shape:
@@ -104,11 +106,17 @@ def best(layout: Layout, shared_limit: int, **only: int) -> Shape:
     fitting = [s for s in shapes if s.shared <= shared_limit]
     if not fitting:
         least = min(s.shared for s in shapes)
-        raise BackendError(f"{least} bytes of shared memory for layers {layout.sizes}", wanted=f"{shared_limit} or fewer")
+        raise BackendError(
+            f"{least} bytes of shared memory for layers {layout.sizes}",
+            wanted=f"{shared_limit} or fewer for the fused kernel",
+        )
     possible = [s for s in fitting if s.registers <= _most_registers(s.warps)]
     if not possible:
-        least = min(s.registers for s in fitting)
-        raise BackendError(f"about {least} registers a thread for layers {layout.sizes}", wanted=f"{_MOST_REGISTERS} or fewer")
+        nearest = min(fitting, key=lambda s: s.registers / _most_registers(s.warps))
+        raise BackendError(
+            f"about {nearest.registers} registers in each of {32 * nearest.warps} threads for layers {layout.sizes}",
+            wanted=f"{_most_registers(nearest.warps)} or fewer for the fused kernel",
+        )
     return min(possible, key=lambda s: s.clocks_per_row)
 
 
@@ -122,7 +130,7 @@ def _shapes(
     """Every cut that can be made, whether it fits or not."""
     choices = product(
         (tile,) if tile else (16, 32, 64, 128), (bands,) if bands else (1, 2), (warps,) if warps else (4, 8, 12, 16),
-        (4, 8),
+        (2, 4, 8),
     )  # fmt: skip
     for rows, high, count, most_columns in choices:
         strips, rest = divmod(rows, 16 * high)
@@ -181,9 +189,7 @@ def _columns(units: int, per_word: int, groups: int, most: int) -> tuple[int, in
     least = 8 if units <= 8 and per_word == 1 else _up(units, 16)
     wanted = min(most, -(-least // (8 * groups)))
     choices = [(_up(least, math.lcm(16 if least > 8 else 8, 8 * n)), -n) for n in range(1, most + 1) if 2 * n > wanted]
-    width, at_once = min(
-        (c for c in choices if -c[1] <= wanted), key=lambda c: (c[0] * (1 + 0.5 / -c[1]), c[1])
-    )
+    width, at_once = min((c for c in choices if -c[1] <= wanted), key=lambda c: (c[0] * (1 + 0.5 / -c[1]), c[1]))
     return width, -at_once
 
 
@@ -206,9 +212,7 @@ def _fragment_words(r: Rectangle, half: bool) -> int:
     return (2 if half else 4) * r.down + 2 * r.across
 
 
-def _registers(
-    layout: Layout, bands: int, columns: Sequence[int], rectangles: Sequence[Rectangle | None]
-) -> int:
+def _registers(layout: Layout, bands: int, columns: Sequence[int], rectangles: Sequence[Rectangle | None]) -> int:
     """A thread's sums of the gradient, which live through the kernel, and the largest of what lives for a while."""
     lasting = sum(4 * r.down * r.across + 2 * r.down for r in rectangles if r)
     copies = 3 if layout.split else 1

@@ -30,14 +30,16 @@ __device__ __forceinline__ Word rounded_to_bf16(float low, float high) {  // to 
   return bits;
 }
 
+// volatile, though they have no effect but their sum: the compiler might otherwise move one to where only some lanes of
+// the warp want its results, and all lanes must take part.
 __device__ __forceinline__ void multiply_tf32(float (&c)[4], const Word (&a)[4], const Word (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 __device__ __forceinline__ void multiply_bf16(float (&c)[4], const Word (&a)[4], const Word (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
@@ -67,6 +69,10 @@ __device__ __forceinline__ void load_two_transposed(Word (&r)[2], const Word* ro
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
                : "=r"(r[0]), "=r"(r[1]) : "r"(shared_address(row)) : "memory");
 }
+
+// After text in which lanes may part (a formula's branches): products and matrix loads want them together. It promises
+// nothing about memory.
+__device__ __forceinline__ void reconverge() { __syncwarp(); }
 
 __device__ __forceinline__ void copy_16_bytes(void* to_shared, const void* from_global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
