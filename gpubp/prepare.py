@@ -138,9 +138,7 @@ def prepare(
     """
     with ExitStack() as opened:  # nothing stays open where something is wrong
         optimizer = optimizers.make(job.optimizer, **job.options)
-        backend, why = choose(
-            job.backend, device=job.device, threads=job.threads, kernel=job.kernel, blas=job.blas
-        )
+        backend, why = choose(job.backend, device=job.device, threads=job.threads, kernel=job.kernel, blas=job.blas)
         precision = precision or job.precision
         on(backend, precision)  # one that it lacks is refused before the data are read
         held_out: Dataset | None = None

@@ -166,9 +166,7 @@ def test_validation_rows_do_not_touch_theta_beyond_being_left_out(gpubp_command,
 
 # In MB. numba alone takes some 100 MB of any process.
 @pytest.mark.parametrize(("kernel", "bound"), [("numpy", 110), ("auto", 260)])
-def test_rows_kept_in_memory_or_read_again_give_the_same_bits_in_bounded_memory(
-    gpubp_command, tmp_path, kernel, bound
-):
+def test_rows_kept_in_memory_or_read_again_give_the_same_bits_in_bounded_memory(gpubp_command, tmp_path, kernel, bound):
     """A file of 200 MB with a budget of 16 MB; the long form (2 GB, 256 MB) is benchmarks/memory.py."""
     rng = np.random.default_rng(0)
     path = tmp_path / "big.h5"
