@@ -44,7 +44,14 @@ def _name(value: object) -> str:
     return f"{'-'.join(map(str, value.sizes))} {value.activation}" if isinstance(value, Network) else str(value)
 
 
-ALL = [(network, arch, precision) for network in NETWORKS for arch in LIMITS for precision in PRODUCTS]
+# 784 inputs in 32 bits leave no room on sm_80: refused
+ALL = [
+    (network, arch, precision)
+    for network in NETWORKS
+    for arch in LIMITS
+    for precision in PRODUCTS
+    if precision == "bf16" or (network.sizes[0], arch) != (784, "sm_80")
+]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ from .text import constants, formulas, steps
 __all__ = ["Fused", "Precision", "Task", "plan"]
 
 # Tensor cores round sums toward zero: every so many rows they become part of sums that round to nearest.
-_PART_ROWS: dict[Precision, int] = {"tf32": 2048, "tf32x3": 256, "bf16": 2048}
+_PART_ROWS: dict[Precision, int] = {"tf32": 2048, "tf32x3": 128, "bf16": 2048}
 
 
 @dataclass(frozen=True)
