@@ -58,7 +58,7 @@ class OnDevice:
             self._answer = self.vectors.keep()
         real = np.dtype(np.float64)
         self._own = self._with_room(lambda: [backend.empty((network.P,), real) for _ in range(2)])
-        self.kernel = self._engine.kernel
+        self.kernel, self._how = self._engine.kernel, self._engine.how
         self.leaves, self.block_rows = self._engine.leaves, self._engine.block_rows
 
     @property
@@ -74,7 +74,7 @@ class OnDevice:
 
     def conditions(self) -> dict[str, str]:
         """What the bits depend on besides the backend's own conditions."""
-        return {"kernel": self.kernel}
+        return {"kernel": self._how}
 
     def close(self) -> None:
         """End its threads, let go of the rows and buffers."""

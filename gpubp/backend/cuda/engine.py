@@ -34,7 +34,7 @@ class Engine:
         leaves, block_rows: override what follows from the rows and the network.
 
     Attributes:
-        kernel: "fused" or "layered"; leaves, block_rows: what was taken.
+        kernel: "fused" or "layered"; how: likewise, with all that bits depend on; leaves, block_rows: what was taken.
 
     Raises:
         BackendError: "fused" for a network that does not fit it; the message says why.
@@ -71,10 +71,12 @@ class Engine:
                 device.zero(flat)  # what no element of Θ is written to stays zero
         if fused is not None:
             self.kernel = "fused"
+            cut = fused.shape  # sums in a tile follow it, and it follows the shared memory that there is
+            self.how = f"fused, tiles of {cut.tile} rows, {cut.bands} bands, {cut.warps} warps"
             self._pass: Any = FusedPass(device, network, feed, self._flat, fused, leaves)
             self.leaves, self.block_rows = self._pass.leaves, self._pass.block_rows
         else:
-            self.kernel = "layered"
+            self.kernel = self.how = "layered"
             suggested = layered_plan(rows.m, network.sizes)
             self.leaves, self.block_rows = leaves or suggested[0], block_rows or suggested[1]
             self._pass = LayeredPass(
