@@ -72,6 +72,18 @@ class OnDevice:
             return self._of_host(Theta, gradient)
         return self._with_room(lambda: self._queue(Theta, gradient))
 
+    def make_room(self, why: str) -> bool:
+        """Give up half of the rows that stay on the device; False if there are none."""
+        if not self._feed.resident_rows:
+            return False
+        with self._backend.guard():
+            if self._engine is not None:
+                self._engine.close()
+                self._engine = None
+            self._feed.halve()
+        log.warning("%s; %s rows stay there, the others are sent in each pass", why, f"{self.resident_rows:,}")
+        return True
+
     def conditions(self) -> dict[str, str]:
         """What the bits depend on besides the backend's own conditions."""
         return {"kernel": self._how}
@@ -112,10 +124,4 @@ class OnDevice:
                 if not self._feed.resident_rows:
                     raise
                 full = str(error)
-            with self._backend.guard():
-                if self._engine is not None:
-                    self._engine.close()
-                    self._engine = None
-                self._feed.halve()
-            kept = self._feed.resident_rows
-            log.warning("%s; %s rows stay there, the others are sent in each pass", full, f"{kept:,}")
+            self.make_room(full)

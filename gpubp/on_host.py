@@ -114,6 +114,10 @@ class OnHost:
         """How many rows are in memory."""
         return self._feed.resident_rows
 
+    def make_room(self, why: str) -> bool:
+        """The host's memory has no rows to give up for vectors."""
+        return False
+
     def close(self) -> None:
         """End the worker threads, let go of the rows and buffers."""
         held = [vars(self).pop(name, None) for name in ("_whole", "_tree", "_owners", "_feed")]

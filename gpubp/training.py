@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from .backend.blas import one_thread
+from .errors import OutOfMemory
 from .objective import Objective
 from .optimizers import Ending, Optimizer, State
 from .precision import finer, precision
@@ -93,7 +94,7 @@ class _Watched:
     validation cost that came with each J of the step, since the accepted point need not be the last one tried."""
 
     def __init__(self, objective: Objective, stop: StopRequest) -> None:
-        self._objective, self._stop = objective, stop
+        self.objective, self._stop = objective, stop
         self.precision = objective.precision
         self.threads, self.vectors = objective.threads, objective.vectors
         self.noise = precision(objective.precision).noise
@@ -102,8 +103,8 @@ class _Watched:
     def value_and_gradient(self, Theta: Any, out: Any) -> Any:
         if self._stop.by:
             raise _Stopped
-        J = self._objective.value_and_gradient(Theta, out)
-        self.seen.append((J, self._objective.validation_number))
+        J = self.objective.value_and_gradient(Theta, out)
+        self.seen.append((J, self.objective.validation_number))
         return J
 
     def validation(self, J: float) -> float | None:
@@ -143,7 +144,7 @@ def fit(
     began = time.perf_counter() - seconds
     with one_thread(), objective.guard():
         try:
-            state = optimizer.restore(f, start) if isinstance(start, dict) else optimizer.init(f, start)
+            state = _begun(optimizer, f, start)
         except _Stopped:
             return Ending("stopped", f"stopped by {stop.by} before the first evaluation was done"), None
         if ready:
@@ -188,6 +189,17 @@ def fit(
                 ending = None
             if ending is not None:
                 return ending, state
+
+
+def _begun(optimizer: Optimizer, f: _Watched, start: np.ndarray | dict[str, Any]) -> State:
+    """The state at the start. An optimizer's vectors may take more of a device's memory than rows have left."""
+    while True:
+        try:
+            return optimizer.restore(f, start) if isinstance(start, dict) else optimizer.init(f, start)
+        except OutOfMemory as error:
+            why = str(error)
+            if not f.objective.make_room(why):
+                raise
 
 
 def _count(iterations: int) -> str:

@@ -15,6 +15,8 @@ from host_program import COMPILER
 
 import gpubp
 from gpubp import prepare as room
+from gpubp.backend.cuda.vectors import DeviceVectors
+from gpubp.errors import OutOfMemory
 from gpubp.job import Job
 from gpubp.prepare import array_dataset
 from gpubp.run import resume, start
@@ -70,6 +72,22 @@ def test_a_run_that_is_cut_and_resumed_ends_with_the_same_bits(backends, tmp_pat
     vectors = backends[0].vectors()
     # one for each evaluation, one for the first step's length, and what a checkpoint has to fetch
     assert rows[-1]["evaluations"] <= vectors.waits
+
+
+def test_vectors_that_find_the_card_full_have_rows_make_room(backends, tmp_path, monkeypatch, caplog):
+    wanted = train(tmp_path / "wide", precision="fp32", iterations=3)
+    zeros, full = DeviceVectors.zeros, [True]
+
+    def once(self: DeviceVectors, *shape: int) -> Any:
+        if full and len(shape) == 2:  # the history, the largest of them
+            full.clear()
+            raise OutOfMemory("the GPU of the test is full", do="nothing")
+        return zeros(self, *shape)
+
+    monkeypatch.setattr(DeviceVectors, "zeros", once)
+    caplog.set_level(logging.WARNING)
+    found = train(tmp_path / "narrow", precision="fp32", iterations=3)
+    assert found.Theta.tobytes() == wanted.Theta.tobytes() and "200 rows stay there" in caplog.text
 
 
 def test_a_run_reaches_what_the_cpu_reaches(backends, tmp_path):
