@@ -77,7 +77,7 @@ def cost_and_gradient(
     if not isinstance(Theta, np.ndarray) or Theta.shape != (network.P,) or Theta.dtype.kind not in "fiu":
         shape = f"of shape {Theta.shape}" if isinstance(Theta, np.ndarray) else f"that is a {type(Theta).__name__}"
         raise UsageError(f"Theta {shape}", wanted=f"({network.P},) numbers", do="make it with network.pack([...])")
-    Theta = Theta.astype(np.float64)
+    Theta = np.array(Theta, np.float64)
     source = ArrayRows(as_array(X, "X"))
     labels = _labels(network, as_array(y, "y"), source.m)
     w = None if weights is None else as_weights(weights, source.m)

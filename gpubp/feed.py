@@ -81,10 +81,16 @@ class Feed:
         """How many rows, the first ones, the device keeps."""
         return len(self._resident)
 
+    @property
+    def can_halve(self) -> bool:
+        """Whether there are rows to give up: those that a caller made on the device are not ours."""
+        return len(self._resident) > 0 and self._resident is not self.rows.kept
+
     def halve(self) -> None:
         """Give up half of the rows that the device keeps."""
         count = len(self._resident) // 2
         self._resident = self.rows.kept[:0]  # first: there may be no room for both
+        self.backend.trim()
         self._resident = self.backend.resident(self.rows.kept[:count])
 
     def resident(self, start: int, stop: int) -> Any:

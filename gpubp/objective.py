@@ -107,9 +107,14 @@ class Objective:
         """Entered around work on vectors that live on a device."""
         return self.backend.guard() if self.backend.has_engine else nullcontext()
 
-    def make_room(self, why: str) -> bool:
-        """Have a device keep half as many rows, for vectors that found it full; False where it keeps none."""
-        return self._pass.make_room(why)
+    @property
+    def can_make_room(self) -> bool:
+        """Whether rows stay on a device that vectors may need the place of."""
+        return self._pass.can_make_room
+
+    def make_room(self, why: str) -> None:
+        """Have the device keep half as many rows, for vectors that found it full."""
+        self._pass.make_room(why)
 
     def value_and_gradient(self, Theta: Any, out: Any) -> Any:
         """J(Θ), and ∇J(Θ) written to `out`; both (P,) float64. One pass over the rows.

@@ -57,7 +57,11 @@ class OnDevice:
             self.vectors = backend.vectors()
             self._answer = self.vectors.keep()
         real = np.dtype(np.float64)
-        self._own = self._with_room(lambda: [backend.empty((network.P,), real) for _ in range(2)])
+        try:
+            self._own = self._with_room(lambda: [backend.empty((network.P,), real) for _ in range(2)])
+        except BaseException:
+            self.vectors.give_back(self._answer)
+            raise
         self.kernel, self._how = self._engine.kernel, self._engine.how
         self.leaves, self.block_rows = self._engine.leaves, self._engine.block_rows
 
@@ -72,17 +76,19 @@ class OnDevice:
             return self._of_host(Theta, gradient)
         return self._with_room(lambda: self._queue(Theta, gradient))
 
-    def make_room(self, why: str) -> bool:
-        """Give up half of the rows that stay on the device; False if there are none."""
-        if not self._feed.resident_rows:
-            return False
+    @property
+    def can_make_room(self) -> bool:
+        """Whether there are rows on the device to give up."""
+        return self._feed.can_halve
+
+    def make_room(self, why: str) -> None:
+        """Give up half of the rows that stay on the device."""
         with self._backend.guard():
             if self._engine is not None:
                 self._engine.close()
                 self._engine = None
             self._feed.halve()
         log.warning("%s; %s rows stay there, the others are sent in each pass", why, f"{self.resident_rows:,}")
-        return True
 
     def conditions(self) -> dict[str, str]:
         """What the bits depend on besides the backend's own conditions."""
@@ -90,11 +96,14 @@ class OnDevice:
 
     def close(self) -> None:
         """End its threads, let go of the rows and buffers."""
-        engine, _, _ = (vars(self).pop(name, None) for name in ("_engine", "_feed", "_own"))
-        if engine is not None:
-            with self._backend.guard():
-                engine.close()
-            self.vectors.give_back(self._answer)
+        engine, feed, _ = (vars(self).pop(name, None) for name in ("_engine", "_feed", "_own"))
+        try:
+            if engine is not None:
+                with self._backend.guard():
+                    engine.close()
+        finally:
+            if feed is not None:  # not closed before; the engine may have made room
+                self.vectors.give_back(self._answer)
 
     def _queue(self, Theta: Any, gradient: Any) -> tuple[Any, Any]:
         self._engine.queue(Theta, gradient)
@@ -121,7 +130,7 @@ class OnDevice:
                         self._engine = self._make()
                     return work()
             except OutOfMemory as error:
-                if not self._feed.resident_rows:
+                if not self._feed.can_halve:
                     raise
                 full = str(error)
             self.make_room(full)

@@ -114,9 +114,7 @@ class OnHost:
         """How many rows are in memory."""
         return self._feed.resident_rows
 
-    def make_room(self, why: str) -> bool:
-        """The host's memory has no rows to give up for vectors."""
-        return False
+    can_make_room = False  # the host's memory is one
 
     def close(self) -> None:
         """End the worker threads, let go of the rows and buffers."""

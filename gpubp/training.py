@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from .optimizers import Ending, Optimizer, State
 from .precision import finer, precision
 
 log = logging.getLogger("gpubp")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def fit(
     began = time.perf_counter() - seconds
     with one_thread(), objective.guard():
         try:
-            state = _begun(optimizer, f, start)
+            state = _with_room(objective, partial(_begun, optimizer, f, start))
         except _Stopped:
             return Ending("stopped", f"stopped by {stop.by} before the first evaluation was done"), None
         if ready:
@@ -156,7 +158,7 @@ def fit(
             wishes = False
             f.seen.clear()
             try:
-                ending = optimizer.step(f, state)
+                ending = _with_room(objective, partial(optimizer.step, f, state))
             except _Stopped:
                 return Ending("stopped", f"stopped by {stop.by} after {_count(state.iteration)}"), state
             if state.iteration > before:
@@ -185,21 +187,31 @@ def fit(
                 )
                 objective = climb(higher)
                 f = _Watched(objective, stop)
-                optimizer.renew(objective, state)  # not to be stopped: precision and state are one
+                # not to be stopped: precision and state are one
+                _with_room(objective, partial(optimizer.renew, objective, state))
                 ending = None
             if ending is not None:
                 return ending, state
 
 
 def _begun(optimizer: Optimizer, f: _Watched, start: np.ndarray | dict[str, Any]) -> State:
-    """The state at the start. An optimizer's vectors may take more of a device's memory than rows have left."""
+    return optimizer.restore(f, start) if isinstance(start, dict) else optimizer.init(f, start)
+
+
+def _with_room(objective: Objective, work: Callable[[], Result]) -> Result:
+    """``work()``, rows making room on a device as often as an optimizer's vectors find it full.
+
+    What an optimizer was doing when that happened it can do again: it commits last.
+    """
     while True:
         try:
-            return optimizer.restore(f, start) if isinstance(start, dict) else optimizer.init(f, start)
+            with objective.guard():  # it says what is full in our words
+                return work()
         except OutOfMemory as error:
-            why = str(error)
-            if not f.objective.make_room(why):
+            if not objective.can_make_room:
                 raise
+            why = str(error)
+        objective.make_room(why)  # only now, when the error holds no half-made vectors any more
 
 
 def _count(iterations: int) -> str:

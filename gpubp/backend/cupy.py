@@ -15,7 +15,7 @@ import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +34,7 @@ MOST_WORDS = 600  # of a compiler that may talk for pages
 DEFAULT_SHARED = 48 << 10  # bytes a block may have without asking
 
 _NUMBERS = {"int": np.int32, "long long": np.int64, "float": np.float32, "double": np.float64}
+_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
 _NULL = np.uint64(0)  # a null pointer
 
 _INSTALL = "pip install 'gpubp[cuda13]'"
@@ -178,8 +179,11 @@ class CupyBackend:
         self.stream.begin_capture()
         try:
             queue()
-        finally:
-            graph = self.stream.end_capture()
+        except BaseException:
+            with suppress(Exception):  # the first error is the one to be heard
+                self.stream.end_capture()
+            raise
+        graph = self.stream.end_capture()
         return lambda: graph.launch(self.stream)
 
     def pinned(self, size: int) -> np.ndarray:
@@ -235,6 +239,9 @@ class CupyBackend:
     def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, answer: Any, **plan: Any) -> Engine:
         return Engine(self, network, feed, lambda_, precision, answer, kernel=self._kernel, **plan)
 
+    def trim(self) -> None:
+        self._cupy.get_default_memory_pool().free_all_blocks()
+
     def vectors(self) -> DeviceVectors:
         if self._vectors is None:
             self._vectors = DeviceVectors(self)
@@ -263,11 +270,10 @@ class CupyBackend:
                 finally:
                     self._entered_by = None
         except cuda.memory.OutOfMemoryError as error:
-            raise OutOfMemory(
-                f"GPU {self._device} is full: {_words(error)}",
-                do="keep fewer rows on it with a smaller --memory, take smaller blocks (block_rows), or --backend cpu",
-            ) from error
+            raise self._full(error) from error
         except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+            if getattr(error, "status", 0) == _MEMORY_ALLOCATION:  # graphs and modules do not take it from CuPy's pool
+                raise self._full(error) from error
             raise BackendError(f"GPU {self._device} failed: {_words(error)}") from error
 
     def conditions(self) -> dict[str, str]:
@@ -284,6 +290,12 @@ class CupyBackend:
             "blas": blas.describe(),  # the λ term and folding are the host's
             "numpy": np.__version__,
         }
+
+    def _full(self, error: Exception) -> OutOfMemory:
+        return OutOfMemory(
+            f"GPU {self._device} is full: {_words(error)}",
+            do="keep fewer rows on it with a smaller --memory, take smaller blocks (block_rows), or --backend cpu",
+        )
 
     def _prepare(self, formula: Formula, arrays: tuple[Any, ...]) -> tuple[Any, int, tuple[int, ...]]:
         """The kernel, its number of blocks and its integers, kept for arrays that look like these."""
@@ -305,7 +317,9 @@ class CupyBackend:
 
     def _build(self, kernel: kernels.Kernel) -> Any:
         try:
-            module = self._cupy.RawModule(code=kernel.text, options=kernels.OPTIONS)
+            # CuPy writes the text to a file in the locale's encoding, which may know no Greek
+            text = kernel.text.encode("ascii", "replace").decode()
+            module = self._cupy.RawModule(code=text, options=kernels.OPTIONS)
             return module.get_function(kernel.name)
         except Exception as error:  # compiler, missing compiler or headers, cache folder, driver: all are final
             words = _words(error)

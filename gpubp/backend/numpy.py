@@ -119,6 +119,9 @@ class NumpyBackend:
     def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, answer: Any, **plan: Any) -> None:
         return None
 
+    def trim(self) -> None:
+        pass
+
     def vectors(self) -> None:
         return None
 

@@ -145,6 +145,10 @@ class Backend(Protocol):
         """
         ...
 
+    def trim(self) -> None:
+        """Give memory that nobody uses back to the device, for those who do not take it from us."""
+        ...
+
     def vectors(self) -> Any:
         """The space of the device's vectors for optimizers, see `optimizers.vectors`."""
         ...

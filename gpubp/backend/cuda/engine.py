@@ -114,8 +114,10 @@ class Engine:
 
     def close(self) -> None:
         """End its threads, once all work is done."""
-        self._forget()
-        self._pass.close()
+        try:
+            self._forget()
+        finally:
+            self._pass.close()
 
     def _forget(self) -> None:
         """Drop the graphs, none of which may be running."""

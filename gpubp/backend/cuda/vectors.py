@@ -194,23 +194,27 @@ class DeviceVectors:
 
     def give_back(self, start: int) -> None:
         """The place of `keep` may be another's."""
-        self._latest.pop(start, None)
+        self._lose(self._latest.pop(start, None))
         self._places_kept += [start, start + 1]
 
     def latest(self, start: int) -> Numbers:
         """What work queued so far leaves at that place; to be read before work queued later replaces it."""
-        before = self._latest.get(start)
-        if before is not None and not before.arrived:
-            before.lost = True
-            self._asked.remove(before)
+        self._lose(self._latest.get(start))
         numbers = self._latest[start] = Numbers(self, start, 2)
         self._asked.append(numbers)
         return numbers
 
+    def _lose(self, before: Numbers | None) -> None:
+        """These are about to be overwritten: who has not read them must not get the others' values."""
+        if before is not None and not before.arrived:
+            before.lost = True
+            self._asked.remove(before)
+
     def fetch(self) -> None:
         """Wait, once, for every number asked for so far."""
-        self._add_up()
-        results = self._device.to_host(self.results[: self._used])
+        with self._device.guard():  # a number may be read outside of it: another stream would not wait for ours
+            self._add_up()
+            results = self._device.to_host(self.results[: self._used])
         self.waits += 1
         for numbers in self._asked:
             numbers.take(results)
