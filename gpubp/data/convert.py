@@ -76,7 +76,9 @@ def convert(
         raise DataError(f"{source} is in no format that is known", wanted=titles)
     apart = None if labels is None else regular_file(labels)
     try:
-        parts = found.read(source, Request(target.parent, x, y, weights, apart, header))
+        request = Request(target.parent, x, y, weights, apart, header)
+        request.refuse_but(found.takes, found.title)
+        parts = found.read(source, request)
     except OSError as error:  # the source's own troubles are told by its reader: this is the scratch file
         room = f"room and permission in {target.parent}, for scratch files too"
         raise DataError(f"{source} cannot be converted: {error}", wanted=room) from None

@@ -12,6 +12,7 @@ import pkgutil
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
+from inspect import isabstract
 from typing import Any
 
 from ..errors import UsageError
@@ -26,7 +27,11 @@ def _classes() -> dict[str, type[Optimizer[Any]]]:
     for module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
         for value in vars(import_module(f"{__name__}.{module}")).values():
             own = isinstance(value, type) and value.__module__ == f"{__name__}.{module}"
-            if own and issubclass(value, Optimizer) and value is not Optimizer:
+            if (
+                own and issubclass(value, Optimizer) and not isabstract(value)
+            ):  # what others share may stand beside them
+                if module in found:
+                    raise TypeError(f"optimizers/{module}.py defines {found[module].__name__} and {value.__name__}")
                 found[module] = value
     return found
 

@@ -58,7 +58,7 @@ class Vectors(Protocol):
     def combine(
         self, sign: float, factor: float, a: Vector, parts: Sequence[tuple[np.ndarray, Any]], out: Vector
     ) -> None:
-        """out ← sign·(factor·a + Σ over (c, M) of cᵀM), sign being 1 or −1; M is (n, P), c is (n,)."""
+        """out ← sign·(factor·a + Σ over (c, M) of cᵀM), sign being 1 or −1; M is (n, P), c is (n,), at most two."""
         ...
 
     def dot(self, a: Vector, b: Vector) -> Number:

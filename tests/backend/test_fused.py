@@ -41,6 +41,9 @@ CASES = [
     Case((3, 100, 20), "silu", "softmax", m=70, leaves=4),
     Case((784, 25, 10), "tanh", "softmax", stored="u1", m=40, leaves=2),
 ]
+# an activation or a cost that is added runs without another word
+CASES += [Case((13, 7, 5, 3), g) for g in activation.names() if g not in {case.activation for case in CASES}]
+CASES += [Case((13, 7, 5, 3), cost=J) for J in cost.names() if J not in {case.cost for case in CASES}]
 
 
 @pytest.fixture(scope="session")

@@ -169,6 +169,23 @@ def test_npz_with_splits(save, tmp_path):
         assert np.array_equal(X, data[f"x_{split}"].reshape(-1, 6)) and np.array_equal(y, data[f"y_{split}"])
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("t.csv", {"weights": "w"}, "--weights for a CSV file; wanted --y or --labels or --header"),
+        ("t.csv", {"x": "a"}, "--x for a CSV file"),
+        ("a.npy", {"header": False}, "--no-header for an NPY file; wanted --labels"),
+        ("a.npy", {"y": "b"}, "--y for an NPY file"),
+    ],
+)
+def test_what_a_format_does_not_heed_is_refused(name, options, words, tmp_path, refuses):
+    (tmp_path / "t.csv").write_text("a,b,w\n1,2,1\n3,4,2\n")
+    np.save(tmp_path / "a.npy", np.ones((3, 2)))
+    with refuses(UsageError, words):
+        convert(tmp_path / name, tmp_path / "d.h5", version="1", **options)
+    assert not (tmp_path / "d.h5").exists()
+
+
 def test_npz_names(tmp_path, refuses):
     np.savez(tmp_path / "d.npz", a=np.ones((3, 2)), b=np.arange(3), w=np.ones(3), c=RNG.random((2, 3)).T)
     with refuses(DataError, "d.npz has no X; it holds 'a', 'b', 'c', 'w'"):

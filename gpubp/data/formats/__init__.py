@@ -26,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DataError
+from ...errors import DataError, UsageError
 from ..guard import regular_file
 
 DAMAGED = (OSError, EOFError, zlib.error)  # what reading a file raises that is damaged, or whose gzip stream is
@@ -71,6 +71,15 @@ class Request:
     labels: Path | None = None
     header: bool | None = None
 
+    def refuse_but(self, takes: tuple[str, ...], title: str) -> None:
+        """Raise a UsageError where something was said that this format's reader does not heed."""
+        said = {"x": self.x, "y": self.y if self.wants_y else None, "weights": self.weights,
+                "labels": self.labels, "header": self.header}  # fmt: skip
+        for name, value in said.items():
+            if value is not None and name not in takes:
+                option = f"--{'no-' if value is False else ''}{name}"
+                raise UsageError(f"{option} for {title}", wanted=" or ".join(f"--{one}" for one in takes))
+
     @property
     def wants_y(self) -> bool:
         """Whether labels are to be looked for."""
@@ -84,9 +93,10 @@ ReadLabels = Callable[[Path, Request], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Format:
-    """A format: what a person calls it, how it is recognised, how it is read (see `reader`)."""
+    """A format: what a person calls it, how it is recognised, what its reader heeds, how it is read (see `reader`)."""
 
     title: str
+    takes: tuple[str, ...]
     recognises: Callable[[bytes], bool]
     suffixes: tuple[str, ...]
     labels: ReadLabels | None
@@ -99,6 +109,7 @@ _formats: list[Format] = []
 def reader(
     title: str,
     *,
+    takes: tuple[str, ...],
     recognises: Callable[[bytes], bool],
     suffixes: tuple[str, ...],
     labels: ReadLabels | None = None,
@@ -107,13 +118,18 @@ def reader(
 
     Args:
         title: with its article, such as "a CSV file".
+        takes: the fields of a `Request` that the reader heeds, of x, y, weights, labels, header. The others are refused
+            before it is called; ``y="none"`` never is.
         recognises: whether a file that begins with these bytes is one, for certain.
         suffixes: how its names end, where the bytes do not tell; ``.gz`` after them is taken off before.
         labels: reads a file of this format that holds labels alone, where there can be such.
     """
 
     def enter(read: Read) -> Read:
-        _formats.append(Format(title, recognises, suffixes, labels, read))
+        for other in _formats:
+            if both := set(suffixes) & set(other.suffixes):
+                raise ValueError(f"{', '.join(sorted(both))} for {title} and for {other.title}")
+        _formats.append(Format(title, takes, recognises, suffixes, labels, read))
         return read
 
     return enter

@@ -46,7 +46,7 @@ def read_array(path: Path, request: Request) -> NDArray[Any]:
         raise DataError(f"{path} cannot be read: {error}", wanted="a whole file", do="get the file again") from None
 
 
-@reader("an IDX file", recognises=is_idx, suffixes=(".idx", "-ubyte", ".ubyte"), labels=read_array)
+@reader("an IDX file", takes=("labels",), recognises=is_idx, suffixes=(".idx", "-ubyte", ".ubyte"), labels=read_array)
 def read(path: Path, request: Request) -> list[Part]:
     """Images with the labels beside them, or with those of ``--labels``."""
     X = read_array(path, request)

@@ -32,7 +32,13 @@ def read_array(path: Path, request: Request) -> NDArray[Any]:
         raise DataError(f"{path} cannot be read: {error}", wanted="a whole NPY file", do="save it again") from None
 
 
-@reader("an NPY file", recognises=lambda head: head.startswith(b"\x93NUMPY"), suffixes=(".npy",), labels=read_array)
+@reader(
+    "an NPY file",
+    takes=("labels",),
+    recognises=lambda head: head.startswith(b"\x93NUMPY"),
+    suffixes=(".npy",),
+    labels=read_array,
+)
 def read_npy(path: Path, request: Request) -> list[Part]:
     """X from the array; y from ``--labels``."""
     X = read_array(path, request)
@@ -41,7 +47,12 @@ def read_npy(path: Path, request: Request) -> list[Part]:
     return [Part(None, X, None if request.labels is None else read_labels(request.labels, request))]
 
 
-@reader("an NPZ file", recognises=lambda head: head.startswith(b"PK\x03\x04"), suffixes=(".npz",))
+@reader(
+    "an NPZ file",
+    takes=("x", "y", "weights", "labels"),
+    recognises=lambda head: head.startswith(b"PK\x03\x04"),
+    suffixes=(".npz",),
+)
 def read_npz(path: Path, request: Request) -> list[Part]:
     """The arrays under the usual names, or under those the user gave; one part for each split."""
     try:

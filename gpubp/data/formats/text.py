@@ -89,7 +89,9 @@ def _looks_like_text(head: bytes) -> bool:
     return bool(rest) and all(byte > 31 or byte in b"\t\r\f" for byte in first) and bool(re.search(rb"[,;\t]", first))
 
 
-@reader("a CSV file", recognises=_looks_like_text, suffixes=_SUFFIXES, labels=read_column)
+@reader(
+    "a CSV file", takes=("y", "labels", "header"), recognises=_looks_like_text, suffixes=_SUFFIXES, labels=read_column
+)
 def read(path: Path, request: Request) -> list[Part]:
     """Features and labels of one table; labels from ``--labels`` leave every column a feature.
 
