@@ -35,6 +35,7 @@ DEFAULT_SHARED = 48 << 10  # bytes a block may have without asking
 
 _NUMBERS = {"int": np.int32, "long long": np.int64, "float": np.float32, "double": np.float64}
 _MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
+_SUM = kernels.sum_source()
 _NULL = np.uint64(0)  # a null pointer
 
 _INSTALL = "pip install 'gpubp[cuda13]'"
@@ -101,8 +102,7 @@ class CupyBackend:
         cupy = self._cupy = _import()
         self._device, self._kernel = device, kernel
         self.choice = {"kernel": kernel}
-        self._kernels: dict[tuple[Any, ...], Any] = {}
-        self._prepared: dict[tuple[Any, ...], tuple[Any, int, tuple[int, ...]]] = {}
+        self._prepared: dict[tuple[Any, ...], tuple[kernels.Kernel, int, tuple[int, ...]]] = {}
         self._vectors: DeviceVectors | None = None
         self._entered_by: int | None = None  # the thread that is inside `guard`
         self._functions: dict[str, tuple[str, Any, list[Any]]] = {}
@@ -120,7 +120,6 @@ class CupyBackend:
             workspace = self.empty((cublas.WORKSPACE_BYTES,), np.dtype(np.uint8))
             self._cublas = cublas.Cublas(cublas.load(), workspace, workspace.data.ptr, self.stream.ptr)
             self._staging = _Staging(cupy)
-            self._sum = self._build(kernels.sum_source())
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         return self._cupy.empty(shape, dtype)
@@ -129,24 +128,24 @@ class CupyBackend:
         return self.upload(np.full((rows, 1), value, dtype))
 
     def zero(self, array: Any) -> None:
-        array.data.memset_async(0, array.nbytes)
+        if array.nbytes:
+            array.data.memset_async(0, array.nbytes)
 
     def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
         if not a.dtype == b.dtype == out.dtype:
             raise ValueError(f"gemm of {a.dtype} and {b.dtype} into {out.dtype}")
-        self._cublas.gemm(_matrix(a), _matrix(b), _matrix(out), out.dtype.name, transpose=transpose, beta=beta)
+        self.multiply(a, b, out, out.dtype.name, transpose=transpose, beta=beta)
 
     def apply(self, formula: Formula, *inputs: Any, out: Any) -> None:
         kernel, blocks, numbers = self._prepare(formula, (*inputs, out))
-        if blocks:
-            kernel((blocks,), (kernels.THREADS,), (*inputs, out, *numbers))
+        self.launch(kernel, blocks, (*inputs, out, *numbers))
 
     def total(self, formula: Formula, *inputs: Any, out: Any) -> None:
         kernel, blocks, numbers = self._prepare(formula, inputs)
         if blocks:
             partials = self.empty((blocks,), np.dtype(np.float64))
-            kernel((blocks,), (kernels.THREADS,), (*inputs, partials, *numbers))
-            self._sum((1,), (kernels.THREADS,), (partials, out, blocks))
+            self.launch(kernel, blocks, (*inputs, partials, *numbers))
+            self.launch(_SUM, 1, (partials, out, blocks))
 
     def add(self, a: Any, b: Any) -> None:
         self.apply(plus, a, b, out=a)
@@ -302,10 +301,8 @@ class CupyBackend:
         look = (formula, *[(array.shape, array.strides, array.dtype) for array in arrays])
         if look not in self._prepared:
             launch = kernels.plan(formula, arrays)
-            key = (formula, launch.types, launch.wide)
-            if key not in self._kernels:
-                self._kernels[key] = self._build(kernels.source(formula, launch.types, wide=launch.wide))
-            self._prepared[look] = self._kernels[key], launch.blocks, launch.numbers
+            kernel = kernels.source(formula, launch.types, wide=launch.wide)
+            self._prepared[look] = kernel, launch.blocks, launch.numbers
         return self._prepared[look]
 
     def _loaded(self, kernel: kernels.Kernel) -> tuple[Any, list[Any]]:

@@ -135,7 +135,7 @@ class Backend(Protocol):
         ...
 
     def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, answer: Any, **plan: Any) -> Any:
-        """A whole evaluation on the device, see `backend.cuda.engine.Engine`; None where Θ stays on the host.
+        """A whole evaluation on the device, see `backend.cuda.engine.Engine`; asked for only where `has_engine`.
 
         Args:
             network, feed: as for `leaf_loop`.
