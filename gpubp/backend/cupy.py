@@ -310,6 +310,7 @@ class CupyBackend:
         function = self._build(kernel)
         if kernel.shared > DEFAULT_SHARED:
             function.max_dynamic_shared_size_bytes = kernel.shared
+            function.preferred_shared_memory_carveout = 100  # percent: as many blocks as were planned are to fit
         return function, [None if type.endswith("*") else _NUMBERS[type] for type in kernel.parameters]
 
     def _build(self, kernel: kernels.Kernel) -> Any:
