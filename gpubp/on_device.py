@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .backend import Backend
-from .communicator import Communicator
+from .communicator import Communicator, Solo
 from .data.rows import Rows
-from .errors import OutOfMemory
+from .errors import OutOfMemory, UsageError
 from .feed import Feed
 from .network import Network
 from .precision import Precision
@@ -29,7 +29,11 @@ class OnDevice:
     Args:
         network, rows, lambda_, backend: see `gpubp.objective.Objective`.
         precision: of the pass.
+        communicator: alone, so far.
         leaves, block_rows: override the engine's choice.
+
+    Raises:
+        UsageError: there are other processes.
 
     Attributes:
         vectors: the space in which Θ and ∇J are best kept.
@@ -43,6 +47,8 @@ class OnDevice:
         self, network: Network, rows: Rows, lambda_: float, backend: Backend, precision: Precision,
         communicator: Communicator, leaves: int | None, block_rows: int | None,
     ) -> None:  # fmt: skip
+        if not isinstance(communicator, Solo):
+            raise UsageError("several processes with a GPU each", wanted="one process")
         self._backend, self._held = backend, rows.validation is not None
         self._engine: Any = None
 
@@ -113,7 +119,7 @@ class OnDevice:
     def _of_host(self, Theta: np.ndarray, gradient: np.ndarray | None) -> tuple[float, float | None]:
         def work() -> tuple[float, float | None]:
             own, own_gradient = self._own
-            self._backend.copy(self._backend.upload(np.ascontiguousarray(Theta, np.float64)), own)
+            self.vectors.put(Theta, own)
             J, held = self._queue(own, None if gradient is None else own_gradient)
             if gradient is not None:
                 gradient[...] = self._backend.to_host(own_gradient)

@@ -24,7 +24,8 @@ from ..errors import BackendError, GpubpError, OutOfMemory
 from ..formula import Formula, cast, plus
 from ..precision import LADDER
 from . import blas, cublas, kernels
-from .cuda.engine import Engine, layered_plan
+from .cuda.engine import Engine
+from .cuda.layered import layered_plan
 from .cuda.vectors import DeviceVectors
 from .protocol import LeafLoop, WholeSum
 

@@ -13,7 +13,8 @@ from column_major import ColumnMajor
 from host_program import HostPrograms
 
 from gpubp.backend import cublas
-from gpubp.backend.cuda.engine import Engine, layered_plan
+from gpubp.backend.cuda.engine import Engine
+from gpubp.backend.cuda.layered import layered_plan
 from gpubp.backend.cuda.vectors import DeviceVectors
 from gpubp.backend.kernels import Kernel
 from gpubp.backend.numpy import NumpyBackend, aligned

@@ -31,30 +31,36 @@ def objective(backend: GpuOnHost, m: int = 60, **options: Any) -> Objective:
     return Objective(NETWORK, rows_of(NETWORK, m), 0.3, backend=backend, **{"precision": "fp32", **options})
 
 
+def on_the_device(backend: GpuOnHost) -> tuple[DeviceVectors, Any, Any]:
+    """The space of vectors, Θ and a place for ∇J there."""
+    vectors = backend.vectors()
+    Theta, gradient = vectors.zeros(NETWORK.P), vectors.zeros(NETWORK.P)
+    vectors.put(theta(NETWORK), Theta)
+    return vectors, Theta, gradient
+
+
 def test_places_among_the_results_are_given_back(folder):
     backend = GpuOnHost(folder, "layered")
-    free = len(backend.vectors()._places_kept)
+    free = len(backend.vectors()._free)
     made = objective(backend)
     made.make_room("full")
-    assert len(backend.vectors()._places_kept) == free - 2
+    assert len(backend.vectors()._free) == free - 1
     for _ in range(2):
         made.close()
-        assert len(backend.vectors()._places_kept) == free
+        assert len(backend.vectors()._free) == free
     refused = GpuOnHost(folder, "fused")
     with pytest.raises(BackendError, match="fused kernel"):
         objective(refused)
-    assert len(refused.vectors()._places_kept) == free
+    assert len(refused.vectors()._free) == free
 
 
 def test_a_number_that_nobody_read_is_not_taken_for_the_next_objectives(folder):
     backend = GpuOnHost(folder, "layered")
-    vectors = backend.vectors()
-    Theta, gradient = vectors.zeros(NETWORK.P), vectors.zeros(NETWORK.P)
-    vectors.put(theta(NETWORK), Theta)
+    vectors, Theta, gradient = on_the_device(backend)
     first = objective(backend)
     unread = first.value_and_gradient(Theta, gradient)
     first.close()
-    for _ in range(len(vectors._places_kept) // 2 - 1):
+    for _ in range(len(vectors._free) - 1):
         vectors.keep()  # so that the next objective gets the first one's place
     second = objective(backend, 30)
     assert np.isfinite(float(second.value_and_gradient(Theta, gradient)))
@@ -66,9 +72,7 @@ def test_a_number_that_nobody_read_is_not_taken_for_the_next_objectives(folder):
 def test_a_number_is_read_where_the_work_is_in_order(folder, monkeypatch):
     """Outside of the guard another stream is the current one, and that does not wait for ours."""
     backend = GpuOnHost(folder, "layered")
-    vectors = backend.vectors()
-    Theta, gradient = vectors.zeros(NETWORK.P), vectors.zeros(NETWORK.P)
-    vectors.put(theta(NETWORK), Theta)
+    vectors, Theta, gradient = on_the_device(backend)
     made = objective(backend)
     J = made.value_and_gradient(Theta, gradient)
     inside, seen = [], []
@@ -148,7 +152,7 @@ def test_a_device_that_fails_leaves_no_thread(folder, monkeypatch):
     backend.room = 0
     made = objective(backend, leaves=4, block_rows=5)
     made.value_and_gradient(theta(NETWORK), np.zeros(NETWORK.P))
-    thread, free = made._pass._engine._pass.conveyor._thread, len(backend.vectors()._places_kept)
+    thread, free = made._pass._engine._pass.conveyor._thread, len(backend.vectors()._free)
     assert thread.is_alive()
 
     def broken() -> Any:
@@ -157,4 +161,4 @@ def test_a_device_that_fails_leaves_no_thread(folder, monkeypatch):
     monkeypatch.setattr(backend, "mark", broken)
     with pytest.raises(BackendError, match="broken"):
         made.close()
-    assert not thread.is_alive() and len(backend.vectors()._places_kept) == free + 2
+    assert not thread.is_alive() and len(backend.vectors()._free) == free + 1

@@ -247,7 +247,7 @@ class Broken(Exception):
 
 START = {"logistic": np.zeros(40), "quadratic": np.cos(np.arange(9.0)), "rosenbrock": np.array([-1.2, 0.6, 1.0, 2.0])}
 OPTIONS: dict[str, dict[str, Any]] = {"lbfgs": {"history": 4}, "gd": {"learning_rate": 0.018}}
-ARRIVES = {"gd": 1e-3}  # max|∇J| that a slow one is to reach; 1e-8 for the others
+ARRIVES = {"gd": 1e-3}  # max|∇J| that a slow one is to reach; 1e-9 for the others
 each = pytest.mark.parametrize("name", optimizers.names())
 # gradient descent crawls along Rosenbrock's valley, and with this α jumps out of it
 both = pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def kept(state: Any) -> dict[str, Any]:
 
 @both
 def test_an_optimizer_on_the_device_arrives_where_it_arrives_on_the_host(device, name, task):
-    optimizer = optimizers.make(name, tolerance=ARRIVES.get(name, 1e-8), **OPTIONS.get(name, {}))
+    optimizer = optimizers.make(name, tolerance=ARRIVES.get(name, 1e-9), **OPTIONS.get(name, {}))
     found = []
     for vectors in (None, device):
         f, ending = Task(vectors, task), None

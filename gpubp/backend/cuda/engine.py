@@ -13,13 +13,13 @@ import numpy as np
 
 from . import edges
 from .device import Device
-from .fused_pass import FusedPass, fused_or_reason
-from .layered import LayeredPass, padded, places
+from .fused_pass import FusedPass, fused_kernel
+from .layered import LayeredPass, layered_plan, padded, places
 from .recorded import Recorded, Step
 
 MOST_GRAPHS = 8  # of different places of Θ and ∇J: optimizers with a line search have two of each
 SMALL = 500  # launches of a pass that may be in a graph for each place of Θ and ∇J
-MOST_LAUNCHES = 100_000  # of a pass that is recorded at all: a graph keeps about 1 kB for each
+MOST_LAUNCHES = 100_000  # of a pass that is recorded at all: a graph keeps memory for each, about 1 kB by estimate
 
 
 class Engine:
@@ -44,7 +44,7 @@ class Engine:
         self, device: Device, network: Any, feed: Any, lambda_: float, precision: Any, answer: Any, *,
         kernel: str = "auto", leaves: int | None = None, block_rows: int | None = None,
     ) -> None:  # fmt: skip
-        self._device, self._network, self._feed = device, network, feed
+        self._device, self._network = device, network
         rows, P = feed.rows, network.P
         dtype, products = precision.dtype, precision.products
         self._weight_sum = rows.weight_sum / rows.unit
@@ -59,7 +59,7 @@ class Engine:
             W[...] = 1
         decays = device.upload(decays)
 
-        fused = fused_or_reason(device, network, feed, products, kernel)
+        fused = fused_kernel(device, network, feed, products, kernel)
         bf16 = products == "bf16" and fused is None
         layout = network if fused is not None else padded(network, feed, bf16)
         where = None if fused is not None else device.upload(places(network, layout))
@@ -135,21 +135,3 @@ class Engine:
         numbers = *self._shape, self._weight_sum, self._held_sum, self._pull
         blocks = 1 if gradient is None else edges.blocks(self._network.P)
         self._device.launch(self._leave, blocks, (*sums, *numbers))
-
-
-LEAF_ROWS = 1 << 16  # a leaf fills the device by itself, so leaves are few
-MOST_LEAVES = 64
-CACHED = 32 << 20  # bytes of the widest layer of a block in float32: elementwise work finds them in the L2 cache
-MOST_BLOCK_ROWS = 1 << 16
-BLOCK_BYTES = 1 << 30  # for one block's buffers in float64: fits devices of 8 GiB beside rows and Θ
-
-
-def layered_plan(m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
-    """Leaves and the most rows of a block: of rows and shape alone, since the bits depend on them."""
-    from ...tree import leaf_count
-
-    # x, y, z and a of every layer, two errors
-    numbers = sizes[0] + sizes[-1] + 2 * sum(sizes[1:]) + 2 * max(sizes[1:])
-    cached = CACHED // (4 * max(sizes[1:]))
-    rows = max(64, min(MOST_BLOCK_ROWS, max(1024, cached), BLOCK_BYTES // (8 * numbers)))
-    return leaf_count(m, LEAF_ROWS, MOST_LEAVES), rows

@@ -30,7 +30,7 @@ PIECE_BYTES = 64 << 20  # of rows that are sent; a piece has a leaf at least
 _ALL = 1 << 62
 
 
-def fused_or_reason(device: Device, network: Any, feed: Any, products: Any, kernel: str) -> Fused | None:
+def fused_kernel(device: Device, network: Any, feed: Any, products: Any, kernel: str) -> Fused | None:
     """The fused kernel for this pass; None where the layered one is to be taken.
 
     Raises:
@@ -153,7 +153,6 @@ class FusedPass:
 
     def _launch(self, x: Any, x_row: int, base: int, first: int, last: int, with_gradient: bool) -> None:
         feed = self._feed
-        # a group's leaves are numbered from 0 in its sums: so the arrays begin `base` leaves before them
         arguments = (
             *(x, feed.labels, feed.numbers, *feed.moments, feed.weights, feed.validation),
             *(self._Theta, self._sums, self._costs, self._m, self.leaves, first, last, base),

@@ -21,12 +21,18 @@ from typing import Any
 import numpy as np
 
 from ...formula import cast, plus, standardise
-from ...tree import blocks, leaf_rows
+from ...tree import blocks, leaf_count, leaf_rows
 from ..kernels import BF16, Type
 from . import layers, products
 from .conveyor import Conveyor
 from .device import Device, elementwise
 from .recorded import Step
+
+LEAF_ROWS = 1 << 16  # a leaf fills the device by itself, so leaves are few
+MOST_LEAVES = 64
+CACHED = 32 << 20  # bytes of the widest layer of a block in float32: elementwise work finds them in the L2 cache
+MOST_BLOCK_ROWS = 1 << 16
+BLOCK_BYTES = 1 << 30  # for one block's buffers in float64: fits devices of 8 GiB beside rows and Θ
 
 
 class LayeredPass:
@@ -48,8 +54,8 @@ class LayeredPass:
         block_rows: int,
     ) -> None:  # fmt: skip
         self._device, self._network, self._feed = device, network, feed
-        self._leaves, T = leaves, Theta.dtype
-        self._T, self._bf16 = T, kind == "bf16"
+        T = self._T = Theta.dtype
+        self._bf16 = kind == "bf16"
         self._O: Type = BF16 if self._bf16 else T
         m, L, sizes = feed.rows.m, network.L, layout.sizes
         self._sizes, self._features = sizes, network.sizes[0]
@@ -201,6 +207,15 @@ class LayeredPass:
         )  # fmt: skip
         self._errors = [layers.error(slope, T, self._O) for slope in (None, network.g.slope)]
         self._leaf_sums = layers.leaf_sums(T)
+
+
+def layered_plan(m: int, sizes: tuple[int, ...]) -> tuple[int, int]:
+    """Leaves and the most rows of a block: of rows and shape alone, since the bits depend on them."""
+    # x, y, z and a of every layer, two errors
+    numbers = sizes[0] + sizes[-1] + 2 * sum(sizes[1:]) + 2 * max(sizes[1:])
+    cached = CACHED // (4 * max(sizes[1:]))
+    rows = max(64, min(MOST_BLOCK_ROWS, max(1024, cached), BLOCK_BYTES // (8 * numbers)))
+    return leaf_count(m, LEAF_ROWS, MOST_LEAVES), rows
 
 
 def as_stored(feed: Any, bf16: bool) -> bool:

@@ -112,7 +112,7 @@ class DeviceVectors:
         self._kinds = device.empty((RESULTS,), np.dtype(np.int32))
         self._used = KEPT
         self._asked: list[Numbers] = []
-        self._places_kept = list(range(KEPT))
+        self._free = list(range(0, KEPT, 2))  # places that `keep` may give
         self._latest: dict[int, Numbers] = {}
         self._partials, self._room = None, 0
         self._open = 0, 0, 0  # results whose partial sums wait to be added up: first, count, chunks of each
@@ -186,16 +186,14 @@ class DeviceVectors:
 
     def keep(self) -> int:
         """A place among the results that recorded work may write to in every replay, for two numbers."""
-        if len(self._places_kept) < 2:
+        if not self._free:
             raise RuntimeError(f"more than {KEPT // 2} evaluations at a time")
-        start = self._places_kept[0]
-        self._places_kept = self._places_kept[2:]
-        return start
+        return self._free.pop(0)
 
     def give_back(self, start: int) -> None:
         """The place of `keep` may be another's."""
         self._lose(self._latest.pop(start, None))
-        self._places_kept += [start, start + 1]
+        self._free.append(start)
 
     def latest(self, start: int) -> Numbers:
         """What work queued so far leaves at that place; to be read before work queued later replaces it."""
