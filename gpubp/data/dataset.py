@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
 from . import guard, names
+from .hdf5.file import HdfFile
+from .hdf5.rows import HdfRows, read_numbers
+from .hdf5.stored import Stored
 from .memory import available_memory
-from .source import HdfRows, RowSource, row_dtype, shape_text
+from .source import RowSource, shape_text
 from .targets import interpret
 
-if TYPE_CHECKING:
-    import h5py
-
+_TEXTS = 1 << 17  # texts read at a time
 _COUNTED = 100  # classes that `describe_file` lists with their numbers of rows
 
 
@@ -91,20 +91,18 @@ def open_dataset(
     x, y, weights = (name if name is None else name.strip("/") for name in (x, y, weights))
     file = guard.open_file(path)
     try:
-        with guard.one_line(path):
-            held = guard.entries(file)
-            for name in (x, y, weights):
-                guard.refuse_links(held, shown, name)
-            chosen = names.choose(
-                [entry.path for entry in held], shown, x=x, y=y, weights=weights, split=split, y_required=y_required
-            )
-            source = HdfRows(guard.dataset(file, chosen.x, shown, held), shown)
-            target = weighed = None
-            if chosen.y is not None:
-                target = _read_target(guard.dataset(file, chosen.y, shown, held), shown, chosen, source)
-            if chosen.weights is not None:
-                weighed = _read_weights(guard.dataset(file, chosen.weights, shown, held), shown, chosen, source)
-            labels = _feature_names(file, chosen.x, source.features, shown, held)
+        for name in (x, y, weights):
+            file.refuse_links(name)
+        chosen = names.choose(
+            list(file.entries), shown, x=x, y=y, weights=weights, split=split, y_required=y_required
+        )
+        source = HdfRows(file, file.dataset(chosen.x))
+        target = weighed = None
+        if chosen.y is not None:
+            target = _read_target(file, file.dataset(chosen.y), chosen, source)
+        if chosen.weights is not None:
+            weighed = _read_weights(file, file.dataset(chosen.weights), chosen, source)
+        labels = _feature_names(file, chosen.x, source.features)
     except BaseException:
         file.close()
         raise
@@ -117,8 +115,8 @@ def splits(path: str | os.PathLike[str], *, x: str | None = None) -> tuple[str, 
     Raises:
         DataError: the file cannot be read.
     """
-    with guard.open_file(path) as file, guard.one_line(path):
-        return names.splits([entry.path for entry in guard.entries(file)], x and x.strip("/"))
+    with guard.open_file(path) as file:
+        return names.splits(list(file.entries), x and x.strip("/"))
 
 
 def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -134,19 +132,19 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         DataError: it is no HDF5 file, or damaged.
     """
     shown = os.fspath(path)
-    with guard.open_file(path) as file, guard.one_line(path):
-        held = guard.entries(file)
-        records = [_record(file, entry, shown, held) for entry in held]
-        attributes = {name: _plain_value(value) for name, value in file.attrs.items()}
-        there = names.splits([entry.path for entry in held])
+    with guard.open_file(path) as file:
+        records = [_record(entry) for _, entry in sorted(file.entries.items())]
+        attributes = file.attributes
+        there = names.splits(list(file.entries))
     parts = [_describe_part(shown, split) for split in there or (None,)]
     size = Path(path).stat().st_size
     return {"path": shown, "bytes": size, "attributes": attributes, "datasets": records, "parts": parts}
 
 
-def _read_target(values: h5py.Dataset, shown: str, chosen: names.Names, source: RowSource) -> NDArray[Any]:
+def _read_target(file: HdfFile, values: Stored, chosen: names.Names, source: RowSource) -> NDArray[Any]:
+    shown = file.shown
     what = f"{shown}: y {names.quoted(chosen.y or '')}"
-    if values.ndim not in (1, 2):
+    if len(values.shape) not in (1, 2):
         raise DataError(f"{what} has the shape {values.shape}", wanted="(rows,) or (rows, outputs)")
     if values.shape[0] != source.m:
         transposed = source.features == values.shape[0] or values.shape[0] == 1 < values.shape[-1] == source.m
@@ -163,44 +161,34 @@ def _read_target(values: h5py.Dataset, shown: str, chosen: names.Names, source: 
     need, free = math.prod(values.shape) * each, available_memory()
     if need > free:
         raise DataError(f"{what} takes {need:,} bytes", wanted=f"at most the {free:,} that are free")
-    target = _text(values, what) if _is_text(values.dtype) else _numbers(values, what)
+    target = _text(file, values, what) if values.text else read_numbers(file, values, what)
     return target[:, 0] if target.ndim == 2 and target.shape[1] == 1 else target
 
 
-def _is_text(stored: np.dtype[Any]) -> bool:
-    return stored.kind == "S" or (stored.metadata or {}).get("vlen") in (str, bytes)
+def _text(file: HdfFile, values: Stored, what: str) -> NDArray[np.str_]:
+    """All of a dataset of text, piece by piece: NumPy keeps every text as long as the longest."""
+    parts: list[NDArray[np.str_]] = []
+    longest, free = 1, available_memory()
+    for start in range(0, values.shape[0], _TEXTS):
+        part = np.array(file.text(values, start, min(start + _TEXTS, values.shape[0])), dtype=np.object_)
+        lengths = [len(text) for text in part.reshape(-1)]
+        longest = max(longest, *lengths)
+        if longest * 4 * math.prod(values.shape) > free:
+            row = start + lengths.index(max(lengths)) // max(1, math.prod(values.shape[1:]))
+            raise DataError(f"{what} row {row} is a text of {longest:,} characters", wanted="short class labels")
+        parts.append(part.astype(np.str_))
+    return np.concatenate(parts)
 
 
-def _numbers(values: h5py.Dataset, what: str) -> NDArray[Any]:
-    """The dataset in memory; bool stays bool."""
-    dtype = np.dtype(np.bool_) if values.dtype.kind == "b" else row_dtype(values.dtype, what)
-    stored = values[...]  # in the stored byte order: NumPy swaps far faster than HDF5
-    return stored.astype(dtype, copy=False)
-
-
-def _text(values: h5py.Dataset, what: str) -> NDArray[np.str_]:
-    found: Any
-    try:
-        found = values.asstr()[...] if values.dtype.kind == "O" else np.char.decode(values[...], "utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{what} holds text that is not UTF-8 ({error.reason})", wanted="text in UTF-8") from None
-    flat = found.reshape(-1)
-    longest = max(map(len, flat), default=0)  # NumPy keeps every text as long as the longest
-    if longest * 4 * flat.size > available_memory():
-        row = next(row for row, text in enumerate(flat) if len(text) == longest)
-        raise DataError(f"{what} row {row} is a text of {longest:,} characters", wanted="short class labels")
-    return found.astype(f"U{max(1, longest)}")
-
-
-def _read_weights(values: h5py.Dataset, shown: str, chosen: names.Names, source: RowSource) -> NDArray[np.float64]:
-    what = f"{shown}: weights {names.quoted(chosen.weights or '')}"
+def _read_weights(file: HdfFile, values: Stored, chosen: names.Names, source: RowSource) -> NDArray[np.float64]:
+    what = f"{file.shown}: weights {names.quoted(chosen.weights or '')}"
     if values.shape not in ((source.m,), (source.m, 1)):
         raise DataError(
             f"{what} has the shape {values.shape}",
             wanted=f"one weight for each of the {source.m} rows",
             do="say --weights NAME, or --weights none to train without",
         )
-    found = _numbers(values, what).reshape(-1).astype(np.float64)
+    found = read_numbers(file, values, what).reshape(-1).astype(np.float64)
     check_weights(found, what)
     return found
 
@@ -215,40 +203,38 @@ def check_weights(weights: NDArray[np.float64], what: str) -> None:
         raise DataError(f"{what} are all zero", wanted="at least one positive weight")
 
 
-def _feature_names(
-    file: h5py.File, x_name: str, features: int, shown: str, held: Sequence[guard.Entry]
-) -> tuple[str, ...] | None:
+def _feature_names(file: HdfFile, x_name: str, features: int) -> tuple[str, ...] | None:
     """`feature_names` as a dataset beside X, or an attribute of X or of the file; None if there are more or fewer."""
-    beside = f"{x_name.rpartition('/')[0]}/feature_names".lstrip("/")
-    if any(entry.path == beside and not entry.trouble for entry in held):
-        found = guard.dataset(file, beside, shown, list(held))[...]
+    beside = file.entries.get(f"{x_name.rpartition('/')[0]}/feature_names".lstrip("/"))
+    found: Any = None
+    if beside is not None and beside.text and not beside.trouble and beside.shape[:1] == (features,):
+        found = file.text(beside, 0, features)
     else:
-        found = file[x_name].attrs.get("feature_names", file.attrs.get("feature_names"))
+        found = file.entries[x_name].attributes.get("feature_names", file.attributes.get("feature_names"))
     flat = np.asarray(found).reshape(-1)
     if found is None or flat.size != features:
         return None
-    return tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in flat)
+    return tuple(str(text) for text in flat)
 
 
-def _record(file: h5py.File, entry: guard.Entry, shown: str, held: list[guard.Entry]) -> dict[str, Any]:
+def _record(entry: Stored) -> dict[str, Any]:
     record: dict[str, Any] = {
         "name": entry.path,
         "role": names.role_of(entry.path),
         "split": names.split_of(entry.path),
-        "trouble": entry.trouble or None,
+        "trouble": f"{entry.trouble}; {entry.remedy}" if entry.trouble else None,
     }
-    if entry.trouble:
+    if entry.layout == "none":
         return record
-    values: Any = file[entry.path]
-    record |= {"shape": list(values.shape or ()), "dtype": str(values.dtype)}
-    record |= {"chunks": values.chunks and list(values.chunks), "compression": values.compression}
-    if _is_text(values.dtype):
-        record["dtype"] = "text"
-    try:
-        guard.dataset(file, entry.path, shown, held)
-    except DataError as error:
-        record["trouble"] = str(error)
-    return record
+    kind = "text" if entry.text else entry.odd or str(entry.dtype)
+    filters = [one.name or f"filter {one.code}" for one in entry.filters]
+    return record | {
+        "shape": list(entry.shape),
+        "dtype": kind,
+        "layout": entry.layout,
+        "chunks": entry.chunk_shape and list(entry.chunk_shape),
+        "compression": ", ".join(filters) or None,
+    }
 
 
 def _describe_part(path: str, split: str | None) -> dict[str, Any]:
@@ -279,14 +265,3 @@ def _describe_target(target: NDArray[Any], where: str) -> dict[str, Any]:
         if len(spec.classes) <= _COUNTED:
             found["counts"] = [int(np.count_nonzero(target == label)) for label in spec.classes]
     return found
-
-
-def _plain_value(value: Any) -> Any:
-    """An attribute as JSON can carry it."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain_value(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain_value(one) for one in value]
-    return value if isinstance(value, bool | int | float | str) else str(value)

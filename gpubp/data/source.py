@@ -1,4 +1,4 @@
-"""Where rows come from: one small protocol, and the three sources there are.
+"""Where rows come from: one small protocol, and the sources that know no file (`hdf5.rows` has the one that does).
 
 A source gives rows in the type they are stored in, in native byte order; what becomes of them (÷ 255, standardised,
 float32) is decided in the block that uses them, so that a byte stays a byte on the way. `read` fills a buffer of the
@@ -8,17 +8,13 @@ caller, any rows in any order, from any thread. Nothing here knows labels, split
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-
-if TYPE_CHECKING:
-    import h5py
 
 _PIECE = 1 << 20  # bytes of the buffer through which rows of another type pass
 
@@ -53,6 +49,10 @@ class RowSource(Protocol):
 
     def describe(self) -> str:
         """One phrase: which file, which dataset, how many rows and columns of what."""
+        ...
+
+    def check(self) -> None:
+        """Raise DataError if what the rows come from changed since it was opened."""
         ...
 
     def close(self) -> None:
@@ -101,65 +101,6 @@ def columns_of(shape: Sequence[int], what: str) -> int:
     return math.prod(shape[1:])
 
 
-class HdfRows:
-    """The rows of one HDF5 dataset, whose file it owns and closes.
-
-    The buffer is handed to HDF5 as an array of the very type the file has (byte order, bool and enumeration included).
-    HDF5 then has nothing to convert, which it does forty times slower than it reads (0.02 GB/s for big-endian float64);
-    bytes are swapped in place afterwards.
-
-    Args:
-        dataset: rows × features, or rows × any shape.
-        path: the file as the user named it, for messages.
-
-    Raises:
-        DataError: the dataset is no table of real numbers.
-    """
-
-    def __init__(self, dataset: h5py.Dataset, path: str | os.PathLike[str]) -> None:
-        self._dataset = dataset
-        self._name = f"{os.fspath(path)}: '{(dataset.name or '').lstrip('/')}'"
-        self.features = columns_of(dataset.shape, self._name)
-        self.m = int(dataset.shape[0])
-        self.dtype = row_dtype(dataset.dtype, self._name)
-        self._stored = dataset.dtype
-        self._shape = tuple(dataset.shape[1:])
-        self._size = self._file_size()
-
-    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        assert out.flags.c_contiguous  # reshape would copy, and the copy would be filled
-        rows = out.reshape(stop - start, *self._shape).view(self._stored)
-        trouble = ""
-        try:
-            self._dataset.read_direct(rows, np.s_[start:stop])
-            # HDF5 answers zeros for what lies behind the end of a file: a file cut short must be seen from its size.
-            if self._file_size() < self._size:
-                trouble = "the file became shorter while it was read"
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            trouble = " ".join(str(error).split())
-        if trouble:
-            raise DataError(
-                f"{self._name}: rows {start} to {stop - 1} cannot be read: {trouble}",
-                wanted="a file that stays whole and in place",
-                do="check the disk and the file",
-            )
-        if not self._stored.isnative:
-            out.byteswap(inplace=True)
-
-    def where(self, row: int) -> str:
-        return f"{self._name} row {row}"
-
-    def describe(self) -> str:
-        return f"{self._name} {shape_text((self.m, self.features), self.dtype)}"
-
-    def close(self) -> None:
-        if self._dataset:  # false once its file is closed
-            self._dataset.file.close()
-
-    def _file_size(self) -> int:
-        return os.fstat(self._dataset.file.id.get_vfd_handle()).st_size
-
-
 class ArrayRows:
     """The rows of an array in memory (or mapped into it): 2-D, or rows × any shape.
 
@@ -186,6 +127,9 @@ class ArrayRows:
 
     def describe(self) -> str:
         return f"{self._name} {shape_text((self.m, self.features), self.dtype)}"
+
+    def check(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -241,6 +185,10 @@ class StackedRows:
 
     def describe(self) -> str:
         return ", then ".join(source.describe() for source in self._sources)
+
+    def check(self) -> None:
+        for source in self._sources:
+            source.check()
 
     def close(self) -> None:
         for source in self._sources:

@@ -10,7 +10,8 @@ from typing import Any
 import h5py
 import pytest
 
-from gpubp.data.source import HdfRows
+from gpubp.data.guard import open_file
+from gpubp.data.hdf5.rows import HdfRows
 from gpubp.errors import GpubpError
 
 Refuses = Callable[..., AbstractContextManager[None]]
@@ -55,9 +56,8 @@ def hdf_rows() -> Iterator[OpenRows]:
     opened: list[HdfRows] = []
 
     def rows(path: Path) -> HdfRows:
-        values = h5py.File(path, "r")["X"]
-        assert isinstance(values, h5py.Dataset)
-        opened.append(HdfRows(values, path))
+        file = open_file(path)
+        opened.append(HdfRows(file, file.dataset("X")))
         return opened[-1]
 
     yield rows

@@ -1,0 +1,189 @@
+"""A dataset as the file keeps it: type, shape, and where its bytes lie. Plain records that travel between processes.
+
+They come from a process that has just parsed an untrusted file, so they are not believed either: `from_json` takes
+nothing but what the fields allow.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LAYOUTS = ("contiguous", "chunked", "compact", "virtual", "external", "none")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One step of a chunk's encoding: HDF5's registered number, its name, and its client data."""
+
+    code: int
+    name: str
+    options: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of a virtual dataset that are rows of another: [start, stop) here are [first, …) of `dataset` in `file`."""
+
+    start: int
+    stop: int
+    file: str
+    dataset: str
+    first: int
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """One name in a file that stands for values.
+
+    Attributes:
+        path: groups separated by ``/``, without a leading one.
+        trouble: why it cannot be taken, as the predicate of a sentence; empty for a dataset that can be.
+        remedy: what makes it usable, where something does.
+        shape: as declared; () for a single value and where there is none.
+        dtype: of the values as stored, byte order included; compound types have fields. Text is ``object`` or "S".
+        odd: what the values are where NumPy has no plain type for them ("references to other datasets"), else empty.
+        text: whether they are text.
+        exact: whether the bytes in the file, once decoded, are values of `dtype`; if not, only HDF5 converts them.
+        layout: one of `LAYOUTS`.
+        size: bytes that the values take in the file.
+        offset: contiguous layout: where in the file the first value lies; None if nothing was written.
+        chunk_shape: of a chunk, in the chunked layout.
+        filters: what a chunk went through when it was written, in that order.
+        chunks: (n, 3) int64 offset, size and filter mask of every chunk in the order of rows; None until located.
+        attributes: text and numbers attached to it.
+        samples: bytes of the first and the last row as HDF5 reads them, for comparison; empty until located.
+        unknown: number of a filter that HDF5 does not have here, 0 if it has all of them.
+        pieces: virtual layout: where rows come from, if whole rows are put below each other.
+    """
+
+    path: str
+    trouble: str = ""
+    remedy: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype("V1"))
+    odd: str = ""
+    text: bool = False
+    exact: bool = False
+    layout: str = "none"
+    size: int = 0
+    offset: int | None = None
+    chunk_shape: tuple[int, ...] | None = None
+    filters: tuple[Filter, ...] = ()
+    chunks: NDArray[np.int64] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    samples: tuple[bytes, ...] = ()
+    unknown: int = 0
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def declared(self) -> int:
+        """Bytes that the values take in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in memory."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def grid(self) -> tuple[int, ...]:
+        """How many chunks there are along each axis."""
+        return tuple(-(-long // short) for long, short in zip(self.shape, self.chunk_shape or (), strict=True))
+
+    def as_table(self) -> Stored:
+        """The same values as rows × columns: one value a row where there was one axis."""
+        if len(self.shape) == 1:
+            chunk = None if self.chunk_shape is None else (*self.chunk_shape, 1)
+            return replace(self, shape=(*self.shape, 1), chunk_shape=chunk)
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` understands; `chunks` and `samples` travel as bytes beside it."""
+        record = {name: getattr(self, name) for name in _PLAIN}
+        record["dtype"] = dtype_to_json(self.dtype)
+        record["filters"] = [[one.code, one.name, list(one.options)] for one in self.filters]
+        record["pieces"] = [[one.start, one.stop, one.file, one.dataset, one.first] for one in self.pieces]
+        return record
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Stored:
+        """The record of another process.
+
+        Raises:
+            ValueError: it holds what no honest one would.
+        """
+        plain = {name: record[name] for name in _PLAIN}
+        for name, kind in _PLAIN.items():
+            if not isinstance(plain[name], kind) or (isinstance(plain[name], int) and plain[name] < 0):
+                raise ValueError(f"{name} = {plain[name]!r:.60}")
+        plain["shape"] = sizes(record["shape"])
+        if record["chunk_shape"] is not None:
+            plain["chunk_shape"] = sizes(record["chunk_shape"])
+            if len(plain["chunk_shape"]) != len(plain["shape"]) or 0 in plain["chunk_shape"]:
+                raise ValueError("chunk_shape")
+        if plain["layout"] not in LAYOUTS:
+            raise ValueError("layout")
+        filters = tuple(Filter(int(code), str(name), tuple(map(int, given))) for code, name, given in record["filters"])
+        pieces = tuple(Piece(int(a), int(b), str(f), str(d), int(c)) for a, b, f, d, c in record["pieces"])
+        return cls(**plain, dtype=dtype_from_json(record["dtype"]), filters=filters, pieces=pieces)
+
+    def located(self, chunks: NDArray[np.int64] | None, samples: tuple[bytes, ...]) -> Stored:
+        """The same with what `survey.locate` adds."""
+        return replace(self, chunks=chunks, samples=samples)
+
+
+_PLAIN: dict[str, Any] = {
+    "path": str,
+    "trouble": str,
+    "remedy": str,
+    "shape": list | tuple,
+    "odd": str,
+    "text": bool,
+    "exact": bool,
+    "layout": str,
+    "size": int,
+    "offset": int | None,
+    "chunk_shape": list | tuple | None,
+    "attributes": dict,
+    "unknown": int,
+}
+
+
+def sizes(values: Any) -> tuple[int, ...]:
+    """A shape from JSON: whole numbers that are not negative, and fewer than NumPy has axes for."""
+    found = tuple(values)
+    if len(found) > 32 or not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in found):
+        raise ValueError("a shape")
+    return found
+
+
+def dtype_to_json(dtype: np.dtype[Any]) -> Any:
+    """A type as text, or as its fields."""
+    if dtype.subdtype is not None:
+        return {"base": dtype_to_json(dtype.subdtype[0]), "shape": list(dtype.shape)}
+    if dtype.names is not None and dtype.fields is not None:
+        fields = [[name, dtype_to_json(dtype.fields[name][0]), int(dtype.fields[name][1])] for name in dtype.names]
+        return {"fields": fields, "itemsize": dtype.itemsize}
+    return dtype.str
+
+
+def dtype_from_json(record: Any) -> np.dtype[Any]:
+    """The type; plain values, fields and arrays of them alone.
+
+    Raises:
+        ValueError, TypeError: it is no such type.
+    """
+    if isinstance(record, str):
+        dtype = np.dtype(record)
+        if dtype.kind not in "biufcSVO" or dtype.names is not None or dtype.subdtype is not None:
+            raise ValueError(f"type {record!r:.60}")
+        return dtype
+    if "base" in record:
+        return np.dtype((dtype_from_json(record["base"]), sizes(record["shape"])))
+    names, formats, offsets = zip(*record["fields"], strict=True)
+    spec = {"names": [str(name) for name in names], "formats": [dtype_from_json(one) for one in formats]}
+    return np.dtype(spec | {"offsets": list(sizes(offsets)), "itemsize": int(record["itemsize"])})  # type: ignore[call-overload]

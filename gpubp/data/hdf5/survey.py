@@ -1,0 +1,273 @@
+"""What an HDF5 file holds, and where: the part that runs h5py over it, in the process of `warden`.
+
+Nothing is followed out of the file: each component of a path is looked at as a link before it is entered, and a
+dataset is refused from its description alone if its values lie elsewhere, were never written, or are more than any
+file of that size can hold. No value is read before that.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..names import quoted
+from .stored import Filter, Piece, Stored
+
+DEPTH, ENTRIES = 8, 10_000  # groups and names that are looked at: a file can hold itself
+ATTRIBUTE_BYTES, ATTRIBUTES = 1 << 16, 64
+# Real data have been seen to shrink to 1/1000, never further: deflate itself ends at 1/1032.
+SUSPICIOUS_BYTES, SUSPICIOUS_RATIO = 1 << 28, 1100
+MOST_CHUNK = 1 << 28
+SAMPLE = 1 << 24
+COPY = "copy the values into one file, for instance with h5repack or h5py"
+
+
+def survey(file: h5py.File) -> tuple[list[Stored], dict[str, Any]]:
+    """Every dataset in the file and every link that leads out of it, sorted by path; and the file's attributes."""
+    found: list[Stored] = []
+    seen: set[Any] = set()
+
+    def look(group: h5py.Group, above: str, depth: int) -> None:
+        for name in group:
+            if len(found) >= ENTRIES:
+                return
+            path = f"{above}{name}"
+            try:
+                found.extend(one(group, name, path, depth))
+            except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError) as error:
+                found.append(Stored(path, f"cannot be read: {words(error)}", "make or copy the file again"))
+
+    def one(group: h5py.Group, name: str, path: str, depth: int) -> Iterator[Stored]:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            yield Stored(path, f"is a link into another file ({quoted(str(link.filename))})", COPY)
+            return
+        if isinstance(link, h5py.SoftLink):
+            target = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), str(link.path)))
+            if (trouble := unresolved(file, target)) or not isinstance(file[target], h5py.Dataset):
+                yield Stored(path, f"is a soft link to {quoted(str(link.path))}, {trouble or 'which is a group'}", COPY)
+                return
+            yield describe(file[target], path)
+            return
+        if group.get(name, getclass=True) is h5py.Dataset:
+            yield describe(group[name], path)
+        elif group.get(name, getclass=True) is h5py.Group and depth < DEPTH:
+            inner = group[name]
+            info = h5py.h5o.get_info(inner.id)
+            if (info.fileno, info.addr) not in seen:  # a group can be inside itself
+                seen.add((info.fileno, info.addr))
+                look(inner, f"{path}/", depth + 1)
+
+    look(file, "", 1)
+    return sorted(found, key=lambda entry: entry.path), attributes(file)
+
+
+def unresolved(file: h5py.File, path: str) -> str:
+    """Why a path does not lead, by plain links alone, to something in this file; empty if it does."""
+    at: Any = file
+    for name in path.strip("/").split("/"):
+        link = at.get(name, getlink=True) if isinstance(at, h5py.Group) else None
+        if link is None:
+            return "which is not there"
+        if not isinstance(link, h5py.HardLink):
+            return "which is a link itself"
+        at = at[name]
+    return ""
+
+
+def describe(values: h5py.Dataset, path: str) -> Stored:
+    """A dataset from its description; no value is read."""
+    stored = values.id.get_create_plist()
+    layout = {h5py.h5d.COMPACT: "compact", h5py.h5d.CONTIGUOUS: "contiguous", h5py.h5d.CHUNKED: "chunked"}.get(
+        stored.get_layout(), "virtual"
+    )
+    if stored.get_external_count():
+        layout = "external"
+    dtype, odd, text, exact = kind_of(values)
+    filters = tuple(
+        Filter(code, name.decode(errors="replace"), tuple(given))
+        for code, _, given, name in (stored.get_filter(position) for position in range(stored.get_nfilters()))
+    )
+    virtual = layout == "virtual"
+    found = Stored(
+        path,
+        shape=tuple(values.shape or ()),
+        dtype=dtype,
+        odd=odd,
+        text=text,
+        exact=exact,
+        layout=layout,
+        size=0 if virtual else int(values.id.get_storage_size()),
+        offset=values.id.get_offset() if layout == "contiguous" else None,
+        chunk_shape=tuple(values.chunks) if layout == "chunked" and values.chunks else None,
+        filters=filters,
+        attributes=attributes(values),
+        unknown=next((one.code for one in filters if not h5py.h5z.filter_avail(one.code)), 0),
+        pieces=pieces(values) if virtual and values.shape else (),
+    )
+    trouble, remedy = storage_trouble(values, found)
+    return Stored(**(vars(found) | {"trouble": trouble, "remedy": remedy}))
+
+
+def kind_of(values: h5py.Dataset) -> tuple[np.dtype[Any], str, bool, bool]:
+    """(dtype, odd, text, exact) of `Stored`."""
+    kind = values.id.get_type()
+    try:
+        dtype = values.dtype
+    except TypeError as error:
+        return np.dtype("V1"), f"a type that NumPy does not have ({words(error)})", False, False
+    if h5py.check_string_dtype(dtype) is not None:
+        return (np.dtype("O") if dtype.kind == "O" else np.dtype(f"S{dtype.itemsize}")), "", True, dtype.kind != "O"
+    if h5py.check_ref_dtype(dtype) is not None:
+        return np.dtype("V1"), "references to other datasets", False, False
+    if h5py.check_vlen_dtype(dtype) is not None:
+        return np.dtype("V1"), "rows of different lengths", False, False
+    if dtype.hasobject:
+        plain = {name for name in dtype.names or () if not dtype[name].hasobject}
+        if not plain:
+            return np.dtype("V1"), "Python objects or rows of different lengths", False, False
+        # HDF5 reads the fields that are asked for; their places in its own record mean nothing to us
+        return np.dtype([(name, dtype[name]) for name in dtype.names or () if name in plain]), "", False, False
+    exact = bool(h5py.h5t.py_create(dtype, logical=True).equal(kind)) and kind.get_size() == dtype.itemsize
+    return dtype, "", False, exact
+
+
+def pieces(values: h5py.Dataset) -> tuple[Piece, ...]:
+    """Where the rows of a virtual dataset come from, if sources give whole rows and lie below each other; else ()."""
+    found = []
+    for source in values.virtual_sources():
+        (low, high), (from_low, from_high) = source.vspace.get_select_bounds(), source.src_space.get_select_bounds()
+        whole = source.vspace.get_select_npoints() == math.prod(b - a + 1 for a, b in zip(low, high, strict=True))
+        rest = (0,) * (len(low) - 1), tuple(n - 1 for n in values.shape[1:])
+        if not whole or (low[1:], high[1:]) != rest or (from_low[1:], from_high[1:]) != rest:
+            return ()
+        if from_high[0] - from_low[0] != high[0] - low[0] or "%b" in source.file_name:
+            return ()
+        found.append(Piece(low[0], high[0] + 1, source.file_name, source.dset_name.strip("/"), from_low[0]))
+    found.sort(key=lambda piece: piece.start)
+    edges = [0, *(piece.stop for piece in found)]
+    if [piece.start for piece in found] != edges[:-1] or edges[-1] != values.shape[0]:
+        return ()
+    return tuple(found)
+
+
+def storage_trouble(values: h5py.Dataset, found: Stored) -> tuple[str, str]:
+    """Why the values cannot all be read from the file itself, and what helps; two empty texts if they can."""
+    file_size = os.fstat(values.file.id.get_vfd_handle()).st_size
+    again = "make or copy the file again"
+    if values.shape is None:
+        return "is empty (it has no shape)", "store values in it"
+    if found.layout == "external":
+        return "keeps its values in another file (external storage)", COPY
+    if found.layout == "virtual":
+        return "is a virtual dataset, put together from other files", "name the folder they may lie in with --allow DIR"
+    if 0 in values.shape:
+        return "", ""  # an empty table: the reader says so with the shape
+    declared = math.prod(values.shape) * values.id.get_type().get_size()
+    if declared >= 1 << 62:
+        return f"declares {declared:,} bytes, more than there can be", again
+    if found.layout == "contiguous":
+        if found.offset is None:
+            return "declares a shape, but its values were never written", again
+        if found.offset + declared > file_size:
+            return f"declares {declared:,} bytes, more than the file has: the file was cut short", again
+    elif found.layout == "chunked":
+        chunk = math.prod(found.chunk_shape or ()) * values.id.get_type().get_size()
+        if chunk > MOST_CHUNK:
+            repack = "store it in chunks of about 1 MiB, for instance with h5repack"
+            return f"has chunks of {chunk:,} bytes, and to read a row is to read a chunk", repack
+        chunks, written = math.prod(found.grid()), values.id.get_num_chunks()
+        if written < chunks:
+            return f"has only {written:,} of its {chunks:,} chunks: the rest was never written", again
+        if declared > max(SUSPICIOUS_BYTES, SUSPICIOUS_RATIO * min(found.size, file_size)):
+            ratio = declared // max(1, min(found.size, file_size))
+            unpack = "if that is true, unpack it with h5repack -f NONE"
+            return f"declares {declared:,} bytes in a file of {file_size:,}, {ratio:,} times as many", unpack
+    for one in found.filters:
+        if one.code == found.unknown:
+            name = f"filter {one.code} ({one.name})" if one.name else f"filter {one.code}"
+            return f"is compressed by {name}, which is not installed here", "pip install 'gpubp[codecs]'"
+    return "", ""
+
+
+def locate(values: h5py.Dataset) -> tuple[np.ndarray | None, list[bytes]]:
+    """The table of chunks, and the first and the last row as HDF5 reads them."""
+    chunks = None
+    if values.chunks and values.shape:
+        grid = [-(-long // short) for long, short in zip(values.shape, values.chunks, strict=True)]
+        chunks = np.zeros((math.prod(grid), 3), np.int64)
+        chunks[:, 1] = -1
+        strides = [math.prod(grid[axis + 1 :]) for axis in range(len(grid))]
+
+        def note(info: Any) -> None:
+            at = sum(o // c * s for o, c, s in zip(info.chunk_offset, values.chunks, strides, strict=True))
+            chunks[at] = info.byte_offset, info.size, info.filter_mask
+
+        if hasattr(values.id, "chunk_iter"):
+            values.id.chunk_iter(note)
+        else:  # HDF5 before 1.12.3
+            for index in range(values.id.get_num_chunks()):
+                note(values.id.get_chunk_info(index))
+    samples = []
+    row = math.prod(values.shape[1:]) * values.id.get_type().get_size() if values.shape else 0
+    stored = values.id.get_create_plist()
+    known = all(h5py.h5z.filter_avail(stored.get_filter(i)[0]) for i in range(stored.get_nfilters()))
+    if values.shape and 0 < row <= SAMPLE and known and not values.dtype.hasobject:
+        samples = [read(values, at, at + 1) for at in (0, values.shape[0] - 1)]
+    return chunks, samples
+
+
+def read(values: h5py.Dataset, start: int, stop: int, fields: list[str] | None = None) -> bytes:
+    """Rows as they are stored: HDF5 has nothing to convert, which it does forty times slower than it reads."""
+    if fields is not None:
+        return np.ascontiguousarray(values.fields(fields)[start:stop]).tobytes()
+    rows = np.empty((stop - start, *values.shape[1:]), values.dtype)
+    values.read_direct(rows, np.s_[start:stop])
+    return rows.tobytes()
+
+
+def text(values: h5py.Dataset, start: int, stop: int) -> list[Any]:
+    """Rows of text.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    if values.dtype.kind == "O":
+        return values.asstr()[start:stop].tolist()
+    return np.char.decode(values[start:stop], "utf-8").tolist()
+
+
+def attributes(of: Any) -> dict[str, Any]:
+    """The texts and numbers among the attributes, as JSON can carry them."""
+    found: dict[str, Any] = {}
+    for name in of.attrs:
+        if len(found) >= ATTRIBUTES:
+            break
+        try:
+            if of.attrs.get_id(name).get_storage_size() <= ATTRIBUTE_BYTES:
+                found[str(name)] = plain_value(of.attrs[name])
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError):
+            continue  # an attribute that cannot be read is no attribute: none decides whether a file is sound
+    return found
+
+
+def plain_value(value: Any) -> Any:
+    """An attribute as JSON can carry it."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray | np.generic):
+        return plain_value(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain_value(one) for one in value]
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def words(error: BaseException) -> str:
+    """What an exception says, on one line that is not too long."""
+    return " ".join(str(error).split())[:200]
