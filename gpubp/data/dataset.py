@@ -103,6 +103,7 @@ def open_dataset(
         if chosen.weights is not None:
             weighed = _read_weights(file, file.dataset(chosen.weights), chosen, source)
         labels = _feature_names(file, chosen.x, source.features)
+        file.rest()
     except BaseException:
         file.close()
         raise

@@ -57,7 +57,11 @@ def hdf_rows() -> Iterator[OpenRows]:
 
     def rows(path: Path) -> HdfRows:
         file = open_file(path)
-        opened.append(HdfRows(file, file.dataset("X")))
+        try:
+            opened.append(HdfRows(file, file.dataset("X")))
+        except BaseException:
+            file.close()
+            raise
         return opened[-1]
 
     yield rows

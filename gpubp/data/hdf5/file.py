@@ -5,6 +5,7 @@ A file once looked at is remembered by its name, size, time and inode, for as lo
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import threading
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ..names import listed, quoted
-from .process import Parser
+from .process import Parser, Refusal
 from .stored import Stored
 
 Key = tuple[str, int, int, int, int]
@@ -52,6 +53,7 @@ class HdfFile:
         self._plugins = False
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
+            self._refuse_written()
             self._state = _state(self.fd)
             self.key: Key = (os.path.realpath(path), *self._state)
             if self.key not in _surveys:
@@ -107,7 +109,8 @@ class HdfFile:
             fields: of a compound type; the bytes are then records of these fields alone.
 
         Raises:
-            DataError: HDF5 cannot read them.
+            OSError: HDF5 cannot read them.
+            DataError: it does not survive it.
         """
         question = {"ask": "rows", "path": stored.path, "start": start, "stop": stop, "fields": fields}
         size = (stop - start) * stored.row_bytes
@@ -120,7 +123,13 @@ class HdfFile:
             DataError: they cannot be read, or are not UTF-8.
         """
         question = {"ask": "text", "path": stored.path, "start": start, "stop": stop, "bytes": 200 * (stop - start)}
-        return self._ask(question)[0]["text"]
+        try:
+            return self._ask(question)[0]["text"]
+        except Refusal as error:
+            what, reason = f"{self.shown}: y {quoted(stored.path)}", str(error)
+            if "UTF-8" in reason:
+                raise DataError(f"{what} {reason}", wanted="text in UTF-8") from None
+            raise DataError(f"{what} cannot be read: {reason}", wanted="a sound file") from None
 
     def check(self) -> None:
         """Raise DataError if the file changed since it was opened."""
@@ -133,14 +142,23 @@ class HdfFile:
                 do="begin again with it",
             )
 
+    def rest(self) -> None:
+        """Let go of the process that looks at the file; the next question starts another."""
+        with self._lock:
+            if self._parser is not None:
+                self._parser.close()
+                self._parser = None
+
     def close(self) -> None:
         """Let go of the file and of the process that looks at it; closing twice is no error."""
-        if self._parser is not None:
-            self._parser.close()
-            self._parser = None
+        self.rest()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:
+            self.close()
 
     def __enter__(self) -> HdfFile:
         return self
@@ -155,30 +173,49 @@ class HdfFile:
             if self._parser is None:
                 if self.fd < 0:
                     raise ValueError(f"{self.shown} is closed")
-                locking = not _on_network(self.fd)
-                self._parser = Parser(self.fd, self.shown, locking=locking, plugins=self._plugins)
+                self._parser = Parser(self.fd, self.shown, plugins=self._plugins)
             parser = self._parser
         return parser.ask(question, into)
 
     def _survey(self) -> tuple[dict[str, Stored], dict[str, Any]]:
-        answer, _ = self._ask({"ask": "survey"})
         try:
+            answer, _ = self._ask({"ask": "survey"})
             entries = [Stored.from_json(record) for record in answer["entries"]]
             return {entry.path: entry for entry in entries}, dict(answer["attributes"])
+        except Refusal as error:
+            raise self._damaged(error) from None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._nonsense(error) from None
 
     def _locate(self, entry: Stored) -> Stored:
-        answer, data = self._ask({"ask": "locate", "path": entry.path})
         try:
+            answer, data = self._ask({"ask": "locate", "path": entry.path})
             first, *samples = answer["sizes"]
             chunks = None
             if entry.layout == "chunked":
                 chunks = np.frombuffer(data[:first], np.int64).reshape(-1, 3).copy()
                 self._check_chunks(entry, chunks)
             return entry.located(chunks, _cut(data[first:], samples))
+        except Refusal as error:
+            raise self._damaged(error) from None
         except (KeyError, TypeError, ValueError) as error:
             raise self._nonsense(error) from None
+
+    def _refuse_written(self) -> None:
+        """Raise DataError if another program has the file open to write to it: HDF5 locks it then."""
+        if _on_network(self.fd):
+            return  # a lock can hang there, or fail; and we only read
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+        except BlockingIOError:
+            raise DataError(
+                f"{self.shown} is open in a program that writes to it",
+                wanted="a file at rest",
+                do="wait until that program has closed it",
+            ) from None
+        except OSError:
+            return  # a file system without locks
 
     def _check_chunks(self, entry: Stored, chunks: NDArray[np.int64]) -> None:
         """Every chunk is there and lies in the file."""
@@ -194,9 +231,15 @@ class HdfFile:
             )
 
     def _again_with_plugins(self) -> None:
-        if self._parser is not None:
-            self._parser.close()
-        self._parser, self._plugins = None, True
+        self.rest()
+        self._plugins = True
+
+    def _damaged(self, error: Exception) -> DataError:
+        return DataError(
+            f"{self.shown} is damaged or no complete HDF5 file: {error}",
+            wanted="a sound file",
+            do="make or copy it again",
+        )
 
     def _nonsense(self, error: Exception) -> DataError:
         return DataError(

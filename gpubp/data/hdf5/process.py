@@ -22,27 +22,35 @@ _BOOT = (
 )
 
 
+class Refusal(OSError):
+    """What HDF5 says about a file that it cannot read as asked."""
+
+
 class Parser:
     """A process that has one file open and answers questions about it.
 
     Args:
         fd: the file, open for reading.
         shown: the file as the user named it, for messages.
-        locking: whether HDF5 is to lock the file while it is looked at.
         plugins: whether filters from `hdf5plugin` are wanted.
 
     Raises:
-        DataError: HDF5 cannot open the file, or does not survive it.
+        Refusal: HDF5 cannot open the file.
+        DataError: it does not survive it.
     """
 
-    def __init__(self, fd: int, shown: str, *, locking: bool, plugins: bool) -> None:
+    def __init__(self, fd: int, shown: str, *, plugins: bool) -> None:
         self._shown, self._lock = shown, threading.Lock()
         ours, theirs = socket.socketpair()
         with theirs:
-            self._warden, self._pid = _hand_over(fd, theirs, locking, plugins)
-        self._socket = ours
-        ours.settimeout(_WAIT)
-        self.ask(None)
+            try:
+                self._warden, self._pid = _hand_over(fd, theirs, plugins)
+                self._socket = ours
+                ours.settimeout(_WAIT)
+                self.ask(None)
+            except BaseException:
+                ours.close()
+                raise
 
     def ask(
         self, question: dict[str, Any] | None, into: memoryview | None = None
@@ -50,7 +58,8 @@ class Parser:
         """The answer to a question, and its bytes, in `into` where given. From any thread.
 
         Raises:
-            DataError: HDF5 finds the file damaged, or does not survive the question.
+            Refusal: HDF5 cannot give it.
+            DataError: it does not survive the question.
         """
         with self._lock:
             try:
@@ -60,7 +69,7 @@ class Parser:
             except (Ended, TimeoutError) as error:
                 raise self._death(isinstance(error, TimeoutError)) from None
         if "error" in answer:
-            raise _refused(self._shown, answer)
+            raise Refusal(str(answer["error"]))
         return answer, data
 
     def close(self) -> None:
@@ -79,21 +88,6 @@ class Parser:
             wanted="a sound file",
             do="make or copy it again",
         )
-
-
-def _refused(shown: str, answer: dict[str, Any]) -> DataError:
-    reason = str(answer["error"])
-    if "unable to lock" in reason:
-        return DataError(
-            f"{shown} is open in a program that writes to it",
-            wanted="a file at rest",
-            do="wait until that program has closed it",
-        )
-    if answer.get("text"):
-        return DataError(f"{shown}: {reason}", wanted="text in UTF-8")
-    return DataError(
-        f"{shown} is damaged or no complete HDF5 file: {reason}", wanted="a sound file", do="make or copy it again"
-    )
 
 
 def _name(number: int) -> str:
@@ -130,13 +124,13 @@ class _Warden:
             reason = f": {said[-1][:200]}" if said else ""
             raise DataError(f"the process that reads HDF5 files did not start{reason}") from None
 
-    def open(self, fd: int, to: socket.socket, locking: bool) -> int:
+    def open(self, fd: int, to: socket.socket) -> int:
         with self._lock:
             try:
                 socket.send_fds(self._socket, [b"f"], [fd, to.fileno()])
             except OSError:
                 raise Ended from None
-            send(self._socket, {"locking": locking})
+            send(self._socket, {})
             return int(receive(self._socket)[0]["pid"])
 
     def signal_of(self, pid: int) -> int:
@@ -165,14 +159,14 @@ _wardens: dict[bool, _Warden] = {}
 _making = threading.Lock()
 
 
-def _hand_over(fd: int, to: socket.socket, locking: bool, plugins: bool) -> tuple[_Warden, int]:
+def _hand_over(fd: int, to: socket.socket, plugins: bool) -> tuple[_Warden, int]:
     with _making:
         for again in (True, False):
             held = _wardens.get(plugins)
             if held is None or held.owner != os.getpid():  # a process does not share its parent's
                 held = _wardens[plugins] = _Warden(plugins)
             try:
-                return held, held.open(fd, to, locking)
+                return held, held.open(fd, to)
             except (Ended, TimeoutError, KeyError, ValueError):
                 held.close()
                 _wardens.pop(plugins, None)

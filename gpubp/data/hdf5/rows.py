@@ -52,7 +52,7 @@ class HdfRows:
 
     def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         try:
-            self.way.read(start, stop, memoryview(out.reshape(-1).view(np.uint8)))
+            self.way.read(start, stop, out.reshape(-1).view(np.uint8).data)
         except (OSError, EOFError) as error:
             raise DataError(
                 f"{self._name}: rows {start} to {stop - 1} cannot be read: {' '.join(str(error).split())}",

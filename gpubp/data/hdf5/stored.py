@@ -166,7 +166,8 @@ def dtype_to_json(dtype: np.dtype[Any]) -> Any:
     if dtype.subdtype is not None:
         return {"base": dtype_to_json(dtype.subdtype[0]), "shape": list(dtype.shape)}
     if dtype.names is not None and dtype.fields is not None:
-        fields = [[name, dtype_to_json(dtype.fields[name][0]), int(dtype.fields[name][1])] for name in dtype.names]
+        places: Any = dtype.fields
+        fields = [[name, dtype_to_json(places[name][0]), int(places[name][1])] for name in dtype.names]
         return {"fields": fields, "itemsize": dtype.itemsize}
     return dtype.str
 

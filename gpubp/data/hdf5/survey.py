@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import os
 import posixpath
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5o
 
 from ..names import quoted
 from .stored import Filter, Piece, Stored
@@ -25,53 +26,70 @@ ATTRIBUTE_BYTES, ATTRIBUTES = 1 << 16, 64
 SUSPICIOUS_BYTES, SUSPICIOUS_RATIO = 1 << 28, 1100
 MOST_CHUNK = 1 << 28
 SAMPLE = 1 << 24
+AGAIN = "make or copy the file again"
 COPY = "copy the values into one file, for instance with h5repack or h5py"
 
 
 def survey(file: h5py.File) -> tuple[list[Stored], dict[str, Any]]:
     """Every dataset in the file and every link that leads out of it, sorted by path; and the file's attributes."""
     found: list[Stored] = []
-    seen: set[Any] = set()
-
-    def look(group: h5py.Group, above: str, depth: int) -> None:
-        for name in group:
-            if len(found) >= ENTRIES:
-                return
-            path = f"{above}{name}"
-            try:
-                found.extend(one(group, name, path, depth))
-            except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError) as error:
-                found.append(Stored(path, f"cannot be read: {words(error)}", "make or copy the file again"))
-
-    def one(group: h5py.Group, name: str, path: str, depth: int) -> Iterator[Stored]:
-        link = group.get(name, getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            yield Stored(path, f"is a link into another file ({quoted(str(link.filename))})", COPY)
-            return
-        if isinstance(link, h5py.SoftLink):
-            target = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), str(link.path)))
-            if (trouble := unresolved(file, target)) or not isinstance(file[target], h5py.Dataset):
-                yield Stored(path, f"is a soft link to {quoted(str(link.path))}, {trouble or 'which is a group'}", COPY)
-                return
-            yield describe(file[target], path)
-            return
-        if group.get(name, getclass=True) is h5py.Dataset:
-            yield describe(group[name], path)
-        elif group.get(name, getclass=True) is h5py.Group and depth < DEPTH:
-            inner = group[name]
-            info = h5py.h5o.get_info(inner.id)
-            if (info.fileno, info.addr) not in seen:  # a group can be inside itself
-                seen.add((info.fileno, info.addr))
-                look(inner, f"{path}/", depth + 1)
-
-    look(file, "", 1)
+    seen = {address(file)}
+    level: list[tuple[h5py.Group, str]] = [(file, "")]
+    for _ in range(DEPTH):  # level by level, so that what can be reached twice has its shortest name
+        below: list[tuple[h5py.Group, str]] = []
+        for group, above in level:
+            for name in map(str, group):
+                if len(found) + len(below) >= ENTRIES:
+                    break
+                path = f"{above}{name}"
+                try:
+                    inner = one(file, group, name, path, found)
+                    if inner is not None and (place := address(inner)) not in seen:
+                        seen.add(place)  # a group can be inside itself
+                        below.append((inner, f"{path}/"))
+                except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError) as error:
+                    found.append(Stored(path, f"cannot be read: {words(error)}", AGAIN))
+        level = below
     return sorted(found, key=lambda entry: entry.path), attributes(file)
+
+
+def address(group: h5py.Group) -> tuple[int, int]:
+    """Where a group lies: the same by whatever name it was reached."""
+    info = h5o.get_info(group.id)
+    return info.fileno, info.addr
+
+
+def one(file: h5py.File, group: h5py.Group, name: str, path: str, found: list[Stored]) -> h5py.Group | None:
+    """Add what a name stands for to `found`; or give back the group that it is."""
+    inner: Any
+    link = group.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        found.append(Stored(path, f"is a link into another file ({quoted(str(link.filename))})", COPY))
+    elif isinstance(link, h5py.SoftLink):
+        target = posixpath.join("/", posixpath.dirname(path), str(link.path))  # HDF5 knows no ".."
+        trouble = unresolved(file, target)
+        inner = None if trouble else file[target]
+        if not trouble and not isinstance(inner, h5py.Dataset):
+            trouble = "which is a group"
+        if trouble:
+            found.append(Stored(path, f"is a soft link (to {quoted(str(link.path))}, {trouble})", COPY))
+        else:
+            found.append(describe(inner, path))
+    elif (kind := group.get(name, getclass=True)) is h5py.Dataset:
+        inner = group[name]
+        found.append(describe(inner, path))
+    elif kind is h5py.Group:
+        inner = group[name]
+        return inner
+    return None
 
 
 def unresolved(file: h5py.File, path: str) -> str:
     """Why a path does not lead, by plain links alone, to something in this file; empty if it does."""
     at: Any = file
-    for name in path.strip("/").split("/"):
+    for name in path.split("/"):
+        if name in ("", "."):
+            continue
         link = at.get(name, getlink=True) if isinstance(at, h5py.Group) else None
         if link is None:
             return "which is not there"
@@ -111,8 +129,8 @@ def describe(values: h5py.Dataset, path: str) -> Stored:
         unknown=next((one.code for one in filters if not h5py.h5z.filter_avail(one.code)), 0),
         pieces=pieces(values) if virtual and values.shape else (),
     )
-    trouble, remedy = storage_trouble(values, found)
-    return Stored(**(vars(found) | {"trouble": trouble, "remedy": remedy}))
+    trouble, remedy = ("", "") if odd else storage_trouble(values, found)
+    return replace(found, trouble=trouble, remedy=remedy)
 
 
 def kind_of(values: h5py.Dataset) -> tuple[np.dtype[Any], str, bool, bool]:
@@ -142,7 +160,11 @@ def pieces(values: h5py.Dataset) -> tuple[Piece, ...]:
     """Where the rows of a virtual dataset come from, if sources give whole rows and lie below each other; else ()."""
     found = []
     for source in values.virtual_sources():
-        (low, high), (from_low, from_high) = source.vspace.get_select_bounds(), source.src_space.get_select_bounds()
+        low, high = source.vspace.get_select_bounds()
+        from_low = (0,) * len(low)
+        from_high = tuple(b - a for a, b in zip(low, high, strict=True))
+        if source.src_space.get_select_type() != h5py.h5s.SEL_ALL:
+            from_low, from_high = source.src_space.get_select_bounds()
         whole = source.vspace.get_select_npoints() == math.prod(b - a + 1 for a, b in zip(low, high, strict=True))
         rest = (0,) * (len(low) - 1), tuple(n - 1 for n in values.shape[1:])
         if not whole or (low[1:], high[1:]) != rest or (from_low[1:], from_high[1:]) != rest:
@@ -160,7 +182,6 @@ def pieces(values: h5py.Dataset) -> tuple[Piece, ...]:
 def storage_trouble(values: h5py.Dataset, found: Stored) -> tuple[str, str]:
     """Why the values cannot all be read from the file itself, and what helps; two empty texts if they can."""
     file_size = os.fstat(values.file.id.get_vfd_handle()).st_size
-    again = "make or copy the file again"
     if values.shape is None:
         return "is empty (it has no shape)", "store values in it"
     if found.layout == "external":
@@ -171,12 +192,12 @@ def storage_trouble(values: h5py.Dataset, found: Stored) -> tuple[str, str]:
         return "", ""  # an empty table: the reader says so with the shape
     declared = math.prod(values.shape) * values.id.get_type().get_size()
     if declared >= 1 << 62:
-        return f"declares {declared:,} bytes, more than there can be", again
+        return f"declares {declared:,} bytes, more than there can be", AGAIN
     if found.layout == "contiguous":
         if found.offset is None:
-            return "declares a shape, but its values were never written", again
+            return "declares a shape, but its values were never written", AGAIN
         if found.offset + declared > file_size:
-            return f"declares {declared:,} bytes, more than the file has: the file was cut short", again
+            return f"declares {declared:,} bytes, more than the file has: the file was cut short", AGAIN
     elif found.layout == "chunked":
         chunk = math.prod(found.chunk_shape or ()) * values.id.get_type().get_size()
         if chunk > MOST_CHUNK:
@@ -184,7 +205,7 @@ def storage_trouble(values: h5py.Dataset, found: Stored) -> tuple[str, str]:
             return f"has chunks of {chunk:,} bytes, and to read a row is to read a chunk", repack
         chunks, written = math.prod(found.grid()), values.id.get_num_chunks()
         if written < chunks:
-            return f"has only {written:,} of its {chunks:,} chunks: the rest was never written", again
+            return f"has only {written:,} of its {chunks:,} chunks: the rest was never written", AGAIN
         if declared > max(SUSPICIOUS_BYTES, SUSPICIOUS_RATIO * min(found.size, file_size)):
             ratio = declared // max(1, min(found.size, file_size))
             unpack = "if that is true, unpack it with h5repack -f NONE"
@@ -192,7 +213,8 @@ def storage_trouble(values: h5py.Dataset, found: Stored) -> tuple[str, str]:
     for one in found.filters:
         if one.code == found.unknown:
             name = f"filter {one.code} ({one.name})" if one.name else f"filter {one.code}"
-            return f"is compressed by {name}, which is not installed here", "pip install 'gpubp[codecs]'"
+            unpack = "pip install 'gpubp[codecs]', or unpack it with h5repack -f NONE where that filter is"
+            return f"is compressed by {name}, which is not installed here", unpack
     return "", ""
 
 
@@ -200,13 +222,14 @@ def locate(values: h5py.Dataset) -> tuple[np.ndarray | None, list[bytes]]:
     """The table of chunks, and the first and the last row as HDF5 reads them."""
     chunks = None
     if values.chunks and values.shape:
-        grid = [-(-long // short) for long, short in zip(values.shape, values.chunks, strict=True)]
+        sides = values.chunks
+        grid = [-(-long // short) for long, short in zip(values.shape, sides, strict=True)]
         chunks = np.zeros((math.prod(grid), 3), np.int64)
         chunks[:, 1] = -1
         strides = [math.prod(grid[axis + 1 :]) for axis in range(len(grid))]
 
         def note(info: Any) -> None:
-            at = sum(o // c * s for o, c, s in zip(info.chunk_offset, values.chunks, strides, strict=True))
+            at = sum(o // c * s for o, c, s in zip(info.chunk_offset, sides, strides, strict=True))
             chunks[at] = info.byte_offset, info.size, info.filter_mask
 
         if hasattr(values.id, "chunk_iter"):
@@ -218,7 +241,7 @@ def locate(values: h5py.Dataset) -> tuple[np.ndarray | None, list[bytes]]:
     row = math.prod(values.shape[1:]) * values.id.get_type().get_size() if values.shape else 0
     stored = values.id.get_create_plist()
     known = all(h5py.h5z.filter_avail(stored.get_filter(i)[0]) for i in range(stored.get_nfilters()))
-    if values.shape and 0 < row <= SAMPLE and known and not values.dtype.hasobject:
+    if values.shape and values.shape[0] and 0 < row <= SAMPLE and known and not values.dtype.hasobject:
         samples = [read(values, at, at + 1) for at in (0, values.shape[0] - 1)]
     return chunks, samples
 
@@ -239,7 +262,7 @@ def text(values: h5py.Dataset, start: int, stop: int) -> list[Any]:
         UnicodeDecodeError: it is not UTF-8.
     """
     if values.dtype.kind == "O":
-        return values.asstr()[start:stop].tolist()
+        return np.asarray(values.asstr()[start:stop]).tolist()
     return np.char.decode(values[start:stop], "utf-8").tolist()
 
 
