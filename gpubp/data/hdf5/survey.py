@@ -15,7 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5o
+from h5py import h5o  # type: ignore[attr-defined]  (it is there)
 
 from ..names import quoted
 from .stored import Filter, Piece, Stored
