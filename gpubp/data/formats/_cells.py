@@ -1,0 +1,223 @@
+"""The cells of a block of lines as arrays of numbers or of text.
+
+Each block is read by one of two readers: Arrow's, which is quick, where pyarrow is installed and the block is plain; and
+NumPy's, which is the definition and which names the line and the column of whatever is wrong. Arrow's result counts only
+where NumPy's would be the same, and its errors never reach the user: NumPy then reads the block again.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DataError
+from ..names import quoted
+from ._blocks import Block, Line, lines
+from ._columns import Columns
+
+MISSING = frozenset({"", "nan", "-nan", "na", "n/a", "<na>", "null", "?"})  # in any case of letters
+_TYPES = {"int": np.int64, "float": np.float64, "gaps": np.float64, "text": np.str_}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How lines become cells.
+
+    Attributes:
+        path: the file.
+        delimiter: between cells; None: blanks.
+        header: the names of the columns.
+        width: how many columns there are.
+        columns: which of them are what.
+        missing: whether features may be missing.
+    """
+
+    path: Path
+    delimiter: str | None
+    header: tuple[str, ...] | None
+    width: int
+    columns: Columns
+    missing: bool = False
+
+    def cut(self, line: str) -> list[str]:
+        """The cells of a line, without blanks around them."""
+        if self.delimiter is None:
+            return line.split()
+        try:
+            fields = next(csv.reader([line], delimiter=self.delimiter, skipinitialspace=True))
+        except csv.Error as error:
+            raise DataError(f"{self.path}: a line is no row of a table ({error})", wanted="CSV") from None
+        return [field.strip() for field in fields]
+
+    def place(self, number: int, column: int) -> str:
+        """Line and column, for a message."""
+        named = f" ({quoted(self.header[column])})" if self.header else ""
+        return f"{self.path} line {number}, column {column}{named}"
+
+    @property
+    def roles(self) -> dict[str, list[int]]:
+        """The columns of x, y and weights; those that are not there are left out."""
+        all_roles = {"x": list(self.columns.features), "y": [self.columns.label], "weights": [self.columns.weight]}
+        return {role: [c for c in found if c is not None] for role, found in all_roles.items() if found not in ([None], [])}
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What the cells of x, y and weights are read as: "int", "float", or for y "text"."""
+
+    x: str = "int"
+    y: str = "int"
+    weights: str = "int"
+
+    def wider(self, role: str, kind: str) -> Kinds:
+        return replace(self, **{role: kind})
+
+    def of(self, role: str) -> str:
+        return getattr(self, role)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A block's x (rows, columns), y and weights (rows,), and the kinds they turned out to be."""
+
+    kinds: Kinds
+    x: NDArray[Any] | None = None
+    y: NDArray[Any] | None = None
+    weights: NDArray[Any] | None = None
+
+
+class _Wider(Exception):
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+def read_cells(block: Block, layout: Layout, kinds: Kinds, arrow: bool) -> Cells | None:
+    """The cells of a block as these kinds or wider ones; None where no line holds anything.
+
+    Raises:
+        DataError: lines differ in their number of columns, a feature is no number, a value is missing; with its place.
+    """
+    if arrow:
+        from ._arrow_cells import read_plain
+
+        if (found := read_plain(block, layout, kinds)) is not None:
+            return found
+    rows = lines(layout.path, block)
+    if not rows:
+        return None
+    _check_widths(layout, rows)
+    arrays = {}
+    for role, columns in layout.roles.items():
+        while True:
+            try:
+                found = _parse(layout, rows, columns, role, kinds.of(role))
+                break
+            except _Wider as wider:
+                kinds = kinds.wider(role, wider.kind)
+        if kinds.of(role) == "gaps":
+            kinds = kinds.wider(role, "float")
+        arrays[role] = found if role == "x" else found.reshape(-1)
+    return Cells(kinds, **arrays)
+
+
+def is_number(cell: str) -> bool:
+    """Whether NumPy reads this cell as a float."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell and cell.isascii()
+
+
+def is_missing(cell: str) -> bool:
+    """Whether a cell says that there is no value."""
+    return cell.strip().lower() in MISSING
+
+
+def _check_widths(layout: Layout, rows: list[Line]) -> None:
+    """Raise DataError at the first line with more or fewer columns: NumPy overlooks columns it is not asked for."""
+    for number, line in rows:
+        if "\0" in line or line.count('"') % 2:
+            what = "a zero byte" if "\0" in line else "a quotation mark without its pair"
+            raise DataError(f"{layout.path} line {number} holds {what}", wanted="each row on a line of its own")
+        if layout.delimiter is not None and '"' not in line:
+            width = line.count(layout.delimiter) + 1
+        else:
+            width = len(layout.cut(line))
+        if width != layout.width:
+            raise DataError(
+                f"{layout.path} line {number} has {width} columns", wanted=f"{layout.width}, as in the first line"
+            )
+
+
+def _parse(layout: Layout, rows: list[Line], columns: list[int], role: str, kind: str) -> NDArray[Any]:
+    delimiter = layout.delimiter
+    texts = (line for _, line in rows)
+    if kind == "gaps":
+        cut = (layout.cut(line) for line in texts)
+        texts = ("\t".join("nan" if is_missing(cells[column]) else cells[column] for column in columns) for cells in cut)
+        delimiter = "\t"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found: NDArray[Any] = np.loadtxt(
+                texts,
+                dtype=_TYPES[kind],
+                delimiter=delimiter,
+                usecols=None if kind == "gaps" else columns,
+                comments=None,
+                quotechar='"',
+                ndmin=2,
+            )
+    except DeprecationWarning:  # up to NumPy 2.3, "1.5" is the integer 1 and a warning
+        raise _Wider("float") from None
+    except ValueError as error:
+        place = re.search(r"at row (\d+), column (\d+)", str(error))
+        row = int(place[1]) if place else 0
+        column = int(place[2]) - 1 if place else columns[0]
+        column = columns[column] if kind == "gaps" else column
+        raise _trouble(layout, rows[row], column, role, kind) from None
+    if kind == "text":
+        found = np.char.strip(found)
+        lost = np.isin(np.char.lower(found), sorted(MISSING))
+    else:
+        lost = np.isnan(found) if kind == "float" else np.zeros(1, bool)
+    if lost.any():
+        row, column = np.unravel_index(np.argmax(lost), found.shape)
+        raise _trouble(layout, rows[row], columns[column], role, kind)
+    return found
+
+
+def _trouble(layout: Layout, row: Line, column: int, role: str, kind: str) -> Exception:
+    """The error for a cell that could not be parsed: to read the block with a wider kind, or one for the user."""
+    number, line = row
+    cell = layout.cut(line)[column]
+    place = layout.place(number, column)
+    if is_missing(cell):
+        if role == "x" and layout.missing:
+            return _Wider("gaps")
+        wanted = {"x": "a number in every cell", "y": "a label in every row", "weights": "a weight in every row"}[role]
+        keep = ", or say --missing keep" if role == "x" else ""
+        return DataError(
+            f"{place} is {quoted(cell)}" if cell else f"{place} is empty",
+            wanted=wanted,
+            do=f"fill it in, remove the line{keep}",
+        )
+    if kind == "int" and is_number(cell):
+        return _Wider("float")
+    if role == "y" and kind != "text":
+        return _Wider("text")
+    return DataError(
+        f"{place} is {quoted(cell)}",
+        wanted="a number",
+        do="remove the column, write it as numbers, leave it out with --x, or say --y if it is the label"
+        + (", --header if these are names" if number == 1 else ""),
+    )
