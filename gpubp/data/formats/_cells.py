@@ -1,8 +1,8 @@
 """The cells of a block of lines as arrays of numbers or of text.
 
-Each block is read by one of two readers: Arrow's, which is quick, where pyarrow is installed and the block is plain; and
-NumPy's, which is the definition and which names the line and the column of whatever is wrong. Arrow's result counts only
-where NumPy's would be the same, and its errors never reach the user: NumPy then reads the block again.
+Each block is read in one of two ways: all cells at once where it is plain (see `_plain` and `_digits`), and else line by
+line with NumPy's `loadtxt`, which is the definition and names the line and the column of whatever is wrong. The quick way
+counts only where the other's result would be the same; of anything else it says nothing, and the other way is gone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from ...errors import DataError
 from ..names import quoted
 from ._blocks import Block, Line, lines
 from ._columns import Columns
+from ._digits import marks, numbers, texts
 
 MISSING = frozenset({"", "nan", "-nan", "na", "n/a", "<na>", "null", "?"})  # in any case of letters
+_MISSING = sorted(MISSING)
+_PIECE = 1 << 17  # bytes whose cells are read at once: so many that all about them stays in the cache
 _TYPES = {"int": np.int64, "float": np.float64, "gaps": np.float64, "text": np.str_}
 
 
@@ -99,17 +102,14 @@ class _Wider(Exception):
         self.kind = kind
 
 
-def read_cells(block: Block, layout: Layout, kinds: Kinds, arrow: bool) -> Cells | None:
+def read_cells(block: Block, layout: Layout, kinds: Kinds) -> Cells | None:
     """The cells of a block as these kinds or wider ones; None where no line holds anything.
 
     Raises:
         DataError: lines differ in their number of columns, a feature is no number, a value is missing; with its place.
     """
-    if arrow:
-        from ._arrow_cells import read_plain
-
-        if (found := read_plain(block, layout, kinds)) is not None:
-            return found
+    if (quick := _read_plain(block, layout, kinds)) is not None:
+        return quick
     rows = lines(layout.path, block)
     if not rows:
         return None
@@ -126,6 +126,90 @@ def read_cells(block: Block, layout: Layout, kinds: Kinds, arrow: bool) -> Cells
             kinds = kinds.wider(role, "float")
         arrays[role] = found if role == "x" else found.reshape(-1)
     return Cells(kinds, **arrays)
+
+
+def _read_plain(block: Block, layout: Layout, kinds: Kinds) -> Cells | None:
+    """All cells at once; None where the block has to be read line by line."""
+    text = _plain(block.text, layout)
+    if text is None:
+        return None
+    separators = (layout.delimiter or " ").encode() + b"\n"
+    pieces: dict[str, list[NDArray[Any]]] = {role: [] for role in layout.roles}
+    signs, at = np.frombuffer(text, np.uint8), 0
+    while at < len(text):
+        end = text.rfind(b"\n", at, at + _PIECE) + 1 or text.find(b"\n", at) + 1
+        found = marks(signs[at:end], separators)
+        at = end
+        if found.ends.size % layout.width:
+            return None
+        borders = found.text[found.ends].reshape(-1, layout.width)
+        if (borders[:, -1] != separators[1]).any() or (borders[:, :-1] != separators[0]).any():
+            return None
+        every = np.arange(found.ends.size).reshape(borders.shape)
+        for role, columns in layout.roles.items():
+            cells = every[:, columns].reshape(-1)
+            while True:
+                kind = kinds.of(role)
+                if kind == "text":
+                    array = texts(found, cells)
+                    if array is not None and np.isin(np.char.lower(array), _MISSING).any():
+                        return None
+                else:
+                    array = numbers(found, cells, kind == "int", MISSING if role == "x" and layout.missing else None)
+                if array is not None:
+                    break
+                if kind == "text" or (kind == "float" and role != "y"):
+                    return None
+                kinds = kinds.wider(role, "float" if kind == "int" else "text")
+            pieces[role].append(array)
+        # labels become text in the middle of a block: those before were read as numbers
+        if kinds.y == "text" and pieces.get("y") and pieces["y"][0].dtype.kind != "U":
+            return _read_plain(block, layout, kinds)
+    arrays = {role: np.concatenate(found) for role, found in pieces.items()}
+    if "x" in arrays:
+        arrays["x"] = arrays["x"].reshape(-1, len(layout.columns.features))
+    return Cells(kinds, **arrays)
+
+
+def _plain(text: bytes, layout: Layout) -> bytes | None:
+    """The text with one sign between cells, one between lines and no comments; None if it may be read in two ways."""
+    if b"\0" in text or b'"' in text and layout.delimiter is None:
+        return None
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if text.startswith(b"#") or b"\n#" in text:
+        text = re.sub(rb"(?m)^#.*\n?", b"", text)
+    if b'"' in text and (text := _without_quotes(text, layout.delimiter or "")) == b"":
+        return None
+    if layout.delimiter is None:
+        if re.search(rb"[\x0b\x0c\x1c-\x1f]", text) or not text.isascii():
+            return None
+        text = text.replace(b"\t", b" ")
+        while b"  " in text:
+            text = text.replace(b"  ", b" ")
+        text = text.replace(b"\n ", b"\n").replace(b" \n", b"\n").strip(b" ")
+    while b"\n\n" in text:
+        text = text.replace(b"\n\n", b"\n")
+    if layout.missing and layout.delimiter == "\t" and re.search(rb"(?m)^[ \t]+$", text):
+        return None  # a blank line is no row of missing values
+    text = text.removeprefix(b"\n")
+    return text if not text or text.endswith(b"\n") else text + b"\n"
+
+
+def _without_quotes(text: bytes, delimiter: str) -> bytes:
+    """The text without quotation marks, if these stand only around whole cells that do not need them; else nothing."""
+    signs = np.frombuffer(text, np.uint8)
+    at = np.flatnonzero((signs == ord('"')) | (signs == ord(delimiter)) | (signs == ord("\n")))
+    quotes = np.flatnonzero(signs[at] == ord('"'))
+    opening, closing = quotes[::2], quotes[1::2]
+    if len(quotes) % 2 or (closing != opening + 1).any():
+        return b""
+    before, after = at[opening] - 1, at[closing] + 1
+    apart = np.zeros(256, bool)
+    apart[[ord(delimiter), ord("\n")]] = True
+    if not apart[signs[before[before >= 0]]].all() or not apart[signs[after[after < len(signs)]]].all():
+        return b""
+    return text.replace(b'"', b"")
 
 
 def is_number(cell: str) -> bool:
@@ -187,7 +271,7 @@ def _parse(layout: Layout, rows: list[Line], columns: list[int], role: str, kind
         raise _trouble(layout, rows[row], column, role, kind) from None
     if kind == "text":
         found = np.char.strip(found)
-        lost = np.isin(np.char.lower(found), sorted(MISSING))
+        lost = np.isin(np.char.lower(found), _MISSING)
     else:
         lost = np.isnan(found) if kind == "float" else np.zeros(1, bool)
     if lost.any():

@@ -1,7 +1,7 @@
 """Tables in text: CSV, TSV, and numbers between blanks, plain or compressed by gzip.
 
-The file is read once, a few megabytes of lines at a time, as many at once as there are cores where pyarrow is installed;
-features and labels go to scratch files, so memory does not grow with the file. Columns begin as integers and are widened
+The file is read once, a few megabytes of lines at a time, as many at once as there are cores; features and labels go to
+scratch files, so memory does not grow with the file. Columns begin as integers and are widened
 when a number with a point turns up. Should the first text label come after labels that are numbers, the file is read
 again: labels then all become text as the user wrote them. Lines that are blank or begin with ``#`` are skipped.
 """
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from . import Part, Request, read_labels, reader, scratch_file
-from ._arrow_cells import there
 from ._blocks import Block, Line, below, blocks, lines
 from ._cells import Cells, Kinds, Layout, is_missing, is_number, read_cells
 from ._columns import Columns, choose_columns, position_of
@@ -193,20 +192,19 @@ def _read_as(
 
 
 def _in_order(layout: Layout, kinds: Kinds, found: Iterator[Block]) -> Iterator[Cells]:
-    """The cells of all blocks; several blocks are read at a time where pyarrow does it, outside Python's lock."""
-    arrow = there()
-    workers = min(_WORKERS, len(os.sched_getaffinity(0))) if arrow else 0
+    """The cells of all blocks; several are read at a time, since NumPy does most of it outside Python's lock."""
+    workers = min(_WORKERS, len(os.sched_getaffinity(0)))
     waiting: deque[tuple[Block, Kinds, Future[Cells | None]]] = deque()
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         while True:
             while len(waiting) < workers + 1 and (block := next(found, None)):
-                waiting.append((block, kinds, pool.submit(read_cells, block, layout, kinds, arrow)))
+                waiting.append((block, kinds, pool.submit(read_cells, block, layout, kinds)))
             if not waiting:
                 return
             block, asked, future = waiting.popleft()
             cells = future.result()
             if asked != kinds:  # a wider kind turned up meanwhile: each block is read as if it had waited for that
-                cells = read_cells(block, layout, kinds, arrow)
+                cells = read_cells(block, layout, kinds)
             if cells is not None:
                 kinds = cells.kinds
                 yield cells
