@@ -133,6 +133,12 @@ def _read_plain(block: Block, layout: Layout, kinds: Kinds) -> Cells | None:
     text = _plain(block.text, layout)
     if text is None:
         return None
+    return _all_at_once(text, layout, kinds) or (
+        _all_at_once(re.sub(rb"^\n|(?<=\n)\n+", b"", text), layout, kinds) if b"\n\n" in text or text[:1] == b"\n" else None
+    )
+
+
+def _all_at_once(text: bytes, layout: Layout, kinds: Kinds) -> Cells | None:
     separators = (layout.delimiter or " ").encode() + b"\n"
     pieces: dict[str, list[NDArray[Any]]] = {role: [] for role in layout.roles}
     signs, at = np.frombuffer(text, np.uint8), 0
@@ -145,17 +151,17 @@ def _read_plain(block: Block, layout: Layout, kinds: Kinds) -> Cells | None:
         borders = found.text[found.ends].reshape(-1, layout.width)
         if (borders[:, -1] != separators[1]).any() or (borders[:, :-1] != separators[0]).any():
             return None
-        every = np.arange(found.ends.size).reshape(borders.shape)
         for role, columns in layout.roles.items():
-            cells = every[:, columns].reshape(-1)
+            cut = slice(columns[0], columns[-1] + 1) if columns == list(range(columns[0], columns[-1] + 1)) else columns
+            starts, ends = (at.reshape(borders.shape)[:, cut].reshape(-1) for at in (found.starts, found.ends))
             while True:
                 kind = kinds.of(role)
                 if kind == "text":
-                    array = texts(found, cells)
+                    array = texts(found, starts, ends)
                     if array is not None and np.isin(np.char.lower(array), _MISSING).any():
                         return None
                 else:
-                    array = numbers(found, cells, kind == "int", MISSING if role == "x" and layout.missing else None)
+                    array = numbers(found, starts, ends, kind == "int", MISSING if role == "x" and layout.missing else None)
                 if array is not None:
                     break
                 if kind == "text" or (kind == "float" and role != "y"):
@@ -164,7 +170,7 @@ def _read_plain(block: Block, layout: Layout, kinds: Kinds) -> Cells | None:
             pieces[role].append(array)
         # labels become text in the middle of a block: those before were read as numbers
         if kinds.y == "text" and pieces.get("y") and pieces["y"][0].dtype.kind != "U":
-            return _read_plain(block, layout, kinds)
+            return _all_at_once(text, layout, kinds)
     arrays = {role: np.concatenate(found) for role, found in pieces.items()}
     if "x" in arrays:
         arrays["x"] = arrays["x"].reshape(-1, len(layout.columns.features))
@@ -177,7 +183,7 @@ def _plain(text: bytes, layout: Layout) -> bytes | None:
         return None
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if text.startswith(b"#") or b"\n#" in text:
+    if b"#" in text:
         text = re.sub(rb"(?m)^#.*\n?", b"", text)
     if b'"' in text and (text := _without_quotes(text, layout.delimiter or "")) == b"":
         return None
@@ -188,11 +194,8 @@ def _plain(text: bytes, layout: Layout) -> bytes | None:
         while b"  " in text:
             text = text.replace(b"  ", b" ")
         text = text.replace(b"\n ", b"\n").replace(b" \n", b"\n").strip(b" ")
-    while b"\n\n" in text:
-        text = text.replace(b"\n\n", b"\n")
     if layout.missing and layout.delimiter == "\t" and re.search(rb"(?m)^[ \t]+$", text):
         return None  # a blank line is no row of missing values
-    text = text.removeprefix(b"\n")
     return text if not text or text.endswith(b"\n") else text + b"\n"
 
 

@@ -23,6 +23,7 @@ _EXACT_TENS = np.array([float(10**k) for k in range(23)])
 _EXACT = 1 << 53
 _LONG = np.finfo(np.longdouble).nmant == 63
 _LONG_TENS = np.array([np.longdouble(10) ** k for k in range(19)])
+_ZERO, _DOT, _MINUS = np.uint8(ord("0")), np.uint8(ord(".")), np.uint8(ord("-"))
 _DIGITS = 18  # an int64 holds them
 
 
@@ -35,7 +36,9 @@ class Marks:
         digits: the bytes less "0": digits are 0 to 9, all else is more.
         ends: where cells end: the places of the separators.
         starts: where cells begin.
-        dots, odd: the places of dots, and of all that is neither digit, dot, separator nor minus at the start.
+        dots: the places of dots.
+        minus: whether a cell may begin with a minus.
+        odd: the places of all that is neither digit, dot, separator nor minus at the start.
     """
 
     text: Bytes
@@ -43,47 +46,54 @@ class Marks:
     ends: Positions
     starts: Positions
     dots: Positions
+    minus: bool
     odd: Positions
 
 
 def marks(text: Bytes, separators: bytes) -> Marks:
     """Look at a piece of text whose last byte is a separator."""
-    digits = text - np.uint8(ord("0"))
-    at = np.flatnonzero(digits > 9)
-    signs = text[at]
-    separating = signs == separators[0]
+    digits = text - _ZERO
+    rest = digits > 9
+    separating = text == separators[0]
     for other in separators[1:]:
-        separating |= signs == other
-    ends = at[separating]
+        separating |= text == other
+    ends = np.flatnonzero(separating)
     starts = np.empty_like(ends)
-    starts[:1], starts[1:] = 0, ends[:-1] + 1
-    dotted = signs == ord(".")
-    rest = ~(separating | dotted)
-    odd = at[rest]
+    starts[:1], starts[1:] = 0, ends[:-1]
+    starts[1:] += 1
+    rest ^= separating
+    dotted = text == _DOT
+    dots = np.flatnonzero(dotted)
+    rest ^= dotted
+    odd = np.flatnonzero(rest)
+    minus = False
     if odd.size:
-        leading = (signs[rest] == ord("-")) & ((odd == 0) | np.isin(text[odd - 1], list(separators)))
-        odd = odd[~leading]
-    return Marks(text, digits, ends, starts, at[dotted], odd)
+        leading = text[odd] == _MINUS
+        leading &= (odd == 0) | separating[odd - 1]
+        minus = bool(leading.any())
+        odd = odd[~leading] if minus else odd
+    return Marks(text, digits, ends, starts, dots, minus, odd)
 
 
-def numbers(found: Marks, cells: slice | Positions, whole: bool, gaps: frozenset[str] | None) -> NDArray[Any] | None:
+def numbers(
+    found: Marks, starts: Positions, ends: Positions, whole: bool, gaps: frozenset[str] | None
+) -> NDArray[Any] | None:
     """The numbers of some cells of a piece.
 
     Args:
         found: the piece.
-        cells: which of its cells.
+        starts, ends: of the cells.
         whole: integers are wanted; else floats.
         gaps: what stands for a missing value, in lower case, and becomes NaN; None: nothing does.
 
     Returns:
         int16, int32 or int64, or float64; None if a cell is not such a number, or not a finite or infinite one.
     """
-    starts, ends = found.starts[cells], found.ends[cells]
-    negative = found.text[starts] == ord("-")
     dots, strange = _dots(found, starts, ends)
-    if whole and (dots is not None or strange.any()):
+    if whole and dots is not None:
         return None
-    first = starts + negative
+    negative = found.text[starts] == _MINUS if found.minus else np.zeros(1, bool)
+    first = starts + negative if found.minus else starts
     if dots is None:
         lengths = ends - first
         strange |= lengths < 1
@@ -91,9 +101,9 @@ def numbers(found: Marks, cells: slice | Positions, whole: bool, gaps: frozenset
     else:
         lengths = dots - first
         decimals = ends - dots
-        decimals -= decimals > 0
+        decimals -= 1
+        np.maximum(decimals, 0, out=decimals)
         strange |= (lengths < 0) | (lengths + decimals < 1)
-        lengths = np.maximum(lengths, 0)
     if found.odd.size:
         after = np.searchsorted(found.odd, ends)
         strange |= after > np.searchsorted(found.odd, starts)
@@ -104,7 +114,8 @@ def numbers(found: Marks, cells: slice | Positions, whole: bool, gaps: frozenset
         decimals = None if decimals is None else np.where(strange, 0, decimals)
     values = _whole(found.digits, ends if dots is None else dots, lengths)
     if whole:
-        values = np.negative(values, out=values, where=negative)
+        if found.minus:
+            np.negative(values, out=values, where=negative)
         return _by_hand_whole(found.text, starts, ends, strange, values)
     if decimals is None:
         mantissas, decimals = values.astype(np.int64, copy=False), np.zeros(1, np.int64)
@@ -114,7 +125,8 @@ def numbers(found: Marks, cells: slice | Positions, whole: bool, gaps: frozenset
     floats /= _EXACT_TENS[decimals]
     if int(mantissas.max(initial=0)) >= _EXACT:
         strange |= _long(mantissas, decimals, floats)
-    np.negative(floats, out=floats, where=negative)
+    if found.minus:
+        np.negative(floats, out=floats, where=negative)
     return _by_hand(found.text, starts, ends, strange, floats, gaps)
 
 
@@ -136,7 +148,7 @@ def _whole(digits: Bytes, ends: Positions, lengths: Positions) -> NDArray[Any]:
     """The whole numbers of so many digits before each end."""
     longest = int(lengths.max(initial=0))
     dtype = np.int16 if longest <= 4 else np.int32 if longest <= 9 else np.int64
-    short = lengths.astype(np.int8)
+    short = lengths.astype(np.int8)  # at most 18
     at = ends - 1
     out = np.zeros(ends.size, dtype)
     for place in range(longest):
@@ -203,9 +215,9 @@ def _by_hand(
     return floats
 
 
-def texts(found: Marks, cells: slice | Positions, longest: int = 256) -> NDArray[Any] | None:
-    """The text of some cells, without blanks around it; None where one is long, or none of UTF-8."""
-    starts, lengths = found.starts[cells], found.ends[cells] - found.starts[cells]
+def texts(found: Marks, starts: Positions, ends: Positions, longest: int = 256) -> NDArray[Any] | None:
+    """The text of some cells, without blanks around it; None where one is long, or not in UTF-8."""
+    lengths = ends - starts
     width = max(1, int(lengths.max(initial=0)))
     if width > longest:
         return None
