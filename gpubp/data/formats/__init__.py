@@ -30,6 +30,7 @@ from ...errors import DataError, UsageError
 from ..guard import regular_file
 
 DAMAGED = (OSError, EOFError, zlib.error)  # what reading a file raises that is damaged, or whose gzip stream is
+VALUES = {"x": "a number in every cell", "y": "a label in every row", "weights": "a weight in every row"}
 _HEAD = 512  # bytes by which a file is recognised
 _PIECE = 4 << 20
 
@@ -151,7 +152,7 @@ def formats() -> tuple[Format, ...]:
 
 
 def recognise(path: Path) -> Format | None:
-    """The format of a file: by its first bytes, else by its name, else by what is likely; None if it is none of ours."""
+    """The format of a file: by its first bytes, by its name, or else by what is likely; None if none."""
     try:
         with opened(path) as file:
             head = file.read(_HEAD)

@@ -1,8 +1,8 @@
 """The cells of a block of lines as arrays of numbers or of text.
 
-Each block is read in one of two ways: all cells at once where it is plain (see `_plain` and `_digits`), and else line by
-line with NumPy's `loadtxt`, which is the definition and names the line and the column of whatever is wrong. The quick way
-counts only where the other's result would be the same; of anything else it says nothing, and the other way is gone.
+Each block is read in one of two ways: all cells at once where it is plain (see `_plain`), else line by line with
+NumPy's `loadtxt`, which is the definition and names the line and the column of whatever is wrong. The quick way counts
+only where the other's result would be the same; of anything else it says nothing, and the other way is gone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ..names import quoted
+from . import VALUES
 from ._blocks import Block, Line, lines
 from ._columns import Columns
 from ._digits import marks, numbers, texts
@@ -67,8 +68,8 @@ class Layout:
     @property
     def roles(self) -> dict[str, list[int]]:
         """The columns of x, y and weights; those that are not there are left out."""
-        all_roles = {"x": list(self.columns.features), "y": [self.columns.label], "weights": [self.columns.weight]}
-        return {role: [c for c in found if c is not None] for role, found in all_roles.items() if found not in ([None], [])}
+        every = {"x": self.columns.features, "y": (self.columns.label,), "weights": (self.columns.weight,)}
+        return {role: some for role, found in every.items() if (some := [at for at in found if at is not None])}
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,15 @@ def _read_plain(block: Block, layout: Layout, kinds: Kinds) -> Cells | None:
     text = _plain(block.text, layout)
     if text is None:
         return None
-    return _all_at_once(text, layout, kinds) or (
-        _all_at_once(re.sub(rb"^\n|(?<=\n)\n+", b"", text), layout, kinds) if b"\n\n" in text or text[:1] == b"\n" else None
-    )
+    found = _all_at_once(text, layout, kinds)
+    if found is None and (b"\n\n" in text or text[:1] == b"\n"):
+        found = _all_at_once(re.sub(rb"^\n+|(?<=\n)\n+", b"", text), layout, kinds)
+    return found
 
 
 def _all_at_once(text: bytes, layout: Layout, kinds: Kinds) -> Cells | None:
     separators = (layout.delimiter or " ").encode() + b"\n"
+    gaps = MISSING if layout.missing else None
     pieces: dict[str, list[NDArray[Any]]] = {role: [] for role in layout.roles}
     signs, at = np.frombuffer(text, np.uint8), 0
     while at < len(text):
@@ -161,7 +164,7 @@ def _all_at_once(text: bytes, layout: Layout, kinds: Kinds) -> Cells | None:
                     if array is not None and np.isin(np.char.lower(array), _MISSING).any():
                         return None
                 else:
-                    array = numbers(found, starts, ends, kind == "int", MISSING if role == "x" and layout.missing else None)
+                    array = numbers(found, starts, ends, kind == "int", gaps if role == "x" else None)
                 if array is not None:
                     break
                 if kind == "text" or (kind == "float" and role != "y"):
@@ -179,7 +182,7 @@ def _all_at_once(text: bytes, layout: Layout, kinds: Kinds) -> Cells | None:
 
 def _plain(text: bytes, layout: Layout) -> bytes | None:
     """The text with one sign between cells, one between lines and no comments; None if it may be read in two ways."""
-    if b"\0" in text or b'"' in text and layout.delimiter is None:
+    if b"\0" in text or (b'"' in text and layout.delimiter is None):
         return None
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -250,7 +253,8 @@ def _parse(layout: Layout, rows: list[Line], columns: list[int], role: str, kind
     texts = (line for _, line in rows)
     if kind == "gaps":
         cut = (layout.cut(line) for line in texts)
-        texts = ("\t".join("nan" if is_missing(cells[column]) else cells[column] for column in columns) for cells in cut)
+        full = ([cells[column] for column in columns] for cells in cut)
+        texts = ("\t".join("nan" if is_missing(cell) else cell for cell in cells) for cells in full)
         delimiter = "\t"
     try:
         with warnings.catch_warnings():
@@ -291,11 +295,10 @@ def _trouble(layout: Layout, row: Line, column: int, role: str, kind: str) -> Ex
     if is_missing(cell):
         if role == "x" and layout.missing:
             return _Wider("gaps")
-        wanted = {"x": "a number in every cell", "y": "a label in every row", "weights": "a weight in every row"}[role]
         keep = ", or say --missing keep" if role == "x" else ""
         return DataError(
             f"{place} is {quoted(cell)}" if cell else f"{place} is empty",
-            wanted=wanted,
+            wanted=VALUES[role],
             do=f"fill it in, remove the line{keep}",
         )
     if kind == "int" and is_number(cell):

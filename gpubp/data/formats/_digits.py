@@ -1,10 +1,10 @@
 """Decimal numbers in text to arrays, many at once, each rounded as `float` rounds it.
 
-A number such as −12.375 is the whole number 12375, gathered digit by digit for all cells at a time, divided by a power
-of ten. Where both are exact as floats (below 2^53, up to 10^22) IEEE division rounds once, so the quotient is the float
-nearest to the decimal: Clinger, "How to read floating point numbers accurately", PLDI 1990. With the 64-bit mantissas of
-x86's long doubles the same goes for up to 18 digits, but for quotients that lie so near the middle between two floats
-that rounding twice could matter. What does not fit is given to `float` cell by cell.
+A number such as −12.375 is the whole number 12375, gathered digit by digit for all cells at a time, over a power of
+ten. Where both are exact as floats (below 2^53, up to 10^22) IEEE division rounds once, so the quotient is the nearest
+float to the decimal: Clinger, "How to read floating point numbers accurately", PLDI 1990. With the 64-bit mantissas of
+x86's long doubles the same goes for up to 18 digits, but for quotients so near the middle between two floats that
+rounding twice could matter. What does not fit is given to `float` cell by cell.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Rows:
         both = np.result_type(self.dtype, wanted)
         if both != self.dtype:
             self._widen(both)
-        self._file.write(self._as(block, both))
+        self._file.write(self._as(block, both).data)
         self.rows += len(block)
 
     def array(self) -> NDArray[Any] | None:
@@ -66,17 +66,9 @@ class Rows:
         return np.memmap(self._file, self.dtype, "r", shape=(self.rows, *self._shape))
 
     def _as(self, block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-        found = np.ascontiguousarray(block, dtype)
-        if self.exact and block.dtype.kind in "iu" and dtype.kind == "f" and block.dtype.itemsize >= dtype.itemsize:
-            with np.errstate(invalid="ignore"):
-                wrong = np.abs(found) >= 2.0 ** (np.finfo(dtype).nmant + 1)
-            if wrong.any():
-                raise DataError(
-                    f"{self.what} holds the whole number {block[wrong][0]} beside columns of {dtype}",
-                    wanted="numbers that one type holds exactly",
-                    do="leave that column out (--x a,b,3:10), or write it as floats",
-                )
-        return found
+        if self.exact:
+            check_exact(block, dtype, self.what)
+        return np.ascontiguousarray(block, dtype)
 
     def _widen(self, dtype: np.dtype[Any]) -> None:
         old, self.dtype = self.array(), dtype
@@ -85,11 +77,49 @@ class Rows:
         with self._file:
             self._file = scratch_file(self.request)
             for start in range(0, self.rows, rows):
-                self._file.write(self._as(old[start : start + rows], dtype))
+                self._file.write(self._as(old[start : start + rows], dtype).data)
+
+
+def check_exact(block: NDArray[Any], dtype: np.dtype[Any], what: str) -> None:
+    """Raise DataError if integers are to become floats and one may be too large to have an equal."""
+    if dtype.kind == "f" and block.dtype.kind in "iu" and block.dtype.itemsize >= dtype.itemsize:
+        limit = 2 ** (np.finfo(dtype).nmant + 1)
+        wrong = (block >= limit) | (block <= -limit) if block.dtype.kind == "i" else block >= limit
+        if wrong.any():
+            raise DataError(
+                f"{what} holds the whole number {block[wrong][0]} beside columns of {dtype}",
+                wanted="numbers that one type holds exactly",
+                do="leave that column out (--x a,b,3:10), or write it as floats",
+            )
 
 
 def _narrowest(block: NDArray[Any]) -> np.dtype[Any]:
-    if block.dtype.kind != "i" or block.dtype.itemsize <= 2:
+    if block.dtype.kind not in "iu" or block.dtype.itemsize <= 2:
         return block.dtype.newbyteorder("=")
     low, high = int(block.min()), int(block.max())
-    return next(one for one in _WHOLE if np.iinfo(one).min <= low and high <= np.iinfo(one).max)
+    return next((one for one in _WHOLE if np.iinfo(one).min <= low and high <= np.iinfo(one).max), np.dtype(np.uint64))
+
+
+class Words:
+    """Text labels as numbers on their way, so that memory holds each distinct label once."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._codes)
+
+    def coded(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """The numbers of labels (rows,), in the order in which they first come."""
+        distinct, where = np.unique(labels, return_inverse=True)
+        codes = np.array([self._codes.setdefault(str(word), len(self._codes)) for word in distinct], np.int32)
+        return codes[where.reshape(-1)]
+
+    def decoded(self, codes: NDArray[Any], request: Request) -> NDArray[Any]:
+        """The labels as text again (rows,), mapped from a scratch file."""
+        words = np.array(list(self._codes))
+        with scratch_file(request) as out:
+            for start in range(0, len(codes), 1 << 16):
+                out.write(words[codes[start : start + (1 << 16)]].data)
+            out.flush()
+            return np.memmap(out, words.dtype, "r", shape=(len(codes),))

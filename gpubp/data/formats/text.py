@@ -18,15 +18,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
-from . import Part, Request, read_labels, reader, scratch_file
+from . import Part, Request, read_labels, reader
 from ._blocks import Block, Line, below, blocks, lines
 from ._cells import Cells, Kinds, Layout, is_missing, is_number, read_cells
 from ._columns import Columns, choose_columns, position_of
-from ._rows import Rows
+from ._rows import Rows, Words
 
 _WORKERS = 4  # blocks read at once, at most: each takes some 20 MB
 _TAKES = ("x", "y", "weights", "labels", "header")
@@ -173,21 +172,21 @@ def _read_as(
 ) -> tuple[NDArray[Any] | None, NDArray[Any] | None, NDArray[Any] | None]:
     with ExitStack() as stack:
         stores = {role: stack.enter_context(Rows(request, f"{layout.path}: {role}")) for role in layout.roles}
-        words: dict[str, int] = {}
+        words = Words()
         for cells in _in_order(layout, kinds, found):
             for role, store in stores.items():
                 array = getattr(cells, role)
                 if role == "y" and cells.kinds.y == "text":
                     if store.rows and not words:
                         raise _Again
-                    array = _coded(array, words)
+                    array = words.coded(array)
                 store.add(array)
         arrays = {role: store.array() for role, store in stores.items()}
         if not any(store.rows for store in stores.values()):
             raise DataError(f"{layout.path} holds no line of data", wanted="a table")
         y = arrays.get("y")
         if words and y is not None:
-            y = _decoded(y, np.array(list(words)), request)
+            y = words.decoded(y, request)
         return arrays.get("x"), y, arrays.get("weights")
 
 
@@ -208,20 +207,3 @@ def _in_order(layout: Layout, kinds: Kinds, found: Iterator[Block]) -> Iterator[
             if cells is not None:
                 kinds = cells.kinds
                 yield cells
-
-
-def _coded(labels: NDArray[Any], words: dict[str, int]) -> NDArray[Any]:
-    distinct, where = np.unique(labels, return_inverse=True)
-    codes = np.array([words.setdefault(str(word), len(words)) for word in distinct], np.int32)
-    return codes[where.reshape(-1)]
-
-
-def _decoded(codes: NDArray[Any], words: NDArray[Any], request: Request) -> NDArray[Any]:
-    """The labels as text again, in a scratch file: as many as there are rows."""
-    with scratch_file(request) as out:
-        for start in range(0, len(codes), 1 << 16):
-            out.write(words[codes[start : start + (1 << 16)]])
-        out.flush()
-        return np.memmap(out, words.dtype, "r", shape=(len(codes),))
-
-
