@@ -26,6 +26,7 @@ class Rows:
         self.request, self.what, self.exact = request, what, exact
         self.dtype: np.dtype[Any] | None = None
         self.rows = 0
+        self._negative = False
         self._shape: tuple[int, ...] = ()
         self._file: IO[bytes] | None = None
 
@@ -53,6 +54,9 @@ class Rows:
             self._file, self._shape, self.dtype = scratch_file(self.request), block.shape[1:], wanted
         assert self.dtype is not None
         both = np.result_type(self.dtype, wanted)
+        self._negative = self._negative or bool(wanted.kind == "i" and block.min() < 0)
+        if both.kind == "f" and {self.dtype.kind, wanted.kind} == {"i", "u"} and not self._negative:
+            both = np.dtype(np.uint64)
         if both != self.dtype:
             self._widen(both)
         self._file.write(self._as(block, both).data)
