@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,14 +24,16 @@ from numpy.typing import NDArray
 from ...errors import DataError
 from ..names import quoted
 from . import Part, Request, read_labels, reader, scratch_file
-from ._blocks import Block, blocks, lines
+from ._blocks import Block, blocks, in_order, lines
 from ._digits import marks, numbers
 from ._rows import Rows
 
 _PIECE = 1 << 17
 _DENSE = 8 << 20  # bytes of dense rows made at a time
 _PAIR = rb"[ \t]+\d+:[^\s:#]+"
-_LINE = re.compile(rb"[ \t]*[-+]?[\d.]+(?:[eE][-+]?\d+)?(?:,[-+\d.eE]+)*(?:[ \t]+qid:\d+)?(?:%b)+[ \t]*(?:#.*)?$" % _PAIR)
+_LABEL = rb"[ \t]*[-+]?[\d.]+(?:[eE][-+]?\d+)?(?:,[-+\d.eE]+)*(?:[ \t]+qid:\d+)?"
+_LINE = re.compile(rb"%b(?:%b)+[ \t]*(?:#.*)?$" % (_LABEL, _PAIR))
+_WIDEST = 1 << 28  # bytes of one dense row
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,10 @@ def read(path: Path, request: Request) -> list[Part]:
         from_one = first > 0
         d = last + (not from_one)
         size, free = m * d * dtype.itemsize, shutil.disk_usage(request.scratch).free
-        if size > free:
+        if size > free or d * dtype.itemsize > _WIDEST:
             raise DataError(
                 f"{path} has {m:,} rows of {d:,} features, {size:,} bytes as a dense array of {dtype}",
-                wanted=f"the {free:,} that are free in {request.scratch}",
+                wanted=f"the {free:,} that are free in {request.scratch}, and no row of more than {_WIDEST:,}",
                 do="leave out the features with the highest indices",
             )
         entries.seek(0)
@@ -96,15 +99,20 @@ def read(path: Path, request: Request) -> list[Part]:
 
 
 def _rows(path: Path) -> Iterator[_Sparse]:
-    for block in blocks(path):
-        text = block.text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in block.text else block.text
-        at, number = 0, block.line
-        while at < len(text):
-            end = text.rfind(b"\n", at, at + _PIECE) + 1 or text.find(b"\n", at) + 1 or len(text)
-            piece = text[at:end]
-            found = _quickly(piece)
-            yield found if found is not None else _line_by_line(path, Block(piece, number))
-            at, number = end, number + piece.count(b"\n")
+    for pieces in in_order(partial(_pieces, path), blocks(path)):
+        yield from pieces
+
+
+def _pieces(path: Path, block: Block) -> list[_Sparse]:
+    text = block.text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in block.text else block.text
+    at, number, pieces = 0, block.line, []
+    while at < len(text):
+        end = text.rfind(b"\n", at, at + _PIECE) + 1 or text.find(b"\n", at) + 1 or len(text)
+        piece = text[at:end]
+        found = _quickly(piece)
+        pieces.append(found if found is not None else _line_by_line(path, Block(piece, number)))
+        at, number = end, number + piece.count(b"\n")
+    return pieces
 
 
 def _quickly(text: bytes) -> _Sparse | None:
@@ -114,28 +122,28 @@ def _quickly(text: bytes) -> _Sparse | None:
     text = re.sub(rb"[ \t]{2,}|\t", b" ", text) if b"  " in text or b"\t" in text else text
     text = text.replace(b" \n", b"\n").strip(b" \n") + b"\n"
     text = re.sub(rb"\n[ \n]+", b"\n", text) if b"\n\n" in text or b"\n " in text else text
-    text = text.replace(b"\n+", b"\n").removeprefix(b"+")
+    text = text.replace(b"\n+", b"\n").removeprefix(b"+") if b"+" in text else text
     if text == b"\n":
         none = np.zeros(0)
         return _Sparse(none, none.astype(np.int64), none.astype(np.int64), none)
     found = marks(np.frombuffer(text, np.uint8), b" :\n")
     signs = found.text[found.ends]
-    line_ends = np.flatnonzero(signs == ord("\n"))
+    line_ends, index_cells = np.flatnonzero(signs == ord("\n")), np.flatnonzero(signs == ord(":"))
     line_starts = np.concatenate([[0], line_ends[:-1] + 1])
-    cells = line_ends - line_starts + 1
-    if (cells % 2 == 0).any():
+    counts = np.diff(np.searchsorted(index_cells, line_ends), prepend=0)
+    # a line has a label and twice as many cells as colons; no two colons stand side by side, none after the label:
+    # then every second cell is an index
+    if (line_ends - line_starts != 2 * counts).any() or (signs[line_starts] == ord(":")).any():
         return None
-    place = np.arange(found.ends.size) - np.repeat(line_starts, cells)  # 0: the label; odd: an index; even: a value
-    if ((signs == ord(":")) != (place % 2 == 1)).any():
+    if (np.diff(index_cells) < 2).any():
         return None
     parts = []
-    for some, whole in ((place == 0, False), (place % 2 == 1, True), ((place % 2 == 0) & (place > 0), False)):
+    for some, whole in ((line_starts, False), (index_cells, True), (index_cells + 1, False)):
         array = numbers(found, found.starts[some], found.ends[some], whole, None)
         if array is None:
             return None
         parts.append(array)
     labels, indices, values = parts
-    counts = cells // 2
     rising = np.ones(len(indices), bool)
     rising[1:] = indices[1:] > indices[:-1]
     rising[(np.cumsum(counts) - counts)[counts > 0]] = True
@@ -171,7 +179,8 @@ def _line_by_line(path: Path, block: Block) -> _Sparse:
             before = int(index)
             indices.append(before)
             values.append(_number(what, value, f"value of feature {index}"))
-    return _Sparse(np.array(labels, float), np.array(counts, np.int64), np.array(indices, np.int64), np.array(values, float))
+    whole = (np.array(found, np.int64) for found in (counts, indices))
+    return _Sparse(np.array(labels, float), *whole, np.array(values, float))
 
 
 def _number(what: str, cell: str, name: str) -> float:

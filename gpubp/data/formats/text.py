@@ -8,7 +8,6 @@ again: labels then all become text as the user wrote them. Lines that are blank 
 
 from __future__ import annotations
 
-import os
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -22,12 +21,11 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from . import Part, Request, read_labels, reader
-from ._blocks import Block, Line, below, blocks, lines
+from ._blocks import WORKERS, Block, Line, below, blocks, lines
 from ._cells import Cells, Kinds, Layout, is_missing, is_number, read_cells
 from ._columns import Columns, choose_columns, position_of
 from ._rows import Rows, Words
 
-_WORKERS = 4  # blocks read at once, at most: each takes some 20 MB
 _TAKES = ("x", "y", "weights", "labels", "header")
 
 
@@ -192,11 +190,10 @@ def _read_as(
 
 def _in_order(layout: Layout, kinds: Kinds, found: Iterator[Block]) -> Iterator[Cells]:
     """The cells of all blocks; several are read at a time, since NumPy does most of it outside Python's lock."""
-    workers = min(_WORKERS, len(os.sched_getaffinity(0)))
     waiting: deque[tuple[Block, Kinds, Future[Cells | None]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         while True:
-            while len(waiting) < workers + 1 and (block := next(found, None)):
+            while len(waiting) <= WORKERS and (block := next(found, None)):
                 waiting.append((block, kinds, pool.submit(read_cells, block, layout, kinds)))
             if not waiting:
                 return
