@@ -15,8 +15,8 @@ from ...errors import DataError
 from . import DAMAGED, opened
 
 T = TypeVar("T")
-BLOCK = 2 << 20
-WORKERS = min(4, available_cores())  # blocks worked on at a time: each takes some 20 MB
+BLOCK = 1 << 20
+WORKERS = min(4, available_cores())  # blocks worked on at a time: each takes some 10 MB
 LONGEST = 16 << 20  # no line of a table is longer; a file unpacked without end and without a line is given up here
 
 Line = tuple[int, str]  # its number in the file, from 1, and its text

@@ -134,8 +134,8 @@ def _read_plain(block: Block, layout: Layout, kinds: Kinds) -> Cells | None:
     text = _plain(block.text, layout)
     if text is None:
         return None
-    found = _all_at_once(text, layout, kinds)
-    if found is None and (b"\n\n" in text or text[:1] == b"\n"):
+    found = _all_at_once(text, layout, kinds) if layout.width > 1 else None  # of one column, a blank line is a cell
+    if found is None and (b"\n\n" in text or text[:1] == b"\n" or layout.width == 1):
         found = _all_at_once(re.sub(rb"^\n+|(?<=\n)\n+", b"", text), layout, kinds)
     return found
 
@@ -149,7 +149,7 @@ def _all_at_once(text: bytes, layout: Layout, kinds: Kinds) -> Cells | None:
         end = text.rfind(b"\n", at, at + _PIECE) + 1 or text.find(b"\n", at) + 1
         found = marks(signs[at:end], separators)
         at = end
-        if found.ends.size % layout.width:
+        if found.ends.size % layout.width or found.has_controls:
             return None
         borders = found.text[found.ends].reshape(-1, layout.width)
         if (borders[:, -1] != separators[1]).any() or (borders[:, :-1] != separators[0]).any():
@@ -174,6 +174,8 @@ def _all_at_once(text: bytes, layout: Layout, kinds: Kinds) -> Cells | None:
         # labels become text in the middle of a block: those before were read as numbers
         if kinds.y == "text" and pieces.get("y") and pieces["y"][0].dtype.kind != "U":
             return _all_at_once(text, layout, kinds)
+    if not text:
+        return None
     arrays = {role: np.concatenate(found) for role, found in pieces.items()}
     if "x" in arrays:
         arrays["x"] = arrays["x"].reshape(-1, len(layout.columns.features))
@@ -208,7 +210,7 @@ def _without_quotes(text: bytes, delimiter: str) -> bytes:
     at = np.flatnonzero((signs == ord('"')) | (signs == ord(delimiter)) | (signs == ord("\n")))
     quotes = np.flatnonzero(signs[at] == ord('"'))
     opening, closing = quotes[::2], quotes[1::2]
-    if len(quotes) % 2 or (closing != opening + 1).any():
+    if len(quotes) % 2 or (closing != opening + 1).any() or (at[closing] == at[opening] + 1).any():
         return b""
     before, after = at[opening] - 1, at[closing] + 1
     apart = np.zeros(256, bool)

@@ -9,6 +9,7 @@ rounding twice could matter. What does not fit is given to `float` cell by cell.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ _EXACT_TENS = np.array([float(10**k) for k in range(23)])
 _EXACT = 1 << 53
 _LONG = np.finfo(np.longdouble).nmant == 63
 _LONG_TENS = np.array([np.longdouble(10) ** k for k in range(19)])
+_WHOLE = re.compile(rb"[ \t]*[-+]?\d{1,40}[ \t]*")
+_FLOAT = re.compile(rb"[ \t]*[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?)[ \t]*", re.IGNORECASE)
 _ZERO, _DOT, _MINUS = np.uint8(ord("0")), np.uint8(ord(".")), np.uint8(ord("-"))
 _DIGITS = 18  # an int64 holds them
 
@@ -48,6 +51,13 @@ class Marks:
     dots: Positions
     minus: bool
     odd: Positions
+
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether there are control characters but tabs: some count as blanks for some readers."""
+        signs = self.text[self.odd]
+        return bool(((signs < 32) & (signs != 9)).any())
 
 
 def marks(text: Bytes, separators: bytes) -> Marks:
@@ -118,7 +128,7 @@ def numbers(
             np.negative(values, out=values, where=negative)
         return _by_hand_whole(found.text, starts, ends, strange, values)
     if decimals is None:
-        mantissas, decimals = values.astype(np.int64, copy=False), np.zeros(1, np.int64)
+        mantissas, decimals = values.astype(np.int64, copy=False), np.zeros_like(ends)
     else:
         mantissas = values * _TENS[decimals] + _whole(found.digits, ends, decimals)
     floats = mantissas.astype(np.float64)
@@ -165,8 +175,7 @@ def _long(mantissas: Positions, decimals: Positions, floats: NDArray[np.float64]
     if not _LONG:
         return large
     at = np.flatnonzero(large)
-    tens = _LONG_TENS[decimals[at] if decimals.size > 1 else np.zeros(at.size, np.int64)]
-    quotients = mantissas[at].astype(np.longdouble) / tens
+    quotients = mantissas[at].astype(np.longdouble) / _LONG_TENS[decimals[at]]
     low = quotients.view(np.uint64).reshape(-1, 2)[:, 0] & 0x7FF  # the bits that a float drops: 0x400 is the middle
     floats[at] = quotients.astype(np.float64)
     by_hand = np.zeros(mantissas.size, bool)
@@ -182,12 +191,9 @@ def _by_hand_whole(
     values = values.astype(np.int64)
     for at in np.flatnonzero(strange):
         cell = text[starts[at] : ends[at]].tobytes()
-        try:
-            values[at] = int(cell)
-        except (ValueError, OverflowError):
+        if not _WHOLE.fullmatch(cell) or not -(1 << 63) <= (value := int(cell)) < 1 << 63:
             return None
-        if b"_" in cell:
-            return None
+        values[at] = value
     return values
 
 
@@ -205,13 +211,9 @@ def _by_hand(
         if gaps is not None and cell.decode("latin-1").strip().lower() in gaps:
             floats[at] = np.nan
             continue
-        try:
-            value = float(cell)
-        except ValueError:
+        if not _FLOAT.fullmatch(cell):
             return None
-        if value != value or b"_" in cell:
-            return None
-        floats[at] = value
+        floats[at] = float(cell)
     return floats
 
 

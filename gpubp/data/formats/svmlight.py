@@ -179,8 +179,8 @@ def _line_by_line(path: Path, block: Block) -> _Sparse:
             before = int(index)
             indices.append(before)
             values.append(_number(what, value, f"value of feature {index}"))
-    whole = (np.array(found, np.int64) for found in (counts, indices))
-    return _Sparse(np.array(labels, float), *whole, np.array(values, float))
+    sizes, places = np.array(counts, np.int64), np.array(indices, np.int64)
+    return _Sparse(np.array(labels, float), sizes, places, np.array(values, float))
 
 
 def _number(what: str, cell: str, name: str) -> float:

@@ -72,8 +72,8 @@ def _read(path: Path, request: Request) -> list[Part]:
     """
     layout, below_line = _layout(path, request)
     if not layout.columns.features:
-        raise DataError(f"{path} has no column left for features", wanted="features and a label",
-                        do="say --y none if its column is a feature")  # fmt: skip
+        has = "one column" if layout.width == 1 else "no column left for features"
+        raise DataError(f"{path} has {has}", wanted="features and a label", do="say --y none if it has no label")
     X, y, weights = read_table(layout, request, below(blocks(path), below_line))
     if request.labels is not None:
         y = read_labels(request.labels, request)

@@ -65,7 +65,7 @@ def test_more_types_and_splits_over_several_blocks(tmp_path, read_parts, monkeyp
         ("# name: X\n# type: matrix\n# rows: 0\n# columns: 2\n", "'X' is empty, its shape is (0, 2)"),
         ("# name: X\n# type: matrix\n# rows: 3\n 1\n", "'X' does not say its rows and columns"),
         ("# name: X\n# type: matrix\n# rows: 99999999999999999\n# columns: 2\n 1 2\n", "'X' has 2 values"),
-        ("# name: X\n# type: matrix\n# rows: 1\n# columns: 999999999999\n 1 2\n", "'X' is to have 999,999,999,999 columns"),
+        ("# name: X\n# type: matrix\n# rows: 1\n# columns: 999999999999\n 1 2\n", "'X' is to have 999,999,999"),
         ("# name: q\n# type: scalar\n3\n", "has no X; it holds 'q'"),
     ],
 )

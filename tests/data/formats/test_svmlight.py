@@ -28,7 +28,8 @@ def written(X: np.ndarray, y: list[str], first: int) -> str:
 @pytest.mark.parametrize("packed", [False, True])
 def test_dense_rows(first, kind, packed, tmp_path, read_parts):
     X = RNG.normal(size=(300, 6)) * 10.0 ** RNG.integers(-30, 30, (300, 6)) * (RNG.random((300, 6)) < 0.5)
-    X = {"whole": np.rint(RNG.normal(size=X.shape) * 1000), "float32": X.astype(np.float32).astype(float), "float64": X}[kind]
+    whole, single = np.rint(RNG.normal(size=X.shape) * 1000), X.astype(np.float32).astype(float)
+    X = {"whole": whole, "float32": single, "float64": X}[kind]
     X[0, 0] = 3
     y = RNG.choice(["+1", "-1"], 300)
     text = written(X, y.tolist(), first).encode()
@@ -40,7 +41,8 @@ def test_dense_rows(first, kind, packed, tmp_path, read_parts):
 
 
 def test_comments_blanks_and_rows_without_features(tmp_path, read_parts):
-    (tmp_path / "d").write_bytes(b"# made, by me\r\n\r\n  1.5\t2:0.25   3:1e-2 # why: 7\r\n-2 \r\n0 1:+3 3:-.5\r\n\n 7 3:2.")
+    text = b"# made, by me\r\n\r\n  1.5\t2:0.25   3:1e-2 # why: 7\r\n-2 \r\n0 1:+3 3:-.5\r\n\n 7 3:2."
+    (tmp_path / "d").write_bytes(text)
     (part,) = read_parts(tmp_path / "d")
     assert part.X.tolist() == [[0, 0.25, 0.01], [0, 0, 0], [3, 0, -0.5], [0, 0, 2]]
     assert part.y is not None and part.y.tolist() == [1.5, -2, 0, 7]
