@@ -35,7 +35,7 @@ def _told(path: Path, kind: str) -> Iterator[Any]:
         raise DataError(f"{path} is {kind}", wanted="pyarrow to read it", do="pip install 'gpubp[formats]'") from None
     try:
         yield pyarrow
-    except (pyarrow.ArrowException, OSError, MemoryError, EOFError) as error:
+    except (pyarrow.ArrowException, OSError, MemoryError, EOFError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OSError) and error.errno and not isinstance(error, pyarrow.ArrowException):
             raise  # the disk's trouble, not the file's
         reason = " ".join(str(error).split())[:200]
@@ -81,6 +81,7 @@ def read_feather(path: Path, request: Request) -> list[Part]:
             def batches(names: list[str], rows: int) -> Iterator[Any]:
                 for number in range(file.num_record_batches):
                     batch = file.get_batch(number).select(names)
+                    batch.validate(full=True)  # offsets and codes are used unseen otherwise
                     yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
             return _read(path, request, file.schema, None, batches)
