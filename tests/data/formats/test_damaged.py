@@ -21,9 +21,14 @@ OCTAVE = "".join(f"# name: {n}\n# type: matrix\n# rows: {len(v)}\n# columns: {v.
 SVM = "".join(f"{y} 1:{a} 2:{b} 3:{c}\n" for (a, b, c), y in zip(X.tolist(), Y, strict=True))
 IDX = bytes([0, 0, 14, 2]) + struct.pack(">II", *X.shape) + X.astype(">f8").tobytes()
 SOUND = {
-    "t.csv": ("a,b,c,y\n" + ROWS).encode(), "t.csv.gz": gzip.compress(ROWS.encode()),
-    "t.tsv": ROWS.replace(",", "\t").encode(), "t.txt": ROWS.replace(",", " ").encode(), "t.octave": OCTAVE.encode(), "t.svm": SVM.encode(), "t.idx": IDX,
-}  # fmt: skip
+    "t.csv": ("a,b,c,y\n" + ROWS).encode(),
+    "t.csv.gz": gzip.compress(ROWS.encode()),
+    "t.tsv": ROWS.replace(",", "\t").encode(),
+    "t.txt": ROWS.replace(",", " ").encode(),
+    "t.octave": OCTAVE.encode(),
+    "t.svm": SVM.encode(),
+    "t.idx": IDX,
+}
 
 
 @pytest.mark.parametrize("name", SOUND)

@@ -196,6 +196,7 @@ def test_lines_are_counted_over_blocks(ending, packed, table, refuses, monkeypat
 
 
 def test_types_widen_as_values_come(table, monkeypatch):
+    monkeypatch.setattr("gpubp.data.formats._rows._PIECE", 100)
     monkeypatch.setattr("gpubp.data.formats._blocks.BLOCK", 64)
     values = [*range(-50, 50), 40000, 1, 2**31, 3, 2**53 + 1, *range(50)]
     part = table("".join(f"{v},{v}\n" for v in values), y="none")
