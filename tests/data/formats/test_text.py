@@ -184,10 +184,10 @@ def test_what_is_no_missing_value_is_refused_all_the_same(table, refuses):
 @pytest.mark.parametrize("packed", [False, True])
 def test_lines_are_counted_over_blocks(ending, packed, table, refuses, monkeypatch):
     monkeypatch.setattr("gpubp.data.formats._blocks.BLOCK", 64)
-    lines = ["# notes", "", "a,b,y", *(f"{i},{-i},{i % 3}" for i in range(300))]
+    lines = ["# notes", "", "a,b,y", *(f"{i},{-i},{i % 3}" for i in range(500))]
     contents = ending.join(lines).encode()
     part = table(gzip.compress(contents) if packed else contents)
-    assert np.array_equal(part.X, [[i, -i] for i in range(300)]) and part.X.dtype == np.int16
+    assert np.array_equal(part.X, [[i, -i] for i in range(500)]) and part.X.dtype == np.int16
     lines[401] = "4,x,1"
     lines[7] += "  "
     bad = ending.join(lines).encode()
