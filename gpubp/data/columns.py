@@ -25,7 +25,7 @@ from .source import RowSource
 Array = NDArray[np.float64]
 
 _PIECE = 8 << 20  # bytes read at a time
-_BLOCK = 1 << 17  # numbers of a block: few enough for a cache, enough that threads seldom meet at the interpreter's lock
+_BLOCK = 1 << 17  # numbers of a block: few enough for a cache, enough that threads seldom wait for each other's Python
 _WIDE = 1024  # numbers that lie side by side in NumPy's inner loops
 _THREADS = 4  # more wait for memory
 
