@@ -13,6 +13,7 @@ _MOST_CLASSES = 20  # more are for --json, and so are more datasets, attributes 
 _MOST_DATASETS = 40
 _MOST_ATTRIBUTES = 12
 _MOST_COLUMNS = 20
+_TINY = 1 << 20  # bytes of rows that are read too soon to tell a speed
 _HEADS = {"error": "to fix", "advice": "worth doing", "note": "good to know"}
 
 
@@ -43,7 +44,7 @@ def duration(seconds: float) -> str:
         return f"{seconds / 60:.0f} min"
     if seconds >= 1:
         return f"{_three(seconds)} s"
-    return f"{_three(max(seconds, 1e-6) * 1e3)} ms"
+    return f"{_three(seconds * 1e3)} ms" if seconds >= 1e-3 else "less than a millisecond"
 
 
 def file_text(result: dict[str, Any]) -> str:
@@ -54,13 +55,14 @@ def file_text(result: dict[str, Any]) -> str:
     result = _printable(result)
     head = [f"{result['path']}   HDF5, {size(result['bytes'])}"]
     attributes = list(result["attributes"].items())
-    head += table([(name, _cut(plain(value))) for name, value in attributes[:_MOST_ATTRIBUTES]]).splitlines()
+    if attributes:
+        head += table([(name, _cut(plain(value))) for name, value in attributes[:_MOST_ATTRIBUTES]]).splitlines()
     if len(attributes) > _MOST_ATTRIBUTES:
         head.append(f"… and {len(attributes) - _MOST_ATTRIBUTES} more attributes (--json)")
     if result["checksums"]:
         head.append(f"checksums: yes, of {', '.join(result['checksums'][:_MOST_ATTRIBUTES])}")
     blocks = ["\n".join(head), _datasets(result["datasets"])]
-    blocks += [_part(part) for part in result["parts"]]
+    blocks += [_part(part) for part in result["parts"] if "rows" in part]  # the advice begins with the others' trouble
     if result["advice"]:
         blocks.append(_advice(result["advice"], several=len(result["parts"]) > 1))
     if command is not None:
@@ -110,8 +112,6 @@ def _kept(record: dict[str, Any]) -> str:
 
 def _part(part: dict[str, Any]) -> str:
     title = f"{part['split']} rows" if part["split"] else "rows"
-    if "rows" not in part:
-        return title + "\n" + "\n".join(_wrapped(part["trouble"], "  "))
     lines = [("X", f"{part['x']}: {part['rows']:,} rows of {part['features']:,} features, {part['dtype']}")]
     if part["y"]:
         lines += _target(part["y"], part.get("target") or {})
@@ -127,7 +127,7 @@ def _part(part: dict[str, Any]) -> str:
     if "values" in part:
         lines.append(("values", _values(part)))
     if "trouble" in part:
-        lines.append(("trouble", part["trouble"]))
+        lines.append(("", part["trouble"]))
     width = max(len(name) for name, _ in lines)
     text = [title]
     for name, value in lines:
@@ -140,7 +140,7 @@ def _part(part: dict[str, Any]) -> str:
 def _target(name: str, target: dict[str, Any]) -> list[tuple[str, str]]:
     if "trouble" in target:
         return [("y", f"{name}: {target['stored']}"), ("", target["trouble"])]
-    outputs = f"{target['outputs']:,} output{'s' if target['outputs'] != 1 else ''}"
+    outputs = _some(target["outputs"], "output")
     lines = [("y", f"{name}: {target['says']}; the cost is {target['cost']}, the network has {outputs}")]
     balance = target.get("balance")
     if balance:
@@ -148,6 +148,8 @@ def _target(name: str, target: dict[str, Any]) -> list[tuple[str, str]]:
             pairs = zip(target["classes"], target["counts"], strict=True)
             shown = (_together(f"{_cut(str(label), 30)}: {count:,}") for label, count in pairs)
             lines.append(("classes", "   ".join(shown)))
+        if balance["ratio"] == 1:
+            return [*lines, ("balance", f"even: {balance['largest']['rows']:,} rows of each class")]
         ends = [f"{word} {_cut(str(one['class']), 30)} ({100 * one['share']:.3g} %, {one['rows']:,} rows)"
                 for word, one in (("largest", balance["largest"]), ("smallest", balance["smallest"]))]  # fmt: skip
         lines.append(("balance", f"{_evenness(balance['ratio'])}: {', '.join(ends)}"))
@@ -175,6 +177,9 @@ def _weights(found: dict[str, Any]) -> str:
 
 
 def _reading(found: dict[str, Any]) -> list[tuple[str, str]]:
+    once = f"all {size(found['bytes'])} in {duration(found['seconds'])}"
+    if found["bytes"] < _TINY:
+        return [("a pass", f"{once}, {found['way']}; they fit in memory and are kept after the first pass")]
     share = found["cached"]
     where = (
         ""
@@ -185,7 +190,6 @@ def _reading(found: dict[str, Any]) -> list[tuple[str, str]]:
     )
     raw = f"; plain pread of the same rows' bytes {size(found['raw'])}/s" if found["raw"] else ""
     speed = f"{size(found['rate'])}/s, {found['way']}{raw} (measured as the file lay{where})"
-    once = f"all {size(found['bytes'])} in {duration(found['seconds'])}"
     if found["kept"]:
         then = f"; they fit in memory ({size(found['budget'])} for rows) and are kept after the first pass"
     else:
@@ -201,22 +205,26 @@ def _values(part: dict[str, Any]) -> str:
     words = [f"{figure(values['min'])} … {figure(values['max'])}, mean {figure(values['mean'])}"]
     if values["missing"]:
         share = 100 * values["rows_missing"] / part["rows"]
-        words.append(f"{values['missing']:,} missing (NaN) in {values['rows_missing']:,} rows ({share:.2g} %)")
+        words.append(f"{values['missing']:,} missing (NaN) in {_some(values['rows_missing'], 'row')} ({share:.2g} %)")
     else:
         words.append("none missing")
     if values["infinite"]:
         words.append(f"{values['infinite']:,} infinite")
     if values["constant"]:
-        words.append(f"{len(values['constant']):,} constant column{'s' if len(values['constant']) > 1 else ''}")
+        words.append(_some(len(values["constant"]), "constant column"))
     if part["dtype"].startswith("float") and values["whole"]:
-        which = "all" if values["whole"] == part["features"] else f"{values['whole']:,}"
-        words.append(f"{which} columns hold whole numbers")
+        which = "all are" if values["whole"] == part["features"] else f"those of {_some(values['whole'], 'column')} are"
+        words.append(f"{which} whole numbers")
     return "; ".join(words)
 
 
 def _columns(part: dict[str, Any]) -> list[str]:
-    """The first columns and those that something is to be said about; none of images unless values are missing."""
+    """The first columns and those that something is to be said about; none of images."""
+    from ..data.advice import mark_of
+
     columns, constant = part["columns"], set(part["values"]["constant"])
+
+    twins = {k: group[0] for group in part["values"]["may_be_equal"] for k in group[1:]}
 
     def word(one: dict[str, Any]) -> str:
         words = [f"{one[name]:,} {name}" for name in ("missing", "infinite") if one[name]]
@@ -224,13 +232,20 @@ def _columns(part: dict[str, Any]) -> list[str]:
             words.append("constant")
         elif part["dtype"].startswith("float") and one["whole"] and part["values"]["whole"] < part["features"]:
             words.append("whole numbers")
+        if (mark := mark_of(one)) is not None:
+            words.append(f"{mark:g} a mark?")
+        if one["column"] in twins:
+            words.append(f"as column {twins[one['column']]}?")
         return ", ".join(words)
 
-    flat = part["dtype"] in ("uint8", "int8") and len(columns) > 3 * _MOST_COLUMNS
-    grave = [one for one in columns if one["missing"] or one["infinite"] or (not flat and one["column"] in constant)]
-    first = [] if flat else columns[: max(_MOST_COLUMNS - len(grave), _MOST_COLUMNS // 2)]
-    chosen = {one["column"]: one for one in [*first, *grave][:_MOST_COLUMNS]}
-    shown = sorted(chosen.values(), key=lambda one: one["column"])
+    if part["dtype"] in ("uint8", "int8") and len(columns) > 3 * _MOST_COLUMNS:
+        chosen = []  # images: a pixel by itself tells nothing
+    else:
+        grave = [one for one in columns if word(one) not in ("", "whole numbers")][: _MOST_COLUMNS // 2]
+        marked = {one["column"] for one in grave}
+        first = [one for one in columns if one["column"] not in marked]
+        chosen = [*grave, *first[: _MOST_COLUMNS - len(grave)]]
+    shown = sorted(chosen, key=lambda one: one["column"])
     if not shown:
         return []
     named = any(one["name"] for one in shown)
@@ -268,14 +283,14 @@ def _advice(found: list[dict[str, Any]], *, several: bool) -> str:
 
 
 def figure(value: Any) -> str:
-    """A number of a table in five digits, without noise."""
+    """A number of a table in four digits, without noise; whole numbers as they are."""
     if value is None:
         return "-"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) < 10**9 else f"{value:.5g}"
-    if value != 0 and not 1e-3 <= abs(value) < 1e6:
-        return f"{value:.4e}"
-    return f"{value:,.5g}" if abs(value) < 1e5 else f"{value:,.0f}"
+    if isinstance(value, int) or (value == int(value) and abs(value) < 1e9):
+        return f"{int(value):,}"
+    if not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.3e}"
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def aligned(rows: Sequence[tuple[str, ...]], sides: str) -> list[str]:
@@ -309,6 +324,10 @@ def _shape(shape: list[int]) -> str:
 
 def _three(value: float) -> str:
     return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _cut(text: str, most: int = 78) -> str:

@@ -47,7 +47,9 @@ def train_command(record: dict[str, Any]) -> str | None:
     parts = record["parts"]
     if not parts or "trouble" in parts[0] or not parts[0].get("target") or "trouble" in parts[0]["target"]:
         return None
-    options = [one["do"] for one in record["advice"] if str(one["do"]).startswith("--") and one["kind"] != "note"]
+    if any(one["kind"] == "error" and not one["do"].startswith("--") for one in record["advice"]):
+        return None
+    options = [one["do"] for one in record["advice"] if one["do"].startswith("--") and one["kind"] != "note"]
     unique = list(dict.fromkeys(option for option in options if "…" not in option))
     path = shlex.quote(record["path"])
     return " ".join(["gpubp", "train", path, "--out", "run", *unique])
@@ -105,7 +107,7 @@ def _layout(record: dict[str, Any], part: dict[str, Any]) -> Iterator[Line]:
         if not reading["kept"]:
             what = f"X is stored so that it is read {times:.0f} times slower than it could be in every pass: {cost}"
             yield "advice", what, "", line
-        elif reading["seconds"] > 1:
+        elif reading["seconds"] > 0.2:
             yield "note", f"X is slow to read, which matters in the first pass only: {cost}", "", line
     smallest = part.get("values", {}).get("smallest")
     if smallest:
@@ -118,28 +120,26 @@ def _gaps(part: dict[str, Any]) -> Iterator[Line]:
     values, columns, m = part["values"], part["columns"], part["rows"]
     if values["missing"]:
         where = [one for one in columns if one["missing"]]
-        rows = f"{values['rows_missing']:,} rows ({_percent(values['rows_missing'] / m)})"
-        what = f"{_count(values['missing'], 'value')} are missing (NaN), in {rows} and {_listed(where)}"
-        if values["missing"] == 1:
-            what = f"one value is missing (NaN), in {_listed(where)}"
+        rows = f"{_count(values['rows_missing'], 'row')} ({_percent(values['rows_missing'] / m)})"
+        found = f"{_count(values['missing'], 'value')} {_are(values['missing'])} missing (NaN)"
         few = values["rows_missing"] <= 0.01 * m
-        yield "error", what, "--missing drop" if few else "--missing mean", None
+        yield "error", f"{found}, in {rows} and {_listed(where)}", "--missing drop" if few else "--missing mean", None
         if empty := [one for one in columns if one["missing"] == m]:
-            yield "advice", f"{_listed(empty)} hold nothing but NaN", "--select columns=… without them", None
+            yield "advice", f"{_listed(empty, 'empty')}: nothing but NaN", "--select columns=… without them", None
     if values["infinite"]:
         where = [one for one in columns if one["infinite"]]
-        what = f"{_count(values['infinite'], 'value')} infinite, in {_listed(where)}"
+        what = f"{_count(values['infinite'], 'value')} {_are(values['infinite'])} infinite, in {_listed(where)}"
         yield "error", what, "training refuses the first: repair them in the file", None
-    marked = [one for one in columns if _mark(one) is not None]
+    marked = [one for one in columns if mark_of(one) is not None]
     if marked:
-        marks = sorted({_mark(one) for one in marked}, key=lambda mark: (mark is None, mark))
+        marks = sorted({mark_of(one) for one in marked}, key=lambda mark: (mark is None, mark))
         texts = " or ".join(f"{mark:g}" for mark in marks if mark is not None)
-        what = f"{_listed(marked)} end at {texts}, which often stands for “no value” and is taken as a number"
+        what = f"{_listed(marked)}: the end at {texts} often stands for “no value” and is taken as a number"
         yield "advice", what, "store NaN in its place, then --missing mean", None
 
 
-def _mark(column: dict[str, Any]) -> float | None:
-    """The value that stands for "no value", if an end of the column looks like one: far from all others."""
+def mark_of(column: dict[str, Any]) -> float | None:
+    """The value in a column that stands for "no value", if its least or greatest looks like one."""
     low, high, std = column["min"], column["max"], column["std"]
     if low is None or low == high:
         return None
@@ -154,7 +154,7 @@ def _columns(part: dict[str, Any]) -> Iterator[Line]:
     if values["constant"]:
         where = [columns[k] for k in values["constant"]]
         harmless = "harmless, they tell nothing" if len(where) > 1 else "harmless, it tells nothing"
-        do = "" if image else "--select columns=… can leave them out"
+        do = "" if image else f"--select columns=… can leave {'them' if len(where) > 1 else 'it'} out"
         yield "note", f"{_listed(where, 'constant')}: {harmless}", do, None
     if values["may_be_equal"] and not image:
         groups = values["may_be_equal"]
@@ -264,6 +264,10 @@ def _label(label: Any) -> str:
 
 def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' if n != 1 else ''}"
+
+
+def _are(n: int) -> str:
+    return "is" if n == 1 else "are"
 
 
 def _percent(share: float) -> str:

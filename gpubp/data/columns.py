@@ -202,7 +202,11 @@ class _Sums:
         """
         count = np.maximum(self.finite, 1)
         offset = self.mean / count
-        self.M2 = np.maximum(self.M2 - offset * self.mean, 0.0)
+        if self._work is np.float32:  # bytes: n Σx² − (Σx)² is a whole number below 2⁶³, for 2²³ rows
+            sums = self.mean.astype(np.int64)
+            self.M2 = (count * self.M2.astype(np.int64) - sums * sums) / count
+        else:
+            self.M2 = np.maximum(self.M2 - offset * self.mean, 0.0)
         self.mean = offset + (0.0 if self._shift is None else self._shift)
 
     def merged(self, other: _Sums) -> _Sums:

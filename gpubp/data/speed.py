@@ -62,6 +62,7 @@ def measure(file: HdfFile, stored: Stored, source: RowSource) -> Speed:
     cached = _cached(file.fd, stored)
     rows = max(1, min(_PROBE // row, m))
     buffer = np.empty((max(1, min(_PIECE // row, m)), source.features), source.dtype)
+    buffer.fill(0)  # memory that was never written to is slow the first time
     source.read(0, 1, buffer[:1])  # a process may have to be started first, once in a run
     began = time.perf_counter()
     source.read(0, rows, buffer[:rows])
