@@ -2,7 +2,7 @@
 
 `scaling.scan` is what training reads with, and it refuses the first value that is not finite; this counts them. Rows
 pass once, in pieces, by several threads; each piece is cut into blocks that stay in a core's cache. Sums are float64
-and relative to a mean of the piece's first block; pieces are merged in their order with the formula of Chan, Golub
+and relative to the mean of the piece's first block; pieces are merged in their order with the formula of Chan, Golub
 and LeVeque (see `scaling`), so the figures do not depend on the number of threads. Bytes are summed as float32: the
 sums of a block and of its squares are whole numbers below 2²⁴ (255² × 256 lines), which float32 holds exactly.
 """
@@ -70,10 +70,11 @@ class Columns:
     def equals(self) -> list[list[int]]:
         """Groups of columns that may be equal: every figure is. Constant ones are left out."""
         groups: dict[tuple[Any, ...], list[int]] = {}
-        figures = zip(self.minimum, self.maximum, self.mean, self.std, self.missing, self.infinite, strict=True)
-        for column, (key, constant) in enumerate(zip(figures, self.constant, strict=True)):
-            if not constant and self.finite[column]:
-                groups.setdefault(tuple(one.item() for one in key), []).append(column)
+        figures = (self.minimum, self.maximum, self.mean, self.std, self.missing, self.infinite)
+        told = ~self.constant & (self.finite > 0)
+        for column, key in enumerate(zip(*(one.tolist() for one in figures), strict=True)):
+            if told[column]:
+                groups.setdefault(key, []).append(column)
         return [group for group in groups.values() if len(group) > 1]
 
 
@@ -146,7 +147,7 @@ class _Sums:
         self._d, self._fold, self._open = d, fold, questions
         self._floats = dtype.kind == "f"
         self._work = np.float32 if dtype.itemsize == 1 else np.float64
-        self._shift: Array | None = np.zeros(d) if dtype.itemsize == 1 else None  # None: not yet known
+        self._shift = np.full(d, 0.0 if self._work is np.float32 else np.nan)  # NaN: no value was there yet
         highest, lowest = (np.inf, -np.inf) if self._floats else (np.iinfo(dtype).max, np.iinfo(dtype).min)
         self.minimum, self.maximum = np.full(d, highest, dtype), np.full(d, lowest, dtype)
         self.rows = self.rows_missing = 0
@@ -168,37 +169,32 @@ class _Sums:
         stored = block.reshape(n // fold, fold * self._d)
         wide = stored.astype(np.float32) if stored.dtype == np.float16 else stored  # NumPy is slow at float16; exact
         low, high = self._over(np.minimum, wide), self._over(np.maximum, wide)
-        gaps: NDArray[np.bool_] | None = None
+        gaps: NDArray[np.intp] | None = None  # where in the block, counted in flat order: as a rule few
         if self._floats and not (np.isfinite(low).all() and np.isfinite(high).all()):  # NaN comes through both
-            gaps = ~np.isfinite(wide)
-            low = self._over(np.minimum, np.where(gaps, np.inf, wide))
-            high = self._over(np.maximum, np.where(gaps, -np.inf, wide))
-            self._count_gaps(wide, gaps)
+            gaps = np.flatnonzero(~np.isfinite(wide))
+            low, high = self._count_gaps(wide, gaps)
         self.minimum = np.minimum(self.minimum, low.astype(self.minimum.dtype))
         self.maximum = np.maximum(self.maximum, high.astype(self.maximum.dtype))
         if self._floats:
             self._ask_whole(wide, gaps)
-            if self._open.narrow:
-                same = wide == wide.astype(np.float32)
-                if not (same if gaps is None else same | np.isnan(wide)).all():
-                    self._open.narrow = False
-        x = wide.astype(self._work)
-        if gaps is not None:
-            x[gaps] = 0
-        if self._shift is None:
-            self._shift = self._first_mean(x, gaps)
+            if self._open.narrow and not _filled(wide == wide.astype(np.float32), gaps, True).all():
+                self._open.narrow = False
+        x = _filled(wide.astype(self._work), gaps, 0)
+        new = np.isnan(self._shift) & (self.finite > 0)
+        if new.any():
+            mean = self._over(np.add, x) / np.maximum(self.finite, 1)
+            self._shift[new] = np.where(np.isfinite(mean), mean, 0.0)[new]
         if self._work is np.float64:
             x -= np.tile(self._shift, fold)
-            if gaps is not None:
-                x[gaps] = 0
+            _filled(x, gaps, 0)
         self.mean += self._over(np.add, x)
         self.M2 += np.einsum("ij,ij->j", x, x).reshape(fold, self._d).sum(axis=0, dtype=np.float64)
 
     def finish(self) -> None:
         """Make means and sums of squared deviations of what was summed.
 
-        The shift is the mean of the first block, one of at most 64 in the piece, so that Σ(x − shift)² is at most 65
-        times Σ(x − x̄)²: that is all the subtraction can lose.
+        The shift is the mean of the first block with values. Where that is one of 64 full ones in the piece,
+        Σ(x − shift)² is at most 65 times Σ(x − x̄)²: that is all the subtraction can lose.
         """
         count = np.maximum(self.finite, 1)
         offset = self.mean / count
@@ -207,7 +203,7 @@ class _Sums:
             self.M2 = (count * self.M2.astype(np.int64) - sums * sums) / count
         else:
             self.M2 = np.maximum(self.M2 - offset * self.mean, 0.0)
-        self.mean = offset + (0.0 if self._shift is None else self._shift)
+        self.mean = offset + np.where(np.isnan(self._shift), 0.0, self._shift)
 
     def merged(self, other: _Sums) -> _Sums:
         """These rows and those of `other`, both finished. It becomes this object."""
@@ -247,32 +243,24 @@ class _Sums:
             self._open.narrow,
         )
 
-    def _over(self, ufunc: np.ufunc, wide: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
+    def _over(self, ufunc: np.ufunc, wide: NDArray[Any]) -> NDArray[Any]:
         """Over rows, of which `fold` lie side by side."""
-        lines = ufunc.reduce(wide, axis=0)
-        return ufunc.reduce(lines.reshape(self._fold, self._d).astype(dtype or lines.dtype), axis=0)
+        return ufunc.reduce(ufunc.reduce(wide, axis=0).reshape(self._fold, self._d), axis=0)
 
-    def _count_gaps(self, wide: NDArray[Any], gaps: NDArray[np.bool_]) -> None:
-        nan = np.isnan(wide)
-        missing, gap = (self._over(np.add, one.astype(np.uint16), np.int64) for one in (nan, gaps))
-        self.missing += missing
-        self.infinite += gap - missing
-        self.rows_missing += int(np.count_nonzero(nan.reshape(-1, self._d).any(axis=1)))
+    def _count_gaps(self, wide: NDArray[Any], gaps: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Take note of the gaps; gives the least and the greatest values beside them."""
+        nan = np.isnan(wide.reshape(-1)[gaps])
+        self.missing += np.bincount(gaps[nan] % self._d, minlength=self._d)
+        self.infinite += np.bincount(gaps[~nan] % self._d, minlength=self._d)
+        self.rows_missing += int(np.count_nonzero(np.diff(gaps[nan] // self._d, prepend=-1)))
+        filled = wide.copy()
+        low = self._over(np.minimum, _filled(filled, gaps, np.inf))
+        return low, self._over(np.maximum, _filled(filled, gaps, -np.inf))
 
-    def _first_mean(self, x: NDArray[Any], gaps: NDArray[np.bool_] | None) -> Array:
-        count = np.full(self._d, self.rows)
-        if gaps is not None:
-            count = np.maximum(count - self._over(np.add, gaps.astype(np.uint16), np.int64), 1)
-        mean = self._over(np.add, x) / count
-        return np.where(np.isfinite(mean), mean, 0.0)
-
-    def _ask_whole(self, wide: NDArray[Any], gaps: NDArray[np.bool_] | None) -> None:
+    def _ask_whole(self, wide: NDArray[Any], gaps: NDArray[np.intp] | None) -> None:
         asked = self._open.whole
         if asked.all():
-            broken = np.rint(wide) != wide
-            if gaps is not None:
-                broken &= ~gaps
-            still = ~self._over(np.logical_or, broken)
+            still = ~self._over(np.logical_or, _filled(np.rint(wide) != wide, gaps, False))
         elif asked.any():
             some = np.flatnonzero(asked)
             values = wide.reshape(-1, self._d)[:, some]
@@ -282,6 +270,13 @@ class _Sums:
             return
         if not still.all():
             asked[~still] = False  # nothing but this is ever written: no thread undoes what another has found
+
+
+def _filled(block: NDArray[Any], gaps: NDArray[np.intp] | None, value: float) -> NDArray[Any]:
+    """The block, with this value in the gaps."""
+    if gaps is not None:
+        block.reshape(-1)[gaps] = value
+    return block
 
 
 def _block_shape(d: int) -> tuple[int, int]:

@@ -87,6 +87,12 @@ def test_a_large_mean_and_a_constant_column_stay_exact():
     check(far)
 
 
+def test_values_that_begin_late_and_lie_far_from_zero():
+    X = 1e9 + RNG.normal(size=(1000, 2))
+    X[:300, 0] = np.nan
+    assert check(X).missing.tolist() == [300, 0]
+
+
 def test_whole_numbers_are_those_of_all_rows():
     X = np.tile(RNG.integers(-3, 9, (4000, 1)).astype(np.float32), (1, 4))
     X[3999, 1] += 0.5

