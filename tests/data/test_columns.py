@@ -80,6 +80,9 @@ def test_a_large_mean_and_a_constant_column_stay_exact():
     found = check(X)
     assert found.std[1] == 0 and found.mean[1] == 0.1
     np.testing.assert_allclose(found.std[0], X[:, 0].std(), rtol=1e-7)
+    constants = np.tile(RNG.normal(size=9), (4001, 1))  # whose means are not always what they are means of
+    assert look(ArrayRows(constants)).std.tolist() == [0] * 9
+    assert look(ArrayRows(constants)).mean.tolist() == constants[0].tolist()
     jump = np.r_[np.zeros(2000), 1e9 + RNG.normal(size=2000)][:, None]
     check(jump)
     far = np.full((3000, 1), 7.0)
