@@ -223,7 +223,8 @@ def _reading(path: str, data: Dataset) -> dict[str, Any]:
 
 
 def _located(file: HdfFile, name: str) -> Stored:
-    """The dataset behind X, where it can be had; else one that lies nowhere."""
+    """The dataset behind X, where it can be had; else one that lies nowhere. ``jets[pt,eta]`` are fields of ``jets``."""
+    name = name if name in file.entries else name.partition("[")[0]
     return file.dataset(name) if name in file.entries else Stored(name)
 
 

@@ -52,7 +52,7 @@ def measure(file: HdfFile, stored: Stored, source: RowSource) -> Speed:
 
     Args:
         file: open.
-        stored: the dataset behind `source`, from `HdfFile.dataset`.
+        stored: the dataset behind `source`, from `HdfFile.dataset`; one without a place in the file leaves `raw` None.
         source: the rows.
 
     Raises:
@@ -119,7 +119,7 @@ def _pread(fd: int, offset: int, size: int, scratch: memoryview) -> int:
 
 def _cached(fd: int, stored: Stored) -> float | None:
     """Which part of a dataset's bytes lies in the page cache, judged by some places in it."""
-    if not hasattr(os, "RWF_NOWAIT") or 0 in stored.shape:
+    if not hasattr(os, "RWF_NOWAIT") or not stored.shape or 0 in stored.shape:
         return None
     m, found, asked = stored.shape[0], 0, 0
     for place in range(min(_PLACES, m)):

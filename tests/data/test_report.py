@@ -16,6 +16,7 @@ from gpubp.data import report, speed
 from gpubp.data.demo import demo_file
 from gpubp.data.guard import open_file
 from gpubp.data.hdf5.rows import HdfRows
+from gpubp.data.hdf5.stored import Stored
 from gpubp.data.report import describe_file
 from gpubp.errors import DataError
 
@@ -297,6 +298,8 @@ def test_measuring_reads_what_it_says(tmp_path, monkeypatch):
         found = speed.measure(file, file.dataset("X"), source)
         assert found.bytes == sum(stop - start for start, stop in asked[2:]) * 40
         assert asked[-1][0] > 9_000 and found.share == 1 and found.cached in (None, 1.0)
+        elsewhere = speed.measure(file, Stored("nowhere"), source)
+        assert elsewhere.raw is None and elsewhere.cached is None and elsewhere.rate > 0
 
 
 def test_no_text_from_a_file_reaches_the_terminal_as_it_is(tmp_path, gpubp_command):
