@@ -74,7 +74,6 @@ def describe_file(
 
     Raises:
         DataError: it is no HDF5 file, or damaged.
-        UsageError: there is no such split.
     """
     shown = os.fspath(path)
     with guard.open_file(path) as file:
@@ -223,7 +222,7 @@ def _reading(path: str, data: Dataset) -> dict[str, Any]:
 
 
 def _located(file: HdfFile, name: str) -> Stored:
-    """The dataset behind X, where it can be had; else one that lies nowhere. ``jets[pt,eta]`` are fields of ``jets``."""
+    """The dataset behind X (``jets[pt,eta]`` are fields of ``jets``), where it can be had; else one without a place."""
     name = name if name in file.entries else name.partition("[")[0]
     return file.dataset(name) if name in file.entries else Stored(name)
 

@@ -209,6 +209,17 @@ def test_tables_with_fields_are_named(h5):
     assert "--x 'jets[pt,n]'" in advised(found)
 
 
+def test_no_other_file_is_opened(tmp_path):
+    """The other file is a pipe here: whoever opened it would wait for ever."""
+    os.mkfifo(tmp_path / "other.h5")
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["X"] = h5py.ExternalLink("other.h5", "/X")
+        file["y"] = Y
+    found = describe_file(tmp_path / "d.h5")
+    assert "'X' is a link into another file" in advised(found, "error")
+    assert "refused: X is a link into another file" in file_text(found)
+
+
 def test_checksums_are_told_and_not_listed(h5):
     path = h5({"X": X, "y": Y, "X.crc32": np.zeros(3, np.uint32), "other.crc32": np.zeros(3, np.uint32)})
     found = describe_file(path)
