@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -23,11 +22,9 @@ from .hdf5.file import HdfFile
 from .hdf5.rows import HdfRows, read_numbers
 from .hdf5.stored import Stored
 from .memory import available_memory
-from .source import RowSource, shape_text
-from .targets import interpret
+from .source import RowSource
 
 _TEXTS = 1 << 17  # texts read at a time
-_COUNTED = 100  # classes that `describe_file` lists with their numbers of rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,28 +117,6 @@ def splits(path: str | os.PathLike[str], *, x: str | None = None) -> tuple[str, 
         return names.splits(list(file.entries), x and x.strip("/"))
 
 
-def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a data file holds, in plain types that JSON can carry.
-
-    Returns:
-        `path`, `bytes`, `attributes` (text and numbers on the file itself), `datasets` (one record each: `name`,
-        `shape`, `dtype`, `chunks`, `compression`, `role`, `split`, `trouble`), and `parts`: for each set of rows
-        its `split`, `x`, `y`, `weights`, `rows`, `features`, and `target`, what y would be taken for with `classes`
-        and `counts`; or `trouble`, the line that training would stop with.
-
-    Raises:
-        DataError: it is no HDF5 file, or damaged.
-    """
-    shown = os.fspath(path)
-    with guard.open_file(path) as file:
-        records = [_record(entry) for _, entry in sorted(file.entries.items())]
-        attributes = file.attributes
-        there = names.splits(list(file.entries))
-    parts = [_describe_part(shown, split) for split in there or (None,)]
-    size = Path(path).stat().st_size
-    return {"path": shown, "bytes": size, "attributes": attributes, "datasets": records, "parts": parts}
-
-
 def _read_target(file: HdfFile, values: Stored, chosen: names.Names, source: RowSource) -> NDArray[Any]:
     shown = file.shown
     what = f"{shown}: y {names.quoted(chosen.y or '')}"
@@ -216,53 +191,3 @@ def _feature_names(file: HdfFile, x_name: str, features: int) -> tuple[str, ...]
     if found is None or flat.size != features:
         return None
     return tuple(str(text) for text in flat)
-
-
-def _record(entry: Stored) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "name": entry.path,
-        "role": names.role_of(entry.path),
-        "split": names.split_of(entry.path),
-        "trouble": f"{entry.trouble}; {entry.remedy}" if entry.trouble else None,
-    }
-    if entry.layout == "none":
-        return record
-    kind = "text" if entry.text else entry.odd or str(entry.dtype)
-    filters = [one.name or f"filter {one.code}" for one in entry.filters]
-    return record | {
-        "shape": list(entry.shape),
-        "dtype": kind,
-        "layout": entry.layout,
-        "chunks": entry.chunk_shape and list(entry.chunk_shape),
-        "compression": ", ".join(filters) or None,
-    }
-
-
-def _describe_part(path: str, split: str | None) -> dict[str, Any]:
-    try:
-        with open_dataset(path, split=split, y_required=False) as data:
-            part: dict[str, Any] = {
-                "split": split,
-                "x": data.x_name,
-                "y": data.y_name,
-                "weights": data.weights_name,
-                "rows": data.source.m,
-                "features": data.source.features,
-                "dtype": str(data.source.dtype),
-            }
-            if data.target is not None:
-                part["target"] = _describe_target(data.target, f"{path}: {names.quoted(data.y_name or '')}")
-            return part
-    except DataError as error:
-        return {"split": split, "trouble": str(error)}
-
-
-def _describe_target(target: NDArray[Any], where: str) -> dict[str, Any]:
-    cost, spec = interpret(target, where=where)
-    found: dict[str, Any] = {"kind": spec.kind, "outputs": spec.outputs, "cost": cost, "says": spec.describe()}
-    found["stored"] = shape_text(target.shape, target.dtype)
-    if spec.classes is not None:
-        found["classes"] = list(spec.classes)
-        if len(spec.classes) <= _COUNTED:
-            found["counts"] = [int(np.count_nonzero(target == label)) for label in spec.classes]
-    return found
