@@ -1,9 +1,9 @@
 """A data file as training sees it: rows X, targets y, weights, and what they are called.
 
 `open_dataset` finds the datasets by their usual names (`names`) or the fields of a table (`tables`), takes none that
-leads out of the file (`guard`) unless its folder is allowed (`virtual`), and gives X as a source that is read in blocks, y
-and the weights as arrays. y comes as the user has it: numbers are
-not yet turned into classes (`targets` does that), so that 1 … 10 can stay 1 … 10.
+leads out of the file (`guard`) unless its folder is allowed (`virtual`), and gives X as a source that is read in
+blocks, y and the weights as arrays. y comes as the user has it: numbers are not yet turned into classes (`targets` does
+that), so that 1 … 10 can stay 1 … 10.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Dataset:
         split: "train", "val" or "test"; None where all rows are one set.
         feature_names: one per column, where the file has them.
         y_place: what messages call y and its rows.
-        column_names: what messages call the columns, where their numbers are no longer the file's; or the feature names.
+        column_names: what messages call the columns: the feature names, or the numbers they had before a selection.
     """
 
     path: str

@@ -241,7 +241,7 @@ def _distinct(target: NDArray[Any], where: str | Place) -> tuple[Label, ...]:
     """The different labels in ascending order; one more than `MOST_CLASSES` is as far as they are counted."""
     if target.dtype.kind == "f":
         _demand(target, lambda y: y == np.rint(y), where, "whole numbers as classes, or use --cost squares")
-        _demand(target, lambda y: np.abs(y) <= 2**53, where, "labels up to 2^53, or use --cost squares")
+        _demand(target, lambda y: np.abs(y) <= np.float64(2**53), where, "labels up to 2^53, or use --cost squares")
     found = np.unique(target[:0])
     for _, chunk in _chunks(target):
         found = np.union1d(found, chunk)
@@ -288,7 +288,9 @@ def _all(target: NDArray[Any], holds: Callable[[NDArray[Any]], NDArray[np.bool_]
     return all(holds(chunk).all() for _, chunk in _chunks(target))
 
 
-def _demand(target: NDArray[Any], holds: Callable[[NDArray[Any]], NDArray[np.bool_]], where: str | Place, wanted: str) -> None:
+def _demand(
+    target: NDArray[Any], holds: Callable[[NDArray[Any]], NDArray[np.bool_]], where: str | Place, wanted: str
+) -> None:
     """Raise DataError at the first value for which `holds` is false."""
     for start, chunk in _chunks(target):
         wrong = ~holds(chunk)

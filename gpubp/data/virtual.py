@@ -1,8 +1,8 @@
 """Virtual datasets, read without HDF5 following them: the rows of other files, each opened with all guards.
 
-A virtual dataset names files, and HDF5 would open whatever it names, filling with zeros what is missing. Here it is taken
-only where the user allows a folder, only as whole rows put below each other, and each source is opened as a file of its
-own, if its real path lies under the folder's.
+A virtual dataset names files, and HDF5 would open whatever it names, filling with zeros what is missing. Here it is
+taken only where the user allows a folder, only as whole rows put below each other, and each source is opened as a file
+of its own, if its real path lies under the folder's.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ def stack(found: tuple[Part, ...], make: Callable[[HdfFile, Stored], Any], dtype
     return views[0] if len(views) == 1 else StackedRows(views, dtype)
 
 
-def read_all(
-    found: tuple[Part, ...], read: Callable[[HdfFile, Stored], NDArray[Any]], own: HdfFile
-) -> NDArray[Any]:
+def read_all(found: tuple[Part, ...], read: Callable[[HdfFile, Stored], NDArray[Any]], own: HdfFile) -> NDArray[Any]:
     """The values of all parts in memory; files other than `own` are closed."""
     whole: dict[tuple[int, str], NDArray[Any]] = {}
     try:
