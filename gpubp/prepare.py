@@ -14,14 +14,14 @@ from . import optimizers
 from .backend import Backend, choose
 from .data.class_weights import class_weights
 from .data.dataset import Dataset, check_weights
+from .data.digits import refuse_lost_features, refuse_lost_targets
 from .data.memory import default_budget
-from .data.missing import column_text, look, rows_with_gaps
-from .data.place import Place
+from .data.missing import look, rows_with_gaps
 from .data.rows import Rows
-from .data.scaling import Scaling, Statistics, choose_scaling, scan
+from .data.scaling import Scaling, choose_scaling, scan
 from .data.select import Selection, select
 from .data.several import Paths, open_all, splits_of
-from .data.source import ArrayRows, RowSource, StackedRows
+from .data.source import ArrayRows, StackedRows
 from .data.split import validation_mask
 from .data.targets import TargetSpec, encode, interpret
 from .data.views import Filled, Gapless, fill_gaps
@@ -33,7 +33,6 @@ from .network import Network
 from .objective import Objective
 from .optimizers import Optimizer
 from .precision import on
-from .precision import precision as precision_of
 
 
 @dataclass
@@ -154,7 +153,7 @@ def prepare(
         where = dataset.y_place
         cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
         labels = encode(target, spec, where=where)
-        _refuse_lost_digits(labels, spec, precision, where)
+        refuse_lost_targets(labels, spec, precision, where)
         mask = validation_mask(source.m, job.validation, job.seed)
         weights = dataset.weights
         if held_out is not None:
@@ -186,7 +185,7 @@ def prepare(
             progress=progress,
         )
         scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
-        _refuse_what_float32_lacks(source, statistics, scaling, precision, dataset.column_names)
+        refuse_lost_features(source, statistics, scaling, precision, dataset.column_names)
         if job.class_weight is not None:
             of_class = class_weights(job.class_weight, labels, spec, _counted(weights, training))[labels]
             weights = of_class if weights is None else weights * of_class
@@ -238,39 +237,6 @@ def _counted(weights: np.ndarray | None, training: np.ndarray | None) -> np.ndar
     if training is None:
         return weights
     return np.where(training, 1.0 if weights is None else weights, 0.0)
-
-
-def _refuse_what_float32_lacks(
-    source: RowSource, found: Statistics, scaling: Scaling, precision: str, column_names: tuple[str, ...] | None
-) -> None:
-    """X that is cast to float32 as it is, with numbers beyond its range or closer to each other than it can tell."""
-    exact = source.dtype in (np.float16, np.float32) or (source.dtype.kind in "ui" and source.dtype.itemsize <= 2)
-    if exact or scaling.mean is not None or precision_of(precision).type == "float64":
-        return  # standardised X is folded where its columns lie near 0, or standardised in float64
-    largest = np.maximum(np.abs(found.minimum), np.abs(found.maximum))
-    beyond, lost = largest > np.finfo(np.float32).max, (np.abs(found.mean) > 1e4 * found.std) & (found.std > 0)
-    if not (beyond | lost).any():
-        return
-    column = int(np.argmax(beyond if beyond.any() else lost))
-    raise DataError(
-        f"{source.describe()}: {column_text(column, column_names)} goes from {found.minimum[column]:.9g} to"
-        f" {found.maximum[column]:.9g}",
-        wanted="numbers within float32's range" if beyond.any() else "numbers that float32 can tell apart",
-        do="add --precision fp64, or --scale standard",
-    )
-
-
-def _refuse_lost_digits(labels: np.ndarray, spec: TargetSpec, precision: str, where: str | Place) -> None:
-    """Targets far from 0 beside their spread (a Unix time, say) would be equal numbers in float32."""
-    if spec.kind != "real" or precision_of(precision).type == "float64":
-        return
-    mean, spread = np.abs(labels.mean(axis=0, dtype=np.float64)), labels.std(axis=0, dtype=np.float64)
-    if (mean > 1e4 * spread).any() and (spread > 0).any():
-        raise DataError(
-            f"{where} has a mean of {mean.max():.3g} and a spread of {spread.min():.3g}",
-            wanted="numbers that float32 can tell apart",
-            do="add --precision fp64, or take the mean off y",
-        )
 
 
 def open_for(

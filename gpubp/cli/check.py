@@ -59,7 +59,8 @@ def command(
             f"  [{w['row']}, {w['column']}]  {w['numerical']:.12g}, {w['backprop']:.12g}"
         )
     lines.append(
-        f"{'PASS' if passed else 'FAIL'}: {result['rows']} rows, fp64, λ = {model.lambda_:g}, wanted {TOLERANCE:g} or less"
+        f"{'PASS' if passed else 'FAIL'}: {result['rows']} rows, fp64, λ = {model.lambda_:g},"
+        f" wanted {TOLERANCE:g} or less"
     )
     emit(result, as_json, "\n".join(lines))
     sys.exit(0 if passed else 1)
