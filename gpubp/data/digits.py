@@ -16,6 +16,7 @@ from .scaling import Scaling, Statistics
 from .source import RowSource
 from .targets import TargetSpec
 
+_LARGEST = float(np.finfo(np.float32).max)
 _FAR = 1e4  # a mean so many deviations from 0 leaves float32 three digits of a deviation
 
 
@@ -35,7 +36,7 @@ def refuse_lost_features(
     if exact or scaling.mean is not None or precision_of(precision).type == "float64":
         return  # standardised X is folded where its columns lie near 0, or standardised in float64
     largest = np.maximum(np.abs(found.minimum), np.abs(found.maximum))
-    beyond, lost = largest > np.finfo(np.float32).max, (np.abs(found.mean) > _FAR * found.std) & (found.std > 0)
+    beyond, lost = largest > _LARGEST, (np.abs(found.mean) > _FAR * found.std) & (found.std > 0)
     if not (beyond | lost).any():
         return
     column = int(np.argmax(beyond if beyond.any() else lost))
@@ -55,7 +56,7 @@ def refuse_lost_targets(labels: np.ndarray, spec: TargetSpec, precision: str, wh
     """
     if spec.kind != "real" or precision_of(precision).type == "float64":
         return
-    if (largest := float(np.abs(labels).max())) > np.finfo(np.float32).max:
+    if (largest := float(np.abs(labels).max())) > _LARGEST:
         do = "add --precision fp64, or scale y down"
         raise DataError(f"{where} goes to {largest:.3g}", wanted="numbers within float32's range", do=do)
     mean, spread = np.abs(labels.mean(axis=0, dtype=np.float64)), labels.std(axis=0, dtype=np.float64)

@@ -78,10 +78,11 @@ def look(
             there = np.ones(x.shape, np.bool_) if gaps is None else ~gaps[counts]
             fresh = np.isnan(first) & there.any(axis=0)
             first[fresh] = x[there.argmax(axis=0), np.arange(d)][fresh]
-            x -= first
-            x[~there] = 0.0
-            # sums row by row in order: not by BLAS, whose bits depend on the machine
-            total += x.sum(axis=0) if weights is None else (w[:, None] * x).sum(axis=0)
+            with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+                x -= first
+                x[~there] = 0.0
+                # sums row by row in order: not by BLAS, whose bits depend on the machine
+                total += x.sum(axis=0) if weights is None else (w[:, None] * x).sum(axis=0)
             weight += there.sum(axis=0) if weights is None else (w[:, None] * there).sum(axis=0)
         if progress is not None:
             progress(stop)

@@ -100,9 +100,9 @@ class Selection:
                     do=f"say {text}:{int(text) + 1} or {name}",
                 )
             found.append(name if name is not None else number % features if number is not None else 0)
-        for at, column in enumerate(found):
-            if column in found[:at] and len(set(found)) < len(found):
-                raise DataError(f"{what}: column {column} is chosen twice", wanted="each once")
+        if len(set(found)) < len(found):
+            twice = next(column for at, column in enumerate(found) if column in found[:at])
+            raise DataError(f"{what}: column {twice} is chosen twice", wanted="each once")
         return found
 
     def absolute(self, dataset: Dataset) -> Selection:

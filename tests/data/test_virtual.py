@@ -77,7 +77,7 @@ def test_rows_of_the_file_itself(folder):
     path = virtual(folder / "v.h5", V=((5, 3), "f4", [(np.s_[:], ".", "X", (20, 3), np.s_[2:7])]))
     with h5py.File(path, "a") as file:
         file["X"], file["y"] = X, Y[:5]
-    data, rows, _ = opened(path, x="V", allow=folder / "data")
+    _, rows, _ = opened(path, x="V", allow=folder / "data")
     assert np.array_equal(rows, X[2:7])
 
 
