@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,11 @@ class Records:
         dtype = self.dtype[field]
         return dtype.base, math.prod(dtype.shape)
 
+    def offset(self, field: str) -> int:
+        """Where a field begins in a record."""
+        places: Any = self.dtype.fields
+        return int(places[field][1])
+
     def buffer(self, rows: int) -> NDArray[Any]:
         """Room for so many records, at most a piece."""
         return np.empty(min(rows, self.step), self.dtype)
@@ -111,6 +116,16 @@ class Records:
             ) from None
 
 
+@dataclass(frozen=True)
+class _Place:
+    """`count` numbers of a type at `offset` in a record: the columns from `first`."""
+
+    dtype: np.dtype[Any]
+    offset: int
+    first: int
+    count: int
+
+
 class FieldRows:
     """m records × the numbers in their fields. See `gpubp.data.source.RowSource`.
 
@@ -128,13 +143,13 @@ class FieldRows:
     def __init__(self, file: HdfFile, stored: Stored, fields: tuple[str, ...]) -> None:
         self._file, self._records = file, Records(file, stored, fields)
         self._name = f"{file.shown}: {quoted(str(Named(stored.path, fields)))}"
-        self._places: list[tuple[str, int, int]] = []
+        self._places: list[_Place] = []
         names: list[str] = []
         kinds: list[np.dtype[Any]] = []
         for field in fields:
             base, count = self._records.kind(field)
             kinds.append(row_dtype(base, f"{self._name}: field {quoted(field)}"))
-            self._places.append((field, len(names), count))
+            self._note(_Place(base, self._records.offset(field), len(names), count))
             names += [field] if self._records.dtype[field].shape == () else [f"{field}[{i}]" for i in range(count)]
         self.m, self.features, self.feature_names = self._records.m, len(names), tuple(names)
         self.dtype = np.result_type(*kinds)
@@ -146,8 +161,18 @@ class FieldRows:
         for low in range(start, stop, step):
             high = min(low + step, stop)
             records, to = self._records.read(low, high, buffer), out[low - start : high - start]
-            for field, first, count in self._places:
-                to[:, first : first + count] = records[field].reshape(high - low, count)
+            for place in self._places:
+                shape, strides = (high - low, place.count), (records.itemsize, place.dtype.itemsize)
+                values = np.ndarray(shape, place.dtype, records, place.offset, strides)
+                np.copyto(to[:, place.first : place.first + place.count], values)
+
+    def _note(self, place: _Place) -> None:
+        """One more place; fields that lie side by side in a record, as their columns do, are copied at once."""
+        last = self._places[-1] if self._places else None
+        if last and last.dtype == place.dtype and last.offset + last.count * last.dtype.itemsize == place.offset:
+            self._places[-1] = replace(last, count=last.count + place.count)
+        else:
+            self._places.append(place)
 
     def where(self, row: int) -> str:
         return f"{self._name} row {row}"

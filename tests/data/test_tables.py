@@ -46,7 +46,8 @@ def rows_of(source, start=0, stop=None):
 def test_fields_become_columns_of_the_smallest_common_type(stored, monkeypatch):
     path, table = stored
     for fields, kind in ((["pt", "half"], "f4"), (["n", "ok"], "i2"), (["pt", "eta"], "f8"), (["half"], "f2"),
-                         (["n", "pt"], "f4"), (["label", "pt"], "f8")):  # fmt: skip
+                         (["n", "pt"], "f4"), (["label", "pt"], "f8"),
+                         (["eta", "pt"], "f8"), (["ok"], "u1"), (["w", "half"], "f8")):  # fmt: skip
         with open_dataset(path, x=f"df/jets[{','.join(fields)}]", y="df/jets[label]", weights="df/jets[w]") as data:
             expected = np.stack([table[field].astype(kind) for field in fields], axis=1)
             assert data.source.dtype == np.dtype(kind) and data.feature_names == tuple(fields)
