@@ -30,6 +30,12 @@ def describe(path: str | Path, **of_file: Any) -> dict[str, Any]:
     return {"data file": path.name, **describe_file(path, **of_file)}
 
 
+def _files(data: str | list[str] | None) -> str:
+    if not data:
+        return "arrays"
+    return data if isinstance(data, str) else f"{data[0]} and {len(data) - 1} more"
+
+
 def _describe_model(path: Path, model: Model) -> dict[str, Any]:
     last = model.history[-1] if model.history else {}
     job = model.job
@@ -43,7 +49,7 @@ def _describe_model(path: Path, model: Model) -> dict[str, Any]:
         "outputs": model.targets.kind,
         "classes": ", ".join(map(str, model.targets.classes)) if model.targets.classes else "-",
         "scale": model.scaling.describe(),
-        "trained on": job.get("data") or "arrays",
+        "trained on": _files(job.get("data")),
         "optimizer": job.get("optimizer"),
         "precision": last.get("precision") or job.get("precision"),
         "iterations": last.get("iteration", 0),

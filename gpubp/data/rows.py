@@ -32,6 +32,7 @@ class Rows:
         labels: (m,) codes 0…K−1, or an (m, K) matrix; None to predict only.
         weights: (m,) float64 weights of the rows in J and ∇J, or None for 1.
         validation: (m,) float64 weights of the rows in the validation cost, or None. A validation row has weight 0.
+        dropped: how many rows have weight 0 because a value of x is missing in them.
 
     Raises:
         DataError: a negative or non-finite weight, or weights that are all zero.
@@ -43,6 +44,7 @@ class Rows:
     labels: np.ndarray | None = None
     weights: np.ndarray | None = None
     validation: np.ndarray | None = None
+    dropped: int = 0
 
     def __post_init__(self) -> None:
         for what, w in (("row weights", self.weights), ("weights of the validation rows", self.validation)):

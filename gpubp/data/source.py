@@ -8,6 +8,7 @@ caller, any rows in any order, from any thread. Nothing here knows labels, split
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 
 _PIECE = 1 << 20  # bytes of the buffer through which rows of another type pass
+_DESCRIBED = 3  # of many sources, so many are named
 
 
 class RowSource(Protocol):
@@ -140,12 +142,13 @@ class StackedRows:
 
     Args:
         sources: at least one; it closes them. Their common type is NumPy's (uint8 and float32 give float32).
+        dtype: another type that holds all their values.
 
     Raises:
         DataError: the sources have different numbers of columns.
     """
 
-    def __init__(self, sources: Sequence[RowSource]) -> None:
+    def __init__(self, sources: Sequence[RowSource], dtype: np.dtype[Any] | None = None) -> None:
         first = sources[0]
         for other in sources[1:]:
             if other.features != first.features:
@@ -158,13 +161,20 @@ class StackedRows:
             self._starts.append(self._starts[-1] + source.m)
         self.m = self._starts[-1]
         self.features = first.features
-        self.dtype = np.result_type(*(source.dtype for source in sources))
+        self.dtype = np.result_type(*{source.dtype for source in sources}) if dtype is None else dtype
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        for source, first in zip(self._sources, self._starts, strict=False):
-            low, high = max(start, first), min(stop, first + source.m)
+        for at in range(self._at(start), len(self._sources)):
+            first, last = self._starts[at], self._starts[at + 1]
+            if first >= stop:
+                break
+            low, high = max(start, first), min(stop, last)
             if low < high:
-                self._read_part(source, low - first, high - first, out[low - start : high - start])
+                self._read_part(self._sources[at], low - first, high - first, out[low - start : high - start])
+
+    def _at(self, row: int) -> int:
+        """Which source has the row."""
+        return bisect_right(self._starts, row, 1, len(self._sources)) - 1
 
     def _read_part(self, source: RowSource, start: int, stop: int, out: NDArray[Any]) -> None:
         if source.dtype == self.dtype:
@@ -178,13 +188,13 @@ class StackedRows:
             out[low - start : high - start] = piece[: high - low]
 
     def where(self, row: int) -> str:
-        for source, first in zip(self._sources, self._starts, strict=False):
-            if row < first + source.m:
-                return source.where(row - first)
-        return f"row {row}"
+        at = self._at(row)
+        return self._sources[at].where(row - self._starts[at])
 
     def describe(self) -> str:
-        return ", then ".join(source.describe() for source in self._sources)
+        shown = ", then ".join(source.describe() for source in self._sources[:_DESCRIBED])
+        more = len(self._sources) - _DESCRIBED
+        return shown if more <= 0 else f"{shown}, then {more} more: {self.m} rows in all"
 
     def check(self) -> None:
         for source in self._sources:

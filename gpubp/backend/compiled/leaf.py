@@ -27,6 +27,7 @@ ROWS, ROW_BYTES, LABELS, LABEL_BYTES, MEAN, SCALE, NUMBERS, WEIGHT, HELD = range
 # its integers have 64 bits.
 LOAD_X, LOAD_Y, G, SLOPE, OUTPUT, GEMM, WIDE = range(7)
 
+
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 def run(layers, places, data, code, Theta, Delta, scratch, sums, cost, start, stop, blocks, keep, with_gradient):  # type: ignore[no-untyped-def]
     """Rows start … stop − 1 in so many blocks.
