@@ -27,6 +27,7 @@ from .hdf5.stored import Stored
 from .memory import default_budget
 from .source import shape_text
 from .speed import measure
+from .tables import Named
 from .targets import TargetSpec, encode, interpret
 
 COUNTED = 100  # classes that are listed with their numbers of rows
@@ -45,6 +46,7 @@ def describe_file(
     y: str | None = None,
     weights: str | None = None,
     split: str | None = None,
+    allow: str | None = None,
     rows: Rows = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def describe_file(
 
     Args:
         path: an HDF5 file.
-        x, y, weights, split: as in `open_dataset`; a split leaves the others out.
+        x, y, weights, split, allow: as in `open_dataset`; a split leaves the others out.
         rows: "none" reads no row of X; "auto" measures how fast rows are read, and reads all of them where that takes
             about two seconds; "all" reads all.
         progress: called with (rows read, rows in all) while all rows of a split are read.
@@ -80,7 +82,8 @@ def describe_file(
         attributes = file.attributes
         hidden = {f"{name}{CHECKSUMS}" for name in file.entries} & set(file.entries)
         entries = [entry for name, entry in sorted(file.entries.items()) if name not in hidden]
-        there = (split,) if split else names.splits(list(file.entries), x and x.strip("/")) or (None,)
+        table = Named.of(x and x.strip("/"), file.entries).path
+        there = (split,) if split else names.splits(list(file.entries), table) or (None,)
     result: dict[str, Any] = {
         "path": shown,
         "bytes": Path(path).stat().st_size,
@@ -91,7 +94,7 @@ def describe_file(
     patience = {"none": 0.0, "auto": LOOKED, "all": math.inf}[rows]
     parts = []
     for one in there:
-        part = _part(shown, {"x": x, "y": y, "weights": weights, "split": one}, rows, patience, progress)
+        part = _part(shown, {"x": x, "y": y, "weights": weights, "split": one, "allow": allow}, rows, patience, progress)
         patience -= part.get("values", {}).get("seconds", 0.0)
         parts.append(part)
     return result | {"parts": parts, "advice": advice(result | {"parts": parts})}
@@ -224,7 +227,8 @@ def _reading(path: str, data: Dataset) -> dict[str, Any]:
 def _located(file: HdfFile, name: str) -> Stored:
     """The dataset behind X (``jets[pt,eta]`` are fields of ``jets``), where it can be had; else one without a place."""
     name = name if name in file.entries else name.partition("[")[0]
-    return file.dataset(name) if name in file.entries else Stored(name)
+    there = name in file.entries and not file.entries[name].trouble  # a virtual one's values are not in this file
+    return file.dataset(name) if there else Stored(name)
 
 
 def _values(data: Dataset, rate: float, patience: float, progress: Progress | None) -> dict[str, Any]:
