@@ -94,7 +94,8 @@ def describe_file(
     patience = {"none": 0.0, "auto": LOOKED, "all": math.inf}[rows]
     parts = []
     for one in there:
-        part = _part(shown, {"x": x, "y": y, "weights": weights, "split": one, "allow": allow}, rows, patience, progress)
+        chosen = {"x": x, "y": y, "weights": weights, "split": one, "allow": allow}
+        part = _part(shown, chosen, rows, patience, progress)
         patience -= part.get("values", {}).get("seconds", 0.0)
         parts.append(part)
     return result | {"parts": parts, "advice": advice(result | {"parts": parts})}
