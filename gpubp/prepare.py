@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,8 @@ from .objective import Objective
 from .optimizers import Optimizer
 from .precision import on
 from .precision import precision as precision_of
+
+log = logging.getLogger("gpubp")
 
 
 @dataclass
@@ -145,6 +148,8 @@ def prepare(
         if dataset is None:
             dataset = open_dataset(job.data, x=job.x, y=job.y, weights=job.weights, split=job.split)
             opened.callback(dataset.close)
+            if dataset.slow:
+                log.warning("%s", dataset.slow)
             if job.validation == 0 and not (job.x or job.y) and dataset.split == "train" and "val" in splits(job.data):
                 held_out = open_dataset(job.data, weights=job.weights, split="val")
                 opened.callback(held_out.close)

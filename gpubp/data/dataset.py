@@ -54,6 +54,11 @@ class Dataset:
     split: str | None
     feature_names: tuple[str, ...] | None
 
+    @property
+    def slow(self) -> str:
+        """What reading X costs and what to do about it, where it is far slower than it could be; measured when asked."""
+        return self.source.way.slow if isinstance(self.source, HdfRows) else ""
+
     def close(self) -> None:
         """Close the file."""
         self.source.close()

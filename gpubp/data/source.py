@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,14 @@ from numpy.typing import NDArray
 from ..errors import DataError
 
 _PIECE = 1 << 20  # bytes of the buffer through which rows of another type pass
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A place in a file: row 0 begins at byte `offset` of the open file `fd`, and the others follow."""
+
+    fd: int
+    offset: int
 
 
 class RowSource(Protocol):
@@ -49,6 +58,10 @@ class RowSource(Protocol):
 
     def describe(self) -> str:
         """One phrase: which file, which dataset, how many rows and columns of what."""
+        ...
+
+    def extent(self) -> Extent | None:
+        """Where the rows lie as one piece of a file, in the very type and order that `read` gives; else None."""
         ...
 
     def check(self) -> None:
@@ -128,6 +141,9 @@ class ArrayRows:
     def describe(self) -> str:
         return f"{self._name} {shape_text((self.m, self.features), self.dtype)}"
 
+    def extent(self) -> Extent | None:
+        return None
+
     def check(self) -> None:
         pass
 
@@ -185,6 +201,9 @@ class StackedRows:
 
     def describe(self) -> str:
         return ", then ".join(source.describe() for source in self._sources)
+
+    def extent(self) -> Extent | None:
+        return None
 
     def check(self) -> None:
         for source in self._sources:

@@ -156,7 +156,7 @@ class Compressed:
                 f"{self._what}: rows {low} to {high - 1} cannot be read: the chunk at byte {offset:,} of the file is"
                 f" damaged ({reason})",
                 wanted="a sound file",
-                do="make or copy it again",
+                do="check the disk, or make or copy the file again",
             ) from None
 
 

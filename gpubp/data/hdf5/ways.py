@@ -63,11 +63,19 @@ class Reader(Protocol):
 
 
 class Direct:
-    """Rows read and decoded here."""
+    """Rows read and decoded here.
+
+    Args:
+        doubt: how they are read, if that may be slow.
+
+    Attributes:
+        offset: where the rows lie as one piece of the file; else None.
+    """
 
     def __init__(self, reader: Reader, file: HdfFile, stored: Stored, name: str, doubt: str = "") -> None:
         self._reader, self._file, self._stored, self._name, self._doubt = reader, file, stored, name, doubt
         self.name, self.read = reader.name, reader.read
+        self.offset = reader.offset if isinstance(reader, Extents) else None
 
     @cached_property
     def slow(self) -> str:
@@ -91,7 +99,7 @@ class ThroughHdf5:
         return _measured(self, self._file, self._stored, self._name, f"through HDF5, for {self.reason}", 0)
 
     def read(self, start: int, stop: int, out: memoryview) -> None:
-        self._file.read(self._stored, start, stop, out)
+        self._file.read(self._stored, int(start), int(stop), out)
 
 
 def choose(file: HdfFile, stored: Stored, name: str) -> Way:
