@@ -96,7 +96,7 @@ class ThroughHdf5:
 
     @cached_property
     def slow(self) -> str:
-        return _measured(self, self._file, self._stored, self._name, f"through HDF5, for {self.reason}", 0)
+        return _measured(self, self._file, self._stored, self._name, f"through HDF5 because {self.reason}", 0)
 
     def read(self, start: int, stop: int, out: memoryview) -> None:
         self._file.read(self._stored, int(start), int(stop), out)
@@ -166,7 +166,7 @@ def _measured(way: Way, file: HdfFile, stored: Stored, name: str, how: str, bear
     """A line about the rate of a way beside that of `pread`; empty for small datasets and bearable rates."""
     if stored.declared < WARNED:
         return ""
-    step = max(1, (1 << 20) // max(1, stored.row_bytes))
+    step = min(stored.shape[0], max(1, (1 << 20) // max(1, stored.row_bytes)))
     out = memoryview(bytearray(step * stored.row_bytes))
     read, began, now = 0, time.perf_counter(), 0.0
     for start in range(0, stored.shape[0] - step + 1, step):
