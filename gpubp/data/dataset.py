@@ -56,7 +56,7 @@ class Dataset:
 
     @property
     def slow(self) -> str:
-        """What reading X costs and what to do about it, where it is far slower than it could be; measured when asked."""
+        """What reading X costs and what helps, where it is far slower than it could be; measured when asked."""
         return self.source.way.slow if isinstance(self.source, HdfRows) else ""
 
     def close(self) -> None:

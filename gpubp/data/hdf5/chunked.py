@@ -96,7 +96,7 @@ class Scattered:
             low, high = grid.rows_of(first + i)
             a, b = max(low, start), min(high, stop)
             part = scratch("part", (b - a) * grid.row_bytes)
-            read_here(self._fd, int(self._offsets[first + i]) + (a - low) * grid.row_bytes, memoryview(part))
+            read_here(self._fd, int(self._offsets[first + i]) + (a - low) * grid.row_bytes, part.data)
             grid.place(part, first + i, a, b, out, start)
 
         _spread(one, count, stop - start > self._small)
@@ -147,7 +147,7 @@ class Compressed:
     def _decode(self, number: int, out: Bytes) -> None:
         offset, size, mask = self._chunks[number].tolist()
         data = scratch("chunk", size)
-        read_at(self._fd, offset, memoryview(data))
+        read_at(self._fd, offset, data.data)
         try:
             self._decoder.decode(data, mask, out)
         except ValueError as reason:

@@ -13,7 +13,7 @@ import math
 import os
 import shlex
 import time
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +25,8 @@ from .codecs import Decoder, Unavailable
 from .contiguous import Extents, read_here
 from .file import HdfFile
 from .stored import Stored
+
+Read = Callable[[int, int, memoryview], None]
 
 WARNED = 16 << 20  # bytes: smaller datasets are read at once, however slowly
 _TIMED, _SECONDS = 64 << 20, 0.25  # bytes and seconds that a measurement of a way may take
@@ -74,12 +76,15 @@ class Direct:
 
     def __init__(self, reader: Reader, file: HdfFile, stored: Stored, name: str, doubt: str = "") -> None:
         self._reader, self._file, self._stored, self._name, self._doubt = reader, file, stored, name, doubt
+        self._slow: str | None = None
         self.name, self.read = reader.name, reader.read
         self.offset = reader.offset if isinstance(reader, Extents) else None
 
-    @cached_property
+    @property
     def slow(self) -> str:
-        return _measured(self, self._file, self._stored, self._name, self._doubt, _WASTE) if self._doubt else ""
+        if self._doubt and self._slow is None:
+            self._slow = _measured(self.read, self._file, self._stored, self._name, self._doubt, _WASTE)
+        return self._slow or ""
 
 
 class ThroughHdf5:
@@ -93,10 +98,14 @@ class ThroughHdf5:
 
     def __init__(self, file: HdfFile, stored: Stored, name: str, reason: str) -> None:
         self._file, self._stored, self._name, self.reason = file, stored, name, reason
+        self._slow: str | None = None
 
-    @cached_property
+    @property
     def slow(self) -> str:
-        return _measured(self, self._file, self._stored, self._name, f"through HDF5 because {self.reason}", 0)
+        if self._slow is None:
+            how = f"through HDF5 because {self.reason}"
+            self._slow = _measured(self.read, self._file, self._stored, self._name, how, 0)
+        return self._slow
 
     def read(self, start: int, stop: int, out: memoryview) -> None:
         self._file.read(self._stored, int(start), int(stop), out)
@@ -115,13 +124,15 @@ def choose(file: HdfFile, stored: Stored, name: str) -> Way:
     try:
         way = _direct(file, stored, name)
         reason = _difference(way, stored)
+        if not reason:
+            return way
     except Unavailable as why:
-        return ThroughHdf5(file, stored, name, str(why))
+        reason = str(why)
     except (DataError, OSError, EOFError):
         if stored.unknown:
             raise  # HDF5 lacks the filter: it cannot do better
         reason = "its first or last row cannot be read here"
-    return ThroughHdf5(file, stored, name, reason) if reason else way
+    return ThroughHdf5(file, stored, name, reason)
 
 
 def _direct(file: HdfFile, stored: Stored, name: str) -> Direct:
@@ -162,19 +173,19 @@ def _difference(way: Way, stored: Stored) -> str:
     return ""
 
 
-def _measured(way: Way, file: HdfFile, stored: Stored, name: str, how: str, bearable: float) -> str:
+def _measured(read: Read, file: HdfFile, stored: Stored, name: str, how: str, bearable: float) -> str:
     """A line about the rate of a way beside that of `pread`; empty for small datasets and bearable rates."""
     if stored.declared < WARNED:
         return ""
     step = min(stored.shape[0], max(1, (1 << 20) // max(1, stored.row_bytes)))
     out = memoryview(bytearray(step * stored.row_bytes))
-    read, began, now = 0, time.perf_counter(), 0.0
+    done, began, now = 0, time.perf_counter(), 0.0
     for start in range(0, stored.shape[0] - step + 1, step):
-        way.read(start, start + step, out)
-        read, now = read + len(out), time.perf_counter() - began
-        if read >= _TIMED or now > _SECONDS:
+        read(start, start + step, out)
+        done, now = done + len(out), time.perf_counter() - began
+        if done >= _TIMED or now > _SECONDS:
             break
-    rate, plain = read / now, _plain_rate(file.fd)
+    rate, plain = done / now, _plain_rate(file.fd)
     times = plain / rate
     if times < bearable:
         return ""

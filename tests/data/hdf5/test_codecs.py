@@ -1,4 +1,4 @@
-"""Filters are undone as HDF5 undoes them, and a chunk that is damaged or made to do harm is refused, whatever it says."""
+"""Filters are undone as HDF5 undoes them; a chunk that is damaged or made to do harm is refused, whatever it says."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_with_and_without_numba_the_same_bytes(item, monkeypatch):
     monkeypatch.setattr(plain, "kernels", lambda: None)
     plain.Shuffle((item,)).decode(data, other)
     assert np.array_equal(out, other)
-    with pytest.raises(Unavailable, match="numba.*gpubp\\[cpu\\]"):
+    with pytest.raises(Unavailable, match=r"numba.*gpubp\[cpu\]"):
         plain.Lzf(())
 
 

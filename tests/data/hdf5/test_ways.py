@@ -1,4 +1,4 @@
-"""Whatever the layout, the type and the version of the file: rows are those of HDF5, read without it where that can be."""
+"""Whatever the layout, the type and the version of the file: rows are those of HDF5, read without it if that can be."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def opened() -> Iterator[Open]:
 
 def rows_of(way: ways.Way, X: np.ndarray, start: int, stop: int) -> np.ndarray:
     out = np.empty_like(X[start:stop])
-    way.read(start, stop, memoryview(out.reshape(-1).view(np.uint8)))
+    way.read(start, stop, out.reshape(-1).view(np.uint8).data)
     return out
 
 
@@ -129,7 +129,7 @@ def test_neighbouring_chunks_are_one_piece(write, opened):
     turned = Stored(**(vars(stored) | {"chunks": stored.chunks[::-1].copy()}))  # no two lie behind each other
     assert chunked.extents(file.fd, turned).name == "in 10 contiguous pieces"
     out = np.empty((250, 16), "f4")
-    chunked.extents(file.fd, turned).read(150, 400, memoryview(out).cast("B"))
+    chunked.extents(file.fd, turned).read(150, 400, out.data.cast("B"))
     assert out.tobytes() == np.concatenate([X[850:900], X[700:800], X[600:700]]).tobytes()
 
 

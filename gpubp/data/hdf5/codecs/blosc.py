@@ -16,7 +16,7 @@ _HEAD = struct.Struct("<4B3I")  # version, its codec's version, flags, typesize,
 class Blosc:
     """A chunk is one Blosc buffer."""
 
-    adds = None
+    adds: int | None = None
 
     def __init__(self, options: Sequence[int]) -> None:
         self._blosc: Any = need("numcodecs.blosc", "Blosc")
@@ -27,7 +27,7 @@ class Blosc:
     def decode(self, data: Bytes, out: Bytes) -> None:
         if data.size < _HEAD.size:
             raise ValueError("it is too short for Blosc")
-        *_, size, nbytes, block, length = _HEAD.unpack_from(data)
+        *_, size, nbytes, block, length = _HEAD.unpack_from(data.data)
         if (nbytes, length) != (out.size, data.size) or not size or not 0 < block <= nbytes:
             raise ValueError("its Blosc header says something else")
         try:
@@ -37,13 +37,13 @@ class Blosc:
 
 
 class Blosc2:
-    """A chunk is a contiguous frame with one Blosc2 chunk in it: README_CFRAME_FORMAT and README_CHUNK_FORMAT of C-Blosc2.
+    """A chunk is a frame with one Blosc2 chunk in it (README_CFRAME_FORMAT and README_CHUNK_FORMAT of C-Blosc2).
 
     The frame is read here, and only the chunk is given to the library: its reader of frames would look for codecs that
     are no part of it by starting programs. In a frame made for several axes the chunk's blocks are put in order here.
     """
 
-    adds = None
+    adds: int | None = None
 
     def __init__(self, options: Sequence[int]) -> None:
         self._blosc2: Any = need("blosc2", "Blosc2")
@@ -90,7 +90,7 @@ class Blosc2:
         rest = data[head:]
         if rest.size < 16:
             raise ValueError("its Blosc2 header says something else")
-        self._chunk(rest[: _HEAD.unpack_from(rest)[6]], offset)
+        self._chunk(rest[: _HEAD.unpack_from(rest.data)[6]], offset)
         if int(offset[7]) != 0x81:
             raise ValueError("a Blosc2 frame without values")
         return header, None
@@ -98,7 +98,7 @@ class Blosc2:
     def _chunk(self, data: Bytes, out: Bytes) -> None:
         if data.size < 32:
             raise ValueError("it is too short for Blosc2")
-        _, _, flags, size, nbytes, block, length = _HEAD.unpack_from(data)
+        _, _, flags, size, nbytes, block, length = _HEAD.unpack_from(data.data)
         if (nbytes, length) != (out.size, data.size) or not size or not 0 < block <= nbytes:
             raise ValueError("its Blosc2 header says something else")
         extended = flags & 5 == 5
@@ -111,7 +111,7 @@ class Blosc2:
 
 
 def _blocks(head: bytes) -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
-    """Bytes of a value, the chunk's shape and its blocks' shape, where the frame has several axes: README_B2ND_METALAYER."""
+    """Bytes of a value, the chunk's shape and its blocks', of a frame with axes (README_B2ND_METALAYER); else None."""
     at = head.find(b"\xa4b2nd\xd2", 87)
     if at < 0:
         return None

@@ -15,7 +15,7 @@ _HEAD = struct.Struct(">QI")  # bytes in all, bytes of a block
 class Zstd:
     """A chunk is one Zstandard frame."""
 
-    adds = None
+    adds: int | None = None
 
     def __init__(self, options: Sequence[int]) -> None:
         self._zstd: Any = need("numcodecs.zstd", "Zstandard")
@@ -54,7 +54,7 @@ def zstd_size(data: Bytes) -> int | None:
 class Lz4:
     """Blocks with their lengths before them."""
 
-    adds = None
+    adds: int | None = None
 
     def __init__(self, options: Sequence[int]) -> None:
         self._kernels = kernels()
@@ -80,7 +80,7 @@ class Lz4:
 class Bitshuffle:
     """The bits of some thousand bytes of values in planes, those then compressed, block by block: see `kernels`."""
 
-    adds = None
+    adds: int | None = None
 
     def __init__(self, options: Sequence[int]) -> None:
         # its version in two numbers, bytes of a value, values of a block or 0, and how blocks are compressed
@@ -130,7 +130,7 @@ class Bitshuffle:
 def _block_size(data: Bytes, out: Bytes) -> int:
     if data.size < _HEAD.size:
         raise ValueError("it is too short")
-    total, size = _HEAD.unpack_from(data)
+    total, size = _HEAD.unpack_from(data.data)
     if total != out.size or not size:
         raise ValueError(f"it says that it holds {total:,} bytes, and a chunk has {out.size:,}")
     return size
@@ -152,4 +152,4 @@ def _blocks(data: Bytes, total: int, size: int) -> Any:
 def _put(values: bytes, out: Bytes) -> None:
     if len(values) != out.size:
         raise ValueError("a block holds more or less than it must")
-    memoryview(out)[:] = values
+    out.data[:] = values

@@ -41,7 +41,7 @@ def compiled(what: str) -> Any:
 class Deflate:
     """gzip. By Intel's isal where it is installed, which is two to three times as fast."""
 
-    adds = None
+    adds: int | None = None
 
     def __init__(self, options: Sequence[int]) -> None:
         self._zlib: Any
@@ -65,7 +65,7 @@ class Deflate:
 class Shuffle:
     """All first bytes of the values, then all second bytes, …"""
 
-    adds = 0
+    adds: int | None = 0
 
     def __init__(self, options: Sequence[int]) -> None:
         if not options or options[0] < 1:
@@ -91,9 +91,9 @@ class Shuffle:
 
 
 class Fletcher32:
-    """A checksum behind the values, as HDF5 computes it (H5checksum.c): sums of 16-bit big-endian words modulo 65535."""
+    """A checksum behind the values, as in H5checksum.c: sums of 16-bit big-endian words modulo 65535."""
 
-    adds = 4
+    adds: int | None = 4
 
     def __init__(self, options: Sequence[int]) -> None:
         self._kernels = kernels()
@@ -131,7 +131,7 @@ def fletcher(data: Bytes) -> tuple[int, int]:
 class Lzf:
     """LibLZF."""
 
-    adds = None
+    adds: int | None = None
 
     def __init__(self, options: Sequence[int]) -> None:
         self._kernels = compiled("LZF")
@@ -139,4 +139,3 @@ class Lzf:
     def decode(self, data: Bytes, out: Bytes) -> None:
         if self._kernels.unlzf(data, out) != out.size:
             raise ValueError("it is damaged")
-
