@@ -140,9 +140,7 @@ def targets(races: list[Race]) -> list[dict[str, Any]]:
         for name, least in wanted:
             if ours and name in one.results:
                 ratio = max(ours) / one.results[name].rate
-                found.append(
-                    {"type": one.type, "layout": one.layout, "over": name, "target": least, "measured": ratio}
-                )
+                found.append({"type": one.type, "layout": one.layout, "over": name, "target": least, "measured": ratio})
     return found
 
 

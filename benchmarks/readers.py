@@ -102,7 +102,8 @@ def _in_blocks(X: Array, size: int, read: Callable[[int, int, Array], object], c
 
 def _offset(twin: Path) -> int:
     with h5py.File(twin, locking=False) as file:
-        found = file["X"].id.get_offset()
+        values: Any = file["X"]
+        found = values.id.get_offset()
     assert found is not None
     return found
 
@@ -111,7 +112,9 @@ def _preadv(path: Path, twin: Path, X: Array) -> Reading:
     """One thread, from the contiguous twin."""
     fd, offset = os.open(twin, os.O_RDONLY), _offset(twin)
     row = X.shape[1] * X.itemsize
-    return _in_blocks(X, BLOCK, lambda a, b, out: os.preadv(fd, [out], offset + a * row), lambda: os.close(fd))
+    return _in_blocks(
+        X, BLOCK, lambda a, b, out: os.preadv(fd, [out.data.cast("B")], offset + a * row), lambda: os.close(fd)
+    )
 
 
 def _preadv_by_two(path: Path, twin: Path, X: Array) -> Reading:
@@ -148,7 +151,7 @@ def _gpubp(size: int) -> Callable[[Path, Path, Array], Reading]:
 
 def _h5py(path: Path, twin: Path, X: Array) -> Reading:
     file = h5py.File(path, locking=False)
-    values = file["X"]
+    values: Any = file["X"]
     return _in_blocks(X, BLOCK, lambda a, b, out: values.read_direct(out, np.s_[a:b], np.s_[0 : b - a]), file.close)
 
 
@@ -163,8 +166,8 @@ def _loader(workers: int, slices: bool) -> Callable[[Path, Path, Array], Reading
     """A PyTorch DataLoader over h5py: row by row, or a batch in one slice."""
 
     def build(path: Path, twin: Path, X: Array) -> Reading:
-        import torch
-        from torch.utils.data import DataLoader
+        import torch  # type: ignore[import-not-found]
+        from torch.utils.data import DataLoader  # type: ignore[import-not-found]
 
         rows = len(X) if slices else min(len(X), ROWS)
         loader: Any = DataLoader(

@@ -8,6 +8,7 @@ are simply never read.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from . import team
 
 # Below SHARED one thread has read a block before another is awake; pieces of PIECE keep threads busy until the end.
-SHARED, PIECE = 2 << 20, 1 << 20
+SHARED, PIECE = 2 << 20, 1 << 18
 LONG = 1 << 18  # bytes
 
 
@@ -55,12 +56,37 @@ class Extents:
         size = self._row_bytes
         first = int(np.searchsorted(self._starts, start, "right")) - 1
         last = int(np.searchsorted(self._starts, stop, "left"))
+        parts: list[tuple[int, memoryview]] = []
         for low, high, offset in zip(
             self._starts[first:last].tolist(), self._stops[first:last].tolist(), self._offsets[first:last].tolist(),
             strict=True,
         ):  # fmt: skip
             a, b = max(low, start), min(high, stop)
-            read_at(self._fd, offset + (a - low) * size, out[(a - start) * size : (b - start) * size])
+            parts.append((offset + (a - low) * size, out[(a - start) * size : (b - start) * size]))
+        if len(out) < SHARED:
+            for offset, part in parts:
+                read_here(self._fd, offset, part)
+        else:
+            _read_shared(self._fd, parts)
+
+
+def _read_shared(fd: int, parts: Iterable[tuple[int, memoryview]]) -> None:
+    """Several places of the file by several threads: long ones are cut, short ones taken together."""
+    tasks: list[list[tuple[int, memoryview]]] = []
+    size = PIECE
+    for offset, part in parts:
+        for at in range(0, len(part), PIECE):
+            if size >= PIECE:
+                tasks.append([])
+                size = 0
+            tasks[-1].append((offset + at, part[at : at + PIECE]))
+            size += len(tasks[-1][-1][1])
+
+    def task(i: int) -> None:
+        for offset, part in tasks[i]:
+            read_here(fd, offset, part)
+
+    team.each(task, len(tasks), last=1)
 
 
 def read_at(fd: int, offset: int, out: memoryview) -> None:
@@ -78,7 +104,7 @@ def read_at(fd: int, offset: int, out: memoryview) -> None:
     def piece(i: int) -> None:
         read_here(fd, offset + i * PIECE, out[i * PIECE : (i + 1) * PIECE])
 
-    team.each(piece, -(-size // PIECE))
+    team.each(piece, -(-size // PIECE), last=1)
 
 
 def read_here(fd: int, offset: int, out: memoryview) -> None:
