@@ -182,9 +182,11 @@ class Compressed:
 
     def _decode(self, number: int, out: Bytes) -> None:
         offset, size, mask = self._chunks[number].tolist()
-        data = scratch("chunk", size)
-        read_at(self._fd, offset, data.data)
         try:
+            if size > 2 * self._grid.size + (1 << 16):  # no filter makes a chunk that much longer
+                raise ValueError(f"it takes {size:,} bytes, and holds {self._grid.size:,}")
+            data = scratch("chunk", size)
+            read_at(self._fd, offset, data.data)
             self._decoder.decode(data, mask, out)
         except ValueError as reason:
             low, high = self._grid.rows_of(number)

@@ -184,6 +184,29 @@ def test_lengths_in_headers_are_looked_at_first(name, at, value, tmp_path):
         decoder.decode(raw, 0, np.empty(4800, np.uint8))
 
 
+@pytest.mark.parametrize("blocks", [(10, 8, 7), (4, 8, 7), (3, 5, 2), (10, 3, 7)])
+def test_blosc2_frames_with_several_axes(blocks):
+    blosc2 = pytest.importorskip("blosc2", reason="it writes these chunks")
+    for X in (table(10, 56, "f4").reshape(10, 8, 7), np.zeros((10, 8, 7), "f4")):
+        frame = blosc2.asarray(X, chunks=X.shape, blocks=blocks).to_cframe()
+        out = np.empty(X.nbytes, np.uint8)
+        decoder = Decoder([Filter(32026, "blosc2", ())], X.nbytes)
+        decoder.decode(np.frombuffer(bytearray(frame), np.uint8), 0, out)
+        assert out.tobytes() == X.tobytes()
+
+
+def test_deflate_without_isal(monkeypatch):
+    monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    data = RNG.integers(0, 9, 5000, np.uint8)
+    packed, out = np.frombuffer(bytearray(zlib.compress(data)), np.uint8), np.empty_like(data)
+    decoder = Decoder([Filter(1, "deflate", (4,))], data.size)
+    decoder.decode(packed, 0, out)
+    assert np.array_equal(out, data)
+    packed[-1] ^= 1
+    with pytest.raises(ValueError):
+        decoder.decode(packed, 0, out)
+
+
 def test_a_bomb_is_not_unpacked():
     decoder = Decoder([Filter(1, "deflate", (9,))], 1000)
     bomb = np.frombuffer(bytearray(zlib.compress(bytes(50 << 20))), np.uint8)
