@@ -151,6 +151,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="readers with one of these in their names")
     parser.add_argument("--megabytes", type=float, default=128, help="of rows in each file")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each reader")
+    parser.add_argument("--patience", type=float, default=5, help="seconds that a turn waits for cores at rest")
     parser.add_argument("--folder", help="where the files are made; a temporary folder unless said otherwise")
     parser.add_argument("--small", action="store_true", help="a quick look: two short turns, files of 2 MB")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured there")
@@ -160,7 +161,7 @@ def main() -> int:
     layouts = [name for name in LAYOUTS if name in options.layouts.split(",")]
     if not names or not layouts:
         parser.error("no such reader or layout; there are " + ", ".join([*READERS, *LAYOUTS]))
-    pace = Pace(rounds=options.rounds, least=0.1, pause=0.1)
+    pace = Pace(rounds=options.rounds, least=0.1, pause=0.1, patience=options.patience)
     if options.small:
         options.megabytes, pace = 2, Pace(rounds=2, least=0, pause=0, patience=0)
     races: list[Race] = []
