@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -99,6 +100,16 @@ def test_rows_are_read_without_hdf5_in_every_layout(libver, block, tmp_path, ope
         way = ways.choose(file, file.dataset(name).as_table(), name)
         assert isinstance(way, ways.Direct), name
         assert agrees(way, X.reshape(len(X), -1)), name
+
+
+def test_places_that_do_not_count_the_users_block_are_mended(write):
+    from gpubp.data.hdf5 import survey
+
+    path = write(values((20, 3), "f4"), file={"userblock_size": 512}, chunks=(5, 3), compression="gzip")
+    with h5py.File(path, locking=False) as file:
+        found, _ = survey.locate(file["X"])
+        assert found is not None and survey._before(file["X"], found[0]) == 0
+        assert survey._before(file["X"], found[0] - [512, 0, 0]) == 512
 
 
 def test_types_without_a_plain_name_are_read_too(tmp_path, opened):
@@ -284,13 +295,15 @@ def _collected(team: Any) -> list[int]:
     return found
 
 
-def test_a_forked_process_reads_too(write):
+def test_a_forked_process_reads_too():
     from gpubp.data.hdf5 import team
 
     team.each(lambda i: None, 10)  # helpers are there
-    pid = os.fork()
+    with team._starting:  # as if another thread were starting them at that moment
+        pid = os.fork()
     if pid == 0:  # pragma: no cover
         code = 1
+        signal.alarm(10)
         try:
             found: list[int] = []
             team.each(found.append, 10)
