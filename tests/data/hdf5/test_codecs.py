@@ -198,7 +198,7 @@ def test_blosc2_frames_with_several_axes(blocks):
 def test_deflate_without_isal(monkeypatch):
     monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
     data = RNG.integers(0, 9, 5000, np.uint8)
-    packed, out = np.frombuffer(bytearray(zlib.compress(data)), np.uint8), np.empty_like(data)
+    packed, out = np.frombuffer(bytearray(zlib.compress(data.data)), np.uint8), np.empty_like(data)
     decoder = Decoder([Filter(1, "deflate", (4,))], data.size)
     decoder.decode(packed, 0, out)
     assert np.array_equal(out, data)

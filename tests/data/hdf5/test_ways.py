@@ -107,9 +107,10 @@ def test_places_that_do_not_count_the_users_block_are_mended(write):
 
     path = write(values((20, 3), "f4"), file={"userblock_size": 512}, chunks=(5, 3), compression="gzip")
     with h5py.File(path, locking=False) as file:
-        found, _ = survey.locate(file["X"])
-        assert found is not None and survey._before(file["X"], found[0]) == 0
-        assert survey._before(file["X"], found[0] - [512, 0, 0]) == 512
+        X: Any = file["X"]
+        found, _ = survey.locate(X)
+        assert found is not None and survey._before(X, found[0]) == 0
+        assert survey._before(X, found[0] - [512, 0, 0]) == 512
 
 
 def test_types_without_a_plain_name_are_read_too(tmp_path, opened):
@@ -299,8 +300,8 @@ def test_a_forked_process_reads_too():
     from gpubp.data.hdf5 import team
 
     team.each(lambda i: None, 10)  # helpers are there
-    with team._starting:  # as if another thread were starting them at that moment
-        pid = os.fork()
+    team._starting.acquire()  # as if another thread were starting them at that moment
+    pid = os.fork()
     if pid == 0:  # pragma: no cover
         code = 1
         signal.alarm(10)
@@ -310,4 +311,5 @@ def test_a_forked_process_reads_too():
             code = 0 if sorted(found) == list(range(10)) else 2
         finally:
             os._exit(code)
+    team._starting.release()
     assert os.waitpid(pid, 0)[1] == 0
