@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +34,8 @@ from .network import Network
 from .objective import Objective
 from .optimizers import Optimizer
 from .precision import on
+
+log = logging.getLogger("gpubp")
 
 
 @dataclass
@@ -219,6 +222,8 @@ def _open(job: Job, dataset: Dataset | None, opened: ExitStack) -> tuple[Dataset
         names: dict[str, Any] = {"weights": job.weights, "allow": job.allow}
         dataset = open_all(job.data, x=job.x, y=job.y, split=job.split, **names)
         opened.callback(dataset.close)
+        if dataset.source.slow:
+            log.warning("%s", dataset.source.slow)
         if job.validation == 0 and not (job.x or job.y) and dataset.split == "train":
             kept = splits_of(job.data).get("val", [])
             if kept:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,14 @@ from ..errors import DataError
 
 _PIECE = 1 << 20  # bytes of the buffer through which rows of another type pass
 _DESCRIBED = 3  # of many sources, so many are named
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A place in a file: row 0 begins at byte `offset` of the open file `fd`, and the others follow."""
+
+    fd: int
+    offset: int
 
 
 class RowSource(Protocol):
@@ -45,12 +54,21 @@ class RowSource(Protocol):
         """
         ...
 
+    @property
+    def slow(self) -> str:
+        """What reading costs and what helps, where it is far slower than it could be; measured when asked."""
+        ...
+
     def where(self, row: int) -> str:
         """The place of one row as a person finds it again, for messages."""
         ...
 
     def describe(self) -> str:
         """One phrase: which file, which dataset, how many rows and columns of what."""
+        ...
+
+    def extent(self) -> Extent | None:
+        """Where the rows lie as one piece of a file, in the very type and order that `read` gives; else None."""
         ...
 
     def check(self) -> None:
@@ -113,6 +131,8 @@ class ArrayRows:
         DataError: the array is no table of real numbers.
     """
 
+    slow = ""
+
     def __init__(self, array: NDArray[Any], name: str = "X") -> None:
         self._name = name
         self.features = columns_of(array.shape, name)
@@ -129,6 +149,9 @@ class ArrayRows:
 
     def describe(self) -> str:
         return f"{self._name} {shape_text((self.m, self.features), self.dtype)}"
+
+    def extent(self) -> Extent | None:
+        return None
 
     def check(self) -> None:
         pass
@@ -187,6 +210,10 @@ class StackedRows:
             source.read(low, high, piece[: high - low])
             out[low - start : high - start] = piece[: high - low]
 
+    @property
+    def slow(self) -> str:
+        return next(filter(None, (source.slow for source in self._sources)), "")
+
     def where(self, row: int) -> str:
         at = self._at(row)
         return self._sources[at].where(row - self._starts[at])
@@ -195,6 +222,9 @@ class StackedRows:
         shown = ", then ".join(source.describe() for source in self._sources[:_DESCRIBED])
         more = len(self._sources) - _DESCRIBED
         return shown if more <= 0 else f"{shown}, then {more} more: {self.m} rows in all"
+
+    def extent(self) -> Extent | None:
+        return None
 
     def check(self) -> None:
         for source in self._sources:

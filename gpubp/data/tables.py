@@ -81,6 +81,11 @@ class Records:
             self.dtype = np.dtype([(name, stored.dtype[name]) for name in fields])
         self.step = max(1, _PIECE // self.dtype.itemsize)
 
+    @property
+    def slow(self) -> str:
+        """See `gpubp.data.source.RowSource`."""
+        return "" if self._way is None else self._way.slow
+
     def kind(self, field: str) -> tuple[np.dtype[Any], int]:
         """The type of a field's values as they are stored, and how many there are in a record."""
         dtype = self.dtype[field]
@@ -165,6 +170,10 @@ class FieldRows:
                 shape, strides = (high - low, place.count), (records.itemsize, place.dtype.itemsize)
                 values = np.ndarray(shape, place.dtype, records, place.offset, strides)
                 np.copyto(to[:, place.first : place.first + place.count], values)
+
+    @property
+    def slow(self) -> str:
+        return self._records.slow
 
     def _note(self, place: _Place) -> None:
         """One more place; fields that lie side by side in a record, as their columns do, are copied at once."""

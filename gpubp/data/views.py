@@ -25,6 +25,10 @@ class _View:
         self.source = source
         self.m, self.features, self.dtype = source.m, source.features, source.dtype
 
+    @property
+    def slow(self) -> str:
+        return self.source.slow
+
     def where(self, row: int) -> str:
         return self.source.where(row)
 

@@ -305,7 +305,7 @@ def test_measuring_reads_what_it_says(tmp_path, monkeypatch):
     with open_file(tmp_path / "d.h5") as file:
         source = HdfRows(file, file.dataset("X"))
         asked = []
-        monkeypatch.setattr(source, "_read", lambda start, stop, out: asked.append((start, stop)))
+        monkeypatch.setattr(source, "read", lambda start, stop, out: asked.append((start, stop)))
         found = speed.measure(file, file.dataset("X"), source)
         assert found.bytes == sum(stop - start for start, stop in asked[2:]) * 40
         assert asked[-1][0] > 9_000 and found.share == 1 and found.cached in (None, 1.0)

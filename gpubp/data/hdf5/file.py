@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import threading
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ class HdfFile:
                     self._again_with_plugins()
                     found = self._survey()
                 _remember(_surveys, self.key, found)
-            self.entries, self.attributes = _surveys[self.key]
+            found, self.attributes = _surveys[self.key]
+            self.entries = {path: _decodable(entry) for path, entry in found.items()}
         except BaseException:
             self.close()
             raise
@@ -247,6 +249,15 @@ class HdfFile:
             wanted="a sound file",
             do="make or copy it again",
         )
+
+
+def _decodable(entry: Stored) -> Stored:
+    """A dataset whose only trouble is a filter that HDF5 lacks is none where we can undo its filters ourselves."""
+    if not entry.trouble or entry.trouble != entry.lacking():
+        return entry
+    from .codecs import missing
+
+    return entry if not entry.exact or missing(entry.filters) else replace(entry, trouble="", remedy="")
 
 
 def _cut(data: Any, lengths: list[int]) -> tuple[bytes, ...]:
