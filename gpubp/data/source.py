@@ -10,17 +10,32 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .stamp import Stamp
 
 if TYPE_CHECKING:
     import h5py
 
 _PIECE = 1 << 20  # bytes of the buffer through which rows of another type pass
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where rows lie as one piece of a file, one after the other, in the very type and order that `read` gives.
+
+    Attributes:
+        fd: of the open file, the source's own; good until the source is closed.
+        offset: the byte at which row 0 begins.
+    """
+
+    fd: int
+    offset: int
 
 
 class RowSource(Protocol):
@@ -45,6 +60,14 @@ class RowSource(Protocol):
         Raises:
             DataError: the rows cannot be read; the message names the file, the dataset and the rows.
         """
+        ...
+
+    def extent(self) -> Extent | None:
+        """Where the rows lie as one piece of a file, in the very type and order that `read` gives; None otherwise."""
+        ...
+
+    def check(self) -> None:
+        """Raise DataError if the file changed (size, time, inode) since it was opened; nothing for an array."""
         ...
 
     def where(self, row: int) -> str:
@@ -125,6 +148,7 @@ class HdfRows:
         self._stored = dataset.dtype
         self._shape = tuple(dataset.shape[1:])
         self._size = self._file_size()
+        self._stamp = Stamp(dataset.file.id.get_vfd_handle(), path)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         assert out.flags.c_contiguous  # reshape would copy, and the copy would be filled
@@ -152,12 +176,37 @@ class HdfRows:
     def describe(self) -> str:
         return f"{self._name} {shape_text((self.m, self.features), self.dtype)}"
 
+    def extent(self) -> Extent | None:
+        stored = self._dataset.id
+        offset, plist = stored.get_offset(), stored.get_create_plist()  # no offset: in chunks, or never written
+        kind = h5t_of(self._stored)
+        if offset is None or plist.get_external_count() or not self._stored.isnative or stored.get_type() != kind:
+            return None
+        found = Extent(self._dataset.file.id.get_vfd_handle(), offset)
+        row = self.features * self.dtype.itemsize
+        mine = np.empty((1, self.features), self.dtype)
+        for start in {0, self.m - 1}:  # HDF5's own word on where the first and the last row lie
+            self.read(start, start + 1, mine)
+            if os.pread(found.fd, row, offset + start * row) != mine.tobytes():
+                return None
+        return found
+
+    def check(self) -> None:
+        self._stamp.check()
+
     def close(self) -> None:
         if self._dataset:  # false once its file is closed
             self._dataset.file.close()
 
     def _file_size(self) -> int:
         return os.fstat(self._dataset.file.id.get_vfd_handle()).st_size
+
+
+def h5t_of(dtype: np.dtype[Any]) -> h5py.h5t.TypeID:
+    """HDF5's type for numbers as NumPy has them."""
+    import h5py
+
+    return h5py.h5t.py_create(dtype)
 
 
 class ArrayRows:
@@ -180,6 +229,12 @@ class ArrayRows:
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         np.copyto(out, self.array[start:stop])
+
+    def extent(self) -> Extent | None:
+        return None
+
+    def check(self) -> None:
+        pass
 
     def where(self, row: int) -> str:
         return f"{self._name} row {row}"
@@ -222,6 +277,22 @@ class StackedRows:
             if low < high:
                 self._read_part(source, low - first, high - first, out[low - start : high - start])
 
+    def extent(self) -> Extent | None:
+        return None  # of each part one: see `extents`
+
+    def extents(self) -> list[tuple[int, int, Extent | None]]:
+        """`extents` of the parts."""
+        found = []
+        for source, first in zip(self._sources, self._starts, strict=False):
+            same = source.dtype == self.dtype
+            parts = extents(source) if same else [(0, source.m, None)]
+            found += [(first + start, first + stop, extent) for start, stop, extent in parts]
+        return found
+
+    def check(self) -> None:
+        for source in self._sources:
+            source.check()
+
     def _read_part(self, source: RowSource, start: int, stop: int, out: NDArray[Any]) -> None:
         if source.dtype == self.dtype:
             source.read(start, stop, out)
@@ -245,3 +316,8 @@ class StackedRows:
     def close(self) -> None:
         for source in self._sources:
             source.close()
+
+
+def extents(source: RowSource) -> list[tuple[int, int, Extent | None]]:
+    """The rows of a source in parts (first, stop, where they lie as one piece of a file or None), in order."""
+    return source.extents() if isinstance(source, StackedRows) else [(0, source.m, source.extent())]
