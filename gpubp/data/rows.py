@@ -97,8 +97,8 @@ class Rows:
         Raises:
             DataError: always.
         """
-        self.check()
         self.source.read(start, stop, np.empty((stop - start, self.features), self.source.dtype))
+        self.check()
         raise DataError(
             f"{self.source.describe()}: rows {start} to {stop - 1} could not be read at first and can be now",
             wanted="a disk that can be relied on",
