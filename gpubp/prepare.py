@@ -16,7 +16,8 @@ from .backend import Backend, choose
 from .data.dataset import Dataset, check_weights, open_dataset, splits
 from .data.memory import default_budget
 from .data.rows import Rows
-from .data.scaling import Scaling, choose_scaling, scan
+from .data.scaling import Scaling, choose_scaling
+from .data.scan import scan
 from .data.source import ArrayRows, StackedRows
 from .data.split import validation_mask
 from .data.targets import TargetSpec, encode, interpret
@@ -172,6 +173,7 @@ def prepare(
             budget=budget,
             feature_names=dataset.feature_names,
             progress=progress,
+            threads=job.threads,
         )
         scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
         w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)

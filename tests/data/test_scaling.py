@@ -8,8 +8,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gpubp.data import scaling
-from gpubp.data.scaling import Scaling, choose_scaling, scan
+from gpubp.data import scan as scan_module
+from gpubp.data.scaling import Scaling, choose_scaling
+from gpubp.data.scan import scan
 from gpubp.data.source import ArrayRows, StackedRows
 from gpubp.errors import DataError, UsageError
 
@@ -129,7 +130,7 @@ def test_numbers_whose_squares_overflow_are_named(refuses):
 
 @pytest.mark.parametrize("dtype", ["u1", "f4"])
 def test_the_budget_changes_nothing_but_what_is_kept(dtype, h5, hdf_rows, monkeypatch):
-    monkeypatch.setattr(scaling, "_PIECE", 100_000)
+    monkeypatch.setattr(scan_module, "_PIECE", 100_000)
     X = (RNG.normal(size=(5003, 37)) * 30 + 100).astype(dtype)
     path = h5({"X": X})
     row = 37 * X.itemsize
@@ -183,7 +184,7 @@ def test_the_fingerprint_is_the_same_on_every_machine():
 
 
 def test_progress_counts_the_rows(monkeypatch):
-    monkeypatch.setattr(scaling, "_PIECE", 1)
+    monkeypatch.setattr(scan_module, "_PIECE", 1)
     done = []
     scan(ArrayRows(np.ones((100_000, 2))), budget=0, progress=done.append)
     assert done == sorted(done) and done[-1] == 100_000 and len(done) > 3
@@ -196,7 +197,7 @@ def test_a_budget_beyond_all_memory_is_a_line(refuses, h5, hdf_rows, monkeypatch
     def no_room(*_):
         raise MemoryError
 
-    monkeypatch.setattr(scaling, "_aligned", no_room)
+    monkeypatch.setattr(scan_module, "_aligned", no_room)
     with refuses(UsageError, "no room for 5 rows", "--memory"):
         scan(source, budget=BIG)
 
