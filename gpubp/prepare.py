@@ -165,6 +165,7 @@ def prepare(
         training = None if mask is None else ~mask
 
         budget = default_budget() if job.memory is None else job.memory
+        budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask))
         progress = None if scanned is None else (lambda done: scanned(done, source.m))
         statistics, kept = scan(
             source,
@@ -261,6 +262,20 @@ def rows_for(model: Model, dataset: Dataset, *, labelled: bool) -> Rows:
     labels = encode(_labels(dataset), model.targets, where=_y_of(dataset)) if labelled else None
     none = np.empty((0, dataset.source.features), dataset.source.dtype)
     return Rows(dataset.source, none, model.scaling, labels, dataset.weights if labelled else None)
+
+
+def _beside(
+    labels: np.ndarray, dataset: Dataset, held_out: Dataset | None, weights: np.ndarray | None, mask: np.ndarray | None
+) -> int:
+    """Bytes that are kept for each row besides x, and come out of the same budget: memory must not grow with m.
+
+    y as the user has it and as the network is given it; the float64 weights in J and in the validation cost, which a
+    pass has once more in its own precision.
+    """
+    arrays = [labels, *(array for part in (dataset, held_out) if part for array in (part.target, part.weights))]
+    columns = (2 if mask is not None else 1 if weights is not None else 0) * 2
+    flags = 0 if mask is None else 2  # the mask and its complement
+    return sum(a.nbytes for a in arrays if a is not None) + len(labels) * (8 * columns + flags)
 
 
 def _labels(dataset: Dataset) -> np.ndarray:
