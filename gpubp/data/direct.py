@@ -31,7 +31,7 @@ class Direct:
             descriptor (−1 where the source must be asked), and the byte at which its first row begins.
     """
 
-    ahead = STEP, DEPTH
+    ahead: tuple[int, int] = (STEP, DEPTH)
 
     def __init__(self, source: RowSource) -> None:
         self._source = source
@@ -61,7 +61,8 @@ class Direct:
     def _fill(self, fd: int, piece: NDArray[Any], at: int, end: int) -> bool:
         """Whether the bytes from `at` on could be read; those ahead, before `end`, are asked for."""
         left = piece.data.cast("B")
-        low, high = ((place // STEP + DEPTH) * STEP for place in (at, at + len(left)))
+        step, depth = self.ahead
+        low, high = ((place // step + depth) * step for place in (at, at + len(left)))
         try:
             if low < min(high, end) and hasattr(os, "posix_fadvise"):  # macOS has none
                 os.posix_fadvise(fd, low, min(high, end) - low, os.POSIX_FADV_WILLNEED)
