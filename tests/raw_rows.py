@@ -27,7 +27,7 @@ class RawRows:
     def read(self, start: int, stop: int, out: np.ndarray) -> None:
         self.asked += 1
         row = self.features * self.dtype.itemsize
-        if os.preadv(self.fd, [out], self.HEADER + start * row) < (stop - start) * row:
+        if os.preadv(self.fd, [out.data], self.HEADER + start * row) < (stop - start) * row:
             raise DataError(f"{self.path}: rows {start} to {stop - 1} are not there")
 
     def extent(self) -> Extent | None:

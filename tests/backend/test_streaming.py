@@ -150,7 +150,7 @@ def test_rows_that_fail_once_are_not_passed_over(raw):
     with objective(NETWORK, rows(source, X, 0), **OPTIONS) as it:
         wanted = passes.at(it).bits
         it.rows.direct.table[0, 2] = 1 << 20
-        with pytest.raises(DataError, match=r"rows 0 to .* could not be read at first"):
+        with pytest.raises(DataError, match=r"rows \d+ to \d+ could not be read at first"):
             passes.at(it)
         it.rows.direct.table[0, 2] = source.fd
         assert passes.at(it).bits == wanted
