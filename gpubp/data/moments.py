@@ -89,32 +89,43 @@ def moments(block: NDArray[Any], shift: Array, weights: Array | None, fold: int)
     return moments_of_each(block[np.newaxis], shift, w, fold, np.empty(block.size))[0]
 
 
-def moments_of_each(blocks: NDArray[Any], shift: Array, weights: Array | None, fold: int, room: Array) -> list[Moments]:
+def moments_of_each(
+    blocks: NDArray[Any], shift: Array, weights: Array | None, fold: int, room: Array, compiled: Any = None
+) -> list[Moments]:
     """Likewise of several blocks of one length, a multiple of `fold`: the same bits, in fewer and longer operations.
 
     Args:
         blocks: (blocks, rows, columns), C-contiguous.
         weights: (blocks, rows), or None.
         room: scratch memory, at least as many numbers as the blocks have.
+        compiled: `backend.compiled.columns`, where it can be had: it sums rows without weights three times as fast.
     """
     count, n, d = blocks.shape
     wide = blocks.reshape(count, n // fold, fold * d)
-    x = room[: blocks.size].reshape(wide.shape)
-
-    def over_rows(ufunc: np.ufunc, values: NDArray[Any]) -> Array:
-        return ufunc.reduce(ufunc.reduce(values, axis=1).reshape(count, fold, d), axis=1).astype(np.float64)
-
-    def weighted() -> Array:
-        if weights is None:
-            return x
-        return (x.reshape(*weights.shape, d) * weights[..., np.newaxis]).reshape(x.shape)
-
-    minimum, maximum = over_rows(np.minimum, wide), over_rows(np.maximum, wide)
-    np.copyto(x, wide)
-    x -= np.tile(shift, fold)
+    minimum, maximum = _over_rows(np.minimum, wide, fold), _over_rows(np.maximum, wide, fold)
     totals = np.full((count, 1), float(n)) if weights is None else np.add.reduce(weights, axis=1)[:, np.newaxis]
-    offsets = over_rows(np.add, weighted()) / totals
-    x -= np.tile(offsets, fold)[:, np.newaxis]
-    np.multiply(x, x, out=x)
-    M2 = over_rows(np.add, weighted())
+    if compiled and weights is None and d > 1:
+        offsets, M2 = np.empty((count, d)), np.empty((count, d))
+        compiled.deviations(wide, shift, fold, offsets, M2, room[: fold * d], room[fold * d : 2 * fold * d])
+    else:
+        x = room[: blocks.size].reshape(wide.shape)
+        np.copyto(x, wide)
+        x -= np.tile(shift, fold)
+        offsets = _over_rows(np.add, _weighted(x, weights), fold) / totals
+        x -= np.tile(offsets, fold)[:, np.newaxis]
+        np.multiply(x, x, out=x)
+        M2 = _over_rows(np.add, _weighted(x, weights), fold)
     return [Moments(n, float(totals[i, 0]), offsets[i], M2[i], minimum[i], maximum[i]) for i in range(count)]
+
+
+def _over_rows(ufunc: np.ufunc, wide: NDArray[Any], fold: int) -> Array:
+    """Down the lines of each block, then over the rows that lie side by side in one."""
+    count, _, width = wide.shape
+    return ufunc.reduce(ufunc.reduce(wide, axis=1).reshape(count, fold, width // fold), axis=1).astype(np.float64)
+
+
+def _weighted(wide: Array, weights: Array | None) -> Array:
+    """Each row, of which several lie side by side in a line, times its weight."""
+    if weights is None:
+        return wide
+    return (wide.reshape(*weights.shape, -1) * weights[..., np.newaxis]).reshape(wide.shape)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backend import compiled
 from ..backend.cores import available_cores
 from ..errors import DataError, UsageError
 from .direct import Direct
@@ -27,6 +28,7 @@ from .source import ArrayRows, RowSource
 
 _PIECE = 4 << 20  # bytes read at a time
 _GROUP = 4  # blocks at a time
+_WORTH = 32 << 20  # bytes for which numba is asked: loading it takes half a second
 _MOST_THREADS = 8  # beyond it Python's lock is what they wait for
 
 
@@ -98,6 +100,11 @@ class _Look:
         self._own = threading.local()
         # operations on single blocks are so short that two threads would mostly wait for Python's lock
         self._short = threading.Lock()
+        self._compiled = None
+        if m * d * dtype.itemsize >= _WORTH and weights is None and not compiled.missing():
+            from ..backend.compiled import build
+
+            self._compiled = build.column_sums()
         self.shift: Array | None = None
         row = next(
             (start + int(np.argmax(c)) for start, stop in self.pieces if (c := self._counts(start, stop)).any()), -1
@@ -129,8 +136,10 @@ class _Look:
         if counts is None and shift is not None and (high - low) % n == 0:
             w = None if self._weights is None else self._weights[low:high].reshape(-1, n)
             if not hasattr(self._own, "room"):
-                self._own.room = np.empty(_GROUP * n * rows.shape[1])
-            found = moments_of_each(rows.reshape(-1, n, rows.shape[1]), shift, w, self._fold, self._own.room)
+                self._own.room = np.empty(max(2 * self._fold, _GROUP * n) * rows.shape[1])
+            found = moments_of_each(
+                rows.reshape(-1, n, rows.shape[1]), shift, w, self._fold, self._own.room, self._compiled
+            )
             # NaN is the least and the greatest of all
             if not all(np.isfinite(one.minimum).all() and np.isfinite(one.maximum).all() for one in found):
                 _refuse_non_finite(rows, low, self._source, self._names)

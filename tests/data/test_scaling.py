@@ -11,6 +11,7 @@ import pytest
 from raw_rows import later
 
 from gpubp.data import scan as scan_module
+from gpubp.data.moments import block_shape
 from gpubp.data.scaling import Scaling, choose_scaling
 from gpubp.data.scan import scan
 from gpubp.data.source import ArrayRows, StackedRows
@@ -170,6 +171,20 @@ def test_blocks_at_a_time_change_nothing(monkeypatch):
     for group in (1, 3, 50):
         monkeypatch.setattr(scan_module, "_GROUP", group)
         assert same(statistics(X), wanted[0]) and same(statistics(X, weights=weights), wanted[1])
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i1", "u2", "i4", "u8", "i8", "f2", "f4", "f8"])
+def test_compiled_sums_are_numpys_to_the_bit(dtype, monkeypatch):
+    pytest.importorskip("numba")
+    for d in (1, 2, 3, 5, 28, 511, 512, 513, 3000):
+        _, rows = block_shape(d)
+        X = (RNG.normal(size=(5 * rows + 7, d)) * 30 + 100).astype(dtype)
+        X[:, d // 2] = X[0, d // 2]
+        found = []
+        for worth in (0, BIG):
+            monkeypatch.setattr(scan_module, "_WORTH", worth)
+            found.append(statistics(X))
+        assert same(*found), d
 
 
 def test_the_first_bad_row_is_named_whoever_finds_one(monkeypatch, refuses):
