@@ -139,7 +139,8 @@ def outputs(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp3
 
     Raises:
         UsageError: another precision than fp32 and fp64.
-        DataError: another number of features than the network has; a value of x that is not finite.
+        DataError: another number of features than the network has; a value of x that is not finite;
+            at the end, a file that changed since it was opened.
     """
     network, dtype = model.network, precision_of(precision).dtype
     if precision not in EXACT:
@@ -184,11 +185,13 @@ def outputs(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp3
     if backend.owners == 1:
         for piece in pieces:
             yield one(piece)
+        rows.check()
         return
     group = 4 * backend.owners  # finished chunks that may wait for their turn: bounded, whatever m is
     with ThreadPoolExecutor(backend.owners, "gpubp") as pool:
         for at in range(0, len(pieces), group):
             yield from pool.map(one, pieces[at : at + group])
+    rows.check()
 
 
 def evaluate(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp32") -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Job:
         validation: the fraction of rows held out, chosen by a hash of (seed, row).
         scale: "auto", "none", "standard" or "255".
         seed: of the initial Θ and the validation rows.
-        memory: bytes for rows kept in memory (or text such as "1GB"), None for a share of what is free.
+        memory: bytes for rows, labels and weights kept in memory (or text like "1GB"), None: a share of what is free.
         checkpoint_every: "60" seconds, or "10it" iterations.
         keep: how many checkpoints stay in the folder.
     """

@@ -19,7 +19,8 @@ from .data.digits import refuse_lost_features, refuse_lost_targets
 from .data.memory import default_budget
 from .data.missing import look, rows_with_gaps
 from .data.rows import Rows
-from .data.scaling import Scaling, choose_scaling, scan
+from .data.scaling import Scaling, choose_scaling
+from .data.scan import scan
 from .data.select import Selection, select
 from .data.several import Paths, open_all, splits_of
 from .data.source import ArrayRows, StackedRows
@@ -168,6 +169,7 @@ def prepare(
         training = None if mask is None else ~mask
 
         budget = default_budget() if job.memory is None else job.memory
+        budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask))
         progress = None if scanned is None else (lambda done: scanned(done, source.m))
         dropped = 0
         if job.missing != "error" and source.dtype.kind == "f":
@@ -186,6 +188,7 @@ def prepare(
             budget=budget,
             feature_names=dataset.column_names,
             progress=progress,
+            threads=job.threads,
         )
         scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
         refuse_lost_features(source, statistics, scaling, precision, dataset.column_names)
@@ -327,6 +330,20 @@ def rows_for(model: Model, dataset: Dataset, *, labelled: bool) -> Rows:
             source = Filled(source, model.fill)
     none = np.empty((0, source.features), source.dtype)
     return Rows(source, none, model.scaling, labels, weights, dropped=dropped)
+
+
+def _beside(
+    labels: np.ndarray, dataset: Dataset, held_out: Dataset | None, weights: np.ndarray | None, mask: np.ndarray | None
+) -> int:
+    """Bytes that are kept for each row besides x, and come out of the same budget: memory must not grow with m.
+
+    y as the user has it and as the network is given it; the float64 weights in J and in the validation cost, which a
+    pass has once more in its own precision.
+    """
+    arrays = [labels, *(array for part in (dataset, held_out) if part for array in (part.target, part.weights))]
+    columns = (2 if mask is not None else 1 if weights is not None else 0) * 2
+    flags = 0 if mask is None else 2  # the mask and its complement
+    return sum(a.nbytes for a in arrays if a is not None) + len(labels) * (8 * columns + flags)
 
 
 def _labels(dataset: Dataset) -> np.ndarray:

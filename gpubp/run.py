@@ -29,6 +29,7 @@ from .errors import BackendError, DataError, MismatchError, UsageError
 from .inference import Model
 from .job import Job, interval
 from .network import Network
+from .objective import Objective
 from .optimizers import Ending, State
 from .precision import finer, with_bits
 from .precision import precision as precision_of
@@ -230,7 +231,17 @@ def _train(
             ending=None if ending is None else asdict(ending),
         )
 
+    latest: State | None = None
+    climbed_at = -1  # evaluations: until the next one the state belongs to the precision before
+
+    def climb(precision: str) -> Objective:
+        nonlocal climbed_at
+        climbed_at = latest.evaluations if latest else -1
+        return ready.at(precision)
+
     def begin(state: State) -> None:
+        nonlocal latest
+        latest = state
         # the first checkpoint is the first thing a run leaves: a kill at any time can be resumed, and where an earlier
         # run is replaced, nothing of it goes before this one is safe
         if folder is not None:
@@ -250,17 +261,24 @@ def _train(
             saved_at = time.monotonic()
 
     fresh = ready.network.initial_Theta(job.seed)
-    ending, state = fit(
-        ready.objective,
-        optimizer,
-        resumed.state if resumed else fresh,
-        iterations=job.iterations,
-        callbacks=[note, *callbacks],
-        stop=stop,
-        seconds=float(history[-1]["seconds"]) if history else 0.0,
-        ready=begin,
-        climb=ready.at if job.climb else None,
-    )
+    try:
+        ending, state = fit(
+            ready.objective,
+            optimizer,
+            resumed.state if resumed else fresh,
+            iterations=job.iterations,
+            callbacks=[note, *callbacks],
+            stop=stop,
+            seconds=float(history[-1]["seconds"]) if history else 0.0,
+            ready=begin,
+            climb=climb if job.climb else None,
+        )
+    except DataError:
+        # rows that cannot be read any more, or a file that changed: what was reached on good rows is kept. A step
+        # commits last, so the state is that of the step before.
+        if latest is not None and folder is not None and latest.evaluations != climbed_at:
+            folder.save(record(latest, None), keep=job.keep)
+        raise
     ending = replace(ending, reason=ending.reason + _climbs(job.precision, history, ready.objective.precision))
     if state is not None and folder is not None:
         folder.save(record(state, ending), keep=job.keep)

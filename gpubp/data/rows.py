@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NoReturn
 
 import numpy as np
 
+from ..errors import DataError
 from .dataset import check_weights
+from .direct import Direct
 from .scaling import Scaling
 from .source import RowSource
 
@@ -80,6 +83,30 @@ class Rows:
         """Σw over the validation rows; 0 without any."""
         return 0.0 if self.validation is None else float(self.validation.sum())
 
+    @cached_property
+    def direct(self) -> Direct:
+        """The rows as they lie in the file."""
+        return Direct(self.source)
+
+    def check(self) -> None:
+        """Raise DataError if the file has changed that rows are still read from."""
+        if len(self.kept) < self.m:
+            self.source.check()
+
+    def refuse(self, start: int, stop: int) -> NoReturn:
+        """Say why rows [start, stop), which a pass failed to read, cannot be read.
+
+        Raises:
+            DataError: always.
+        """
+        self.source.read(start, stop, np.empty((stop - start, self.features), self.source.dtype))
+        self.check()
+        raise DataError(
+            f"{self.source.describe()}: rows {start} to {stop - 1} could not be read at first and can be now",
+            wanted="a disk that can be relied on",
+            do="go on with gpubp resume",
+        )
+
     def folds(self, products: str = "exact") -> bool:
         """Whether scaling goes into Θ^(1) and b^(1), so that x is used as it is stored."""
         mean, scale = self.scaling.mean, self.scaling.scale
@@ -92,5 +119,5 @@ class Rows:
         if stop <= len(self.kept):
             return self.kept[start:stop]
         out = buffer[: stop - start]
-        self.source.read(start, stop, out)
+        self.direct.read(start, stop, out)
         return out

@@ -24,7 +24,12 @@ _DESCRIBED = 3  # of many sources, so many are named
 
 @dataclass(frozen=True)
 class Extent:
-    """A place in a file: row 0 begins at byte `offset` of the open file `fd`, and the others follow."""
+    """Where rows lie as one piece of a file, one after the other, in the very type and order that `read` gives.
+
+    Attributes:
+        fd: of the open file, the source's own; good until the source is closed.
+        offset: the byte at which row 0 begins.
+    """
 
     fd: int
     offset: int
@@ -59,20 +64,20 @@ class RowSource(Protocol):
         """What reading costs and what helps, where it is far slower than it could be; measured when asked."""
         ...
 
+    def extent(self) -> Extent | None:
+        """Where the rows lie as one piece of a file, in the very type and order that `read` gives; None otherwise."""
+        ...
+
+    def check(self) -> None:
+        """Raise DataError if the file changed (size, time, inode) since it was opened; nothing for an array."""
+        ...
+
     def where(self, row: int) -> str:
         """The place of one row as a person finds it again, for messages."""
         ...
 
     def describe(self) -> str:
         """One phrase: which file, which dataset, how many rows and columns of what."""
-        ...
-
-    def extent(self) -> Extent | None:
-        """Where the rows lie as one piece of a file, in the very type and order that `read` gives; else None."""
-        ...
-
-    def check(self) -> None:
-        """Raise DataError if what the rows come from changed since it was opened."""
         ...
 
     def close(self) -> None:
@@ -144,17 +149,17 @@ class ArrayRows:
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         np.copyto(out, self.array[start:stop])
 
-    def where(self, row: int) -> str:
-        return f"{self._name} row {row}"
-
-    def describe(self) -> str:
-        return f"{self._name} {shape_text((self.m, self.features), self.dtype)}"
-
     def extent(self) -> Extent | None:
         return None
 
     def check(self) -> None:
         pass
+
+    def where(self, row: int) -> str:
+        return f"{self._name} row {row}"
+
+    def describe(self) -> str:
+        return f"{self._name} {shape_text((self.m, self.features), self.dtype)}"
 
     def close(self) -> None:
         pass
@@ -199,6 +204,22 @@ class StackedRows:
         """Which source has the row."""
         return bisect_right(self._starts, row, 1, len(self._sources)) - 1
 
+    def extent(self) -> Extent | None:
+        return None  # of each part one: see `extents`
+
+    def extents(self) -> list[tuple[int, int, Extent | None]]:
+        """`extents` of the parts."""
+        found = []
+        for source, first in zip(self._sources, self._starts, strict=False):
+            same = source.dtype == self.dtype
+            parts = extents(source) if same else [(0, source.m, None)]
+            found += [(first + start, first + stop, extent) for start, stop, extent in parts]
+        return found
+
+    def check(self) -> None:
+        for source in self._sources:
+            source.check()
+
     def _read_part(self, source: RowSource, start: int, stop: int, out: NDArray[Any]) -> None:
         if source.dtype == self.dtype:
             source.read(start, stop, out)
@@ -223,13 +244,11 @@ class StackedRows:
         more = len(self._sources) - _DESCRIBED
         return shown if more <= 0 else f"{shown}, then {more} more: {self.m} rows in all"
 
-    def extent(self) -> Extent | None:
-        return None
-
-    def check(self) -> None:
-        for source in self._sources:
-            source.check()
-
     def close(self) -> None:
         for source in self._sources:
             source.close()
+
+
+def extents(source: RowSource) -> list[tuple[int, int, Extent | None]]:
+    """The rows of a source in parts (first, stop, where they lie as one piece of a file or None), in order."""
+    return source.extents() if isinstance(source, StackedRows) else [(0, source.m, source.extent())]

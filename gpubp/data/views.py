@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .source import RowSource, shape_text
+from .source import Extent, RowSource, shape_text
 
 _PIECE = 1 << 20  # bytes of a buffer of whole rows
 
@@ -35,8 +35,9 @@ class _View:
     def describe(self) -> str:
         return self.source.describe()
 
-    def extent(self) -> None:
+    def extent(self) -> Extent | None:
         """Nowhere do these rows lie as they are read."""
+        return None
 
     def check(self) -> None:
         self.source.check()
@@ -75,6 +76,12 @@ class RowRange(_View):
             piece = buffer[: (high - low - 1) * step + 1]
             self.source.read(first + low * step, first + low * step + len(piece), piece)
             out[low:high] = piece[::step]
+
+    def extent(self) -> Extent | None:
+        found = self.source.extent()
+        if found is None or self._rows.step > 1:
+            return None
+        return Extent(found.fd, found.offset + self._rows.start * self.features * self.dtype.itemsize)
 
     def where(self, row: int) -> str:
         return self.source.where(self._rows[row])
