@@ -63,7 +63,9 @@ class Extents:
         ):  # fmt: skip
             a, b = max(low, start), min(high, stop)
             parts.append((offset + (a - low) * size, out[(a - start) * size : (b - start) * size]))
-        if len(out) < SHARED:
+        if len(parts) == 1:
+            read_at(self._fd, *parts[0])
+        elif len(out) < SHARED:
             for offset, part in parts:
                 read_here(self._fd, offset, part)
         else:
