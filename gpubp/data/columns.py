@@ -1,6 +1,6 @@
 """A full look at the columns of X: what there is in each, gaps included. `gpubp info` shows it.
 
-`scaling.scan` is what training reads with, and it refuses the first value that is not finite; this counts them. Rows
+`scan.scan` is what training reads with, and it refuses the first value that is not finite; this counts them. Rows
 pass once, in pieces, by several threads; each piece is cut into blocks that stay in a core's cache. Sums are float64
 and relative to the mean of the piece's first block; pieces are merged in their order with the formula of Chan, Golub
 and LeVeque (see `scaling`), so the figures do not depend on the number of threads. Bytes are summed as float32: the

@@ -41,6 +41,7 @@ def scan(
     feature_names: tuple[str, ...] | None = None,
     progress: Callable[[int], object] | None = None,
     threads: int | None = None,
+    compile: bool = True,
 ) -> tuple[Statistics, NDArray[Any]]:
     """Read every row once.
 
@@ -52,6 +53,7 @@ def scan(
         feature_names: for messages.
         progress: called with the number of rows done so far.
         threads: how many share the work; by default all cores there are, within reason. It changes no bit.
+        compile: whether numba may be loaded for many rows, where there is one. It changes no bit.
 
     Returns:
         The statistics, and the first rows that fit the budget: (kept, features) of the stored type, C-contiguous,
@@ -62,7 +64,7 @@ def scan(
             no training row is left; the file changed while it was read.
     """
     kept, resident = _room(source, budget)
-    look = _Look(source, training, weights, kept, resident, feature_names)
+    look = _Look(source, training, weights, kept, resident, feature_names, compile)
     digest = hashlib.blake2b(repr((source.m, source.features, source.dtype.str)).encode(), digest_size=16)
     tree = Tree()
     for stop, checksum, found in _in_order(look.piece, look.pieces, threads or min(available_cores(), _MOST_THREADS)):
@@ -89,7 +91,7 @@ class _Look:
 
     def __init__(
         self, source: RowSource, training: NDArray[np.bool_] | None, weights: Array | None, kept: NDArray[Any],
-        resident: bool, feature_names: tuple[str, ...] | None,
+        resident: bool, feature_names: tuple[str, ...] | None, compile: bool,
     ) -> None:  # fmt: skip
         m, d, dtype = source.m, source.features, source.dtype
         self._source, self._direct, self._names = source, Direct(source), feature_names
@@ -101,7 +103,7 @@ class _Look:
         # operations on single blocks are so short that two threads would mostly wait for Python's lock
         self._short = threading.Lock()
         self._compiled = None
-        if m * d * dtype.itemsize >= _WORTH and weights is None and not compiled.missing():
+        if compile and m * d * dtype.itemsize >= _WORTH and weights is None and not compiled.missing():
             from ..backend.compiled import build
 
             self._compiled = build.column_sums()

@@ -7,7 +7,8 @@ import pytest
 
 from gpubp.data.class_weights import checked, class_weights, parse
 from gpubp.data.digits import refuse_lost_features, refuse_lost_targets
-from gpubp.data.scaling import choose_scaling, scan
+from gpubp.data.scaling import choose_scaling
+from gpubp.data.scan import scan
 from gpubp.data.source import ArrayRows
 from gpubp.data.targets import TargetSpec
 from gpubp.errors import DataError, UsageError

@@ -34,7 +34,7 @@ def test_contiguous_native_rows_are_a_piece_of_the_file(dtype, h5, hdf_rows):
 def test_all_other_rows_are_their_sources_to_read(tmp_path, hdf_rows):
     X = RNG.normal(size=(50, 7)).astype("f4")
     makers = {
-        "chunks": {"chunks": (10, 7)},
+        "chunks": {"chunks": (10, 7), "compression": "gzip"},
         "gzip": {"compression": "gzip"},
         "checksums": {"fletcher32": True},
         "the other byte order": {"dtype": ">f4"},

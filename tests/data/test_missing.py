@@ -7,7 +7,8 @@ import pytest
 
 from gpubp.data import missing
 from gpubp.data.missing import look, rows_with_gaps
-from gpubp.data.scaling import choose_scaling, scan
+from gpubp.data.scaling import choose_scaling
+from gpubp.data.scan import scan
 from gpubp.data.source import ArrayRows
 from gpubp.data.views import Filled, Gapless
 from gpubp.errors import DataError

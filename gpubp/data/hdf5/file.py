@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ..names import listed, quoted
+from ..stamp import Stamp
 from .process import Parser, Refusal
 from .stored import Stored
 
@@ -55,7 +56,7 @@ class HdfFile:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self._refuse_written()
-            self._state = _state(self.fd)
+            self._stamp, self._state = Stamp(self.fd, path), _state(self.fd)
             self.key: Key = (os.path.realpath(path), *self._state)
             if self.key not in _surveys:
                 found = self._survey()
@@ -135,14 +136,7 @@ class HdfFile:
 
     def check(self) -> None:
         """Raise DataError if the file changed since it was opened."""
-        size, changed, *_ = _state(self.fd)
-        if (size, changed) != self._state[:2]:
-            what = "became shorter" if size < self._state[0] else "was written to"
-            raise DataError(
-                f"{self.shown} {what} while it was in use",
-                wanted="a file that stays as it is",
-                do="begin again with it",
-            )
+        self._stamp.check()
 
     def rest(self) -> None:
         """Let go of the process that looks at the file; the next question starts another."""
