@@ -35,12 +35,9 @@ class Formats(click.Command):
 @click.option(
     "--missing", type=click.Choice(["error", "keep"]), default="error", help="keep: missing values become NaN."
 )
-@click.option(
-    "--compress", is_flag=True, help="Chunks by Blosc-LZ4: smaller, read fast. Needs gpubp[codecs]."
-)
-@click.option(
-    "--archive", is_flag=True, help="Chunks by gzip and Fletcher's checksum: smallest, for any HDF5."
-)
+@click.option("--compress", is_flag=True, help="Chunks by Blosc-LZ4: smaller, read fast. Needs gpubp[codecs].")
+@click.option("--archive", is_flag=True, help="Chunks by gzip and Fletcher's checksum: smallest, for any HDF5.")
+@click.option("--hash-source/--no-hash-source", default=None, help="Note SRC's SHA-256; by default up to 256 MiB.")
 @click.option("--force", is_flag=True, help="Convert a file again that is laid out so already.")
 @click.option("--overwrite", is_flag=True, help="Replace DST.h5 if it exists.")
 @json_option

@@ -26,7 +26,7 @@ SUFFIX = ".crc32"
 BLOCK = 1 << 20  # bytes of rows under one checksum
 # What `digest` covers beside the content; an attribute that a user adds is the user's.
 ON_FILE = ("converted_by", "created", "command", "source", "source_format", "source_bytes", "source_sha256",
-           "labels", "labels_bytes", "labels_sha256", "layout", "content")  # fmt: skip
+           "history", "labels", "labels_bytes", "labels_sha256", "layout", "content")  # fmt: skip
 ON_DATASET = ("source_name", "source_dtype")
 
 
@@ -48,6 +48,12 @@ class Sealed:
     block_rows: int
     checksums: NDArray[np.uint32]
     noted: dict[str, Any]
+
+    def differs(self, other: Sealed) -> int | None:
+        """The first row of the first block that is another one there; None if there is none, or they do not compare."""
+        mine, theirs = ((one.shape, one.dtype, one.block_rows, len(one.checksums)) for one in (self, other))
+        wrong = np.flatnonzero(self.checksums != other.checksums) if mine == theirs else []
+        return int(wrong[0]) * self.block_rows if len(wrong) else None
 
 
 def rows_of_block(row_bytes: int) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .checksums import Sealed
 from .formats import Part
 from .narrow import guess, smallest_of
 from .source import RowSource, columns_of, row_dtype
@@ -133,11 +134,17 @@ class TextColumn:
 
 @dataclass
 class Named:
-    """A column under a name, and what is noted about where it came from."""
+    """A column under a name.
+
+    Attributes:
+        noted: where it came from.
+        sealed: the checksums that its source has of it, if it has.
+    """
 
     name: str
     column: Column
     noted: dict[str, str] = field(default_factory=dict)
+    sealed: Sealed | None = None
 
 
 @dataclass

@@ -31,6 +31,7 @@ from .unfinished import Unfinished, exists
 from .writer import write
 
 _HASHED = 1 << 20  # bytes at a time
+_CHEAP = 1 << 28  # bytes of a source that is hashed unasked: on two cores SHA-256 halves the rate of a conversion
 _LONGEST = 4000  # characters of a command that are noted
 
 
@@ -47,6 +48,7 @@ def convert(
     layout: str = "contiguous",
     force: bool = False,
     overwrite: bool = False,
+    hash_source: bool | None = None,
     version: str | None = None,
     command: str | None = None,
     progress: Callable[[int, int], object] | None = None,
@@ -63,6 +65,8 @@ def convert(
         layout: "contiguous", "compress" or "archive"; see `layouts`.
         force: whether a file that is laid out so already is written again.
         overwrite: whether `dst` may be replaced. Where it is a symbolic link, what it leads to is.
+        hash_source: whether the SHA-256 of `src` is noted; None: of one of up to 256 MiB. (The hash `content` of the
+            rows is always there; it is the same for every conversion of the same source.)
         version: gpubp's, to be noted in the file; None takes that of the running one.
         command: the command line, to be noted; None notes none.
         progress: called with (rows written, rows in all).
@@ -94,19 +98,21 @@ def convert(
     if version is None:
         from .. import __version__ as version
     before = os.stat(source)
-    with _Hash(source) as hashed, _Hash(apart) as hashed_apart:
-        title, tables = _tables(source, request, layout, force)
+    hashing = before.st_size <= _CHEAP if hash_source is None else hash_source
+    with _Hash(source if hashing else None) as hashed, _Hash(apart if hashing else None) as hashed_apart:
+        title, earlier, tables = _tables(source, request, layout, force)
 
         def noted() -> dict[str, Any]:
-            found = {"converted_by": f"gpubp {version}", "created": _now(), "source": source.name}
-            found |= {"source_format": title, "source_bytes": before.st_size, "source_sha256": hashed.result()}
+            found = {"converted_by": f"gpubp {version}", "created": _now(), "command": (command or "")[:_LONGEST]}
+            found |= {"source": source.name, "source_format": title, "source_bytes": before.st_size}
+            found |= {"source_sha256": hashed.result()}
             if apart is not None:
                 found |= {"labels": apart.name, "labels_bytes": os.stat(apart).st_size}
                 found |= {"labels_sha256": hashed_apart.result()}
             after = os.stat(source)
             if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                 raise DataError(f"{source} was written to while it was converted", do="convert it again")
-            return found | ({"command": command[:_LONGEST]} if command else {})
+            return earlier | {name: value for name, value in found.items() if value != ""}
 
         try:
             with Unfinished(target, overwrite=overwrite) as unfinished:
@@ -130,8 +136,8 @@ def convert(
     }
 
 
-def _tables(source: Path, request: Request, layout: str, force: bool) -> tuple[str, list[Table]]:
-    """What the source is called, and its rows."""
+def _tables(source: Path, request: Request, layout: str, force: bool) -> tuple[str, dict[str, Any], list[Table]]:
+    """What the source is called, what is noted in it, and its rows."""
     try:
         if is_hdf5(source):
             return relayout.tables(source, request, layout, force)
@@ -140,7 +146,7 @@ def _tables(source: Path, request: Request, layout: str, force: bool) -> tuple[s
             titles = ", ".join(one.title for one in formats())
             raise DataError(f"{source} is in no format that is known", wanted=f"{titles}, an HDF5 file")
         request.refuse_but(found.takes, found.title)
-        return found.title, [table_of(part, str(source)) for part in found.read(source, request)]
+        return found.title, {}, [table_of(part, str(source)) for part in found.read(source, request)]
     except OSError as error:  # the source's own troubles are told by its reader: this is the scratch file
         room = f"room and permission in {request.scratch}, for scratch files too"
         raise DataError(f"{source} cannot be converted: {error}", wanted=room) from None

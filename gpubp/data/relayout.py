@@ -7,6 +7,7 @@ unpacked into a scratch file and read across from there.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -17,21 +18,23 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, UsageError
 from . import guard, names
+from .checksums import ON_FILE, SUFFIX, Sealed
 from .columns import Column, Named, SourceColumn, Table, column_of, table_of, texts
 from .dataset import Dataset, check_weights, open_dataset, splits
 from .formats import Part, Request, scratch_file
 from .hdf5.file import HdfFile
-from .hdf5.rows import HdfRows
+from .hdf5.rows import HdfRows, read_numbers
 from .hdf5.stored import Stored
 from .source import row_dtype
 
 _MATLAB = b"MATLAB 7.3 MAT-file"
 _NUMBERS = {"double", "single", "logical"} | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _PIECE = 8 << 20
+_HISTORY = 1 << 15  # characters
 
 
-def tables(source: Path, request: Request, layout: str, force: bool) -> tuple[str, list[Table]]:
-    """What the file is called, and its rows.
+def tables(source: Path, request: Request, layout: str, force: bool) -> tuple[str, dict[str, Any], list[Table]]:
+    """What the file is called, the attributes that the result is to have of it, and its rows.
 
     Args:
         layout: the one that is wanted; a file of ours that has it is refused unless `force` is true.
@@ -45,13 +48,14 @@ def tables(source: Path, request: Request, layout: str, force: bool) -> tuple[st
     title = "a MAT v7.3 file" if matlab else "an HDF5 file"
     request.refuse_but(("x", "y", "weights"), title)
     if matlab:
-        return title, _matlab(source, request)
+        return title, {}, _matlab(source, request)
     said = (request.x, request.y, request.weights)
     with guard.open_file(source) as opened:
         ours = opened.attributes.get("layout") if "digest" in opened.attributes else None
         if ours == layout and not force and said == (None, None, None):
             wanted = "train on it as it is, check it with gpubp verify, or say --force"
             raise UsageError(f"{source} is laid out so already, with checksums", do=wanted)
+        attributes = _kept(opened.attributes)
     found: list[Table] = []
     try:
         for split in splits(source, x=request.x) or (None,):
@@ -60,7 +64,20 @@ def tables(source: Path, request: Request, layout: str, force: bool) -> tuple[st
         for table in found:
             table.close()
         raise
-    return title, found
+    return title, attributes, found
+
+
+def _kept(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a file that are its author's; what an earlier conversion noted becomes `history`."""
+    ours = ("digest", *ON_FILE) if "digest" in attributes else ("digest", "content", "layout")
+    kept = {name: value for name, value in attributes.items() if name not in ours and name != "history"}
+    if "digest" in attributes:
+        earlier = json.loads(str(attributes.get("history", "[]")))
+        earlier.append({name: attributes[name] for name in ON_FILE if name in attributes})
+        while len(line := json.dumps(earlier)) > _HISTORY:
+            del earlier[0]
+        kept["history"] = line
+    return kept
 
 
 def _table(source: Path, split: str | None, request: Request) -> Table:
@@ -69,11 +86,11 @@ def _table(source: Path, split: str | None, request: Request) -> Table:
     data = open_dataset(source, x=request.x, y=y, weights=request.weights, split=split, y_required=required)
     try:
         with guard.open_file(source) as file:
-            columns = [Named("X", _x_column(data, file), _noted(file, data.x_name))]
+            columns = [_named(file, "X", _x_column(data, file), data.x_name)]
             if data.target is not None and data.y_name is not None and request.wants_y:
-                columns.append(Named("y", column_of(data.target), _noted(file, data.y_name)))
+                columns.append(_named(file, "y", column_of(data.target), data.y_name))
             if data.weights is not None and data.weights_name is not None:
-                columns.append(Named("weights", column_of(data.weights), _noted(file, data.weights_name)))
+                columns.append(_named(file, "weights", column_of(data.weights), data.weights_name))
             columns += texts("feature_names", data.feature_names)
             columns += texts("class_names", _class_names(file, data))
     except BaseException:
@@ -87,9 +104,16 @@ def _x_column(data: Dataset, file: HdfFile) -> Column:
     return SourceColumn(data.source, stored.chunk_shape[0] if stored and stored.chunk_shape else 1)
 
 
-def _noted(file: HdfFile, name: str) -> dict[str, str]:
-    stored = file.entries.get(name)
-    return {"source_name": name} | ({} if stored is None else {"source_dtype": stored.dtype.str})
+def _named(file: HdfFile, name: str, column: Column, stored_as: str) -> Named:
+    stored, beside = file.entries.get(stored_as), file.entries.get(stored_as + SUFFIX)
+    if stored is None:
+        return Named(name, column, {"source_name": stored_as})
+    sealed = None
+    rows = beside.attributes.get("block_rows") if beside is not None else None
+    if beside is not None and isinstance(rows, int) and "digest" in file.attributes:
+        checksums = read_numbers(file, file.dataset(beside.path), f"{file.shown}: {names.quoted(beside.path)}")
+        sealed = Sealed(f"{file.shown}: {stored_as}", stored.shape, stored.dtype, rows, checksums.astype(np.uint32), {})
+    return Named(name, column, {"source_name": stored_as, "source_dtype": stored.dtype.str}, sealed)
 
 
 def _class_names(file: HdfFile, data: Dataset) -> tuple[str, ...] | None:

@@ -220,9 +220,7 @@ def _judge(file: HdfFile, checked: list[_Checked], troubles: list[str]) -> str:
         elif listed != said:
             troubles.append("the checksums or the description of the file are damaged as well")
     elif found != said and not troubles:
-        troubles.append(
-            "the description of the file is damaged: a name, a shape, a type or a list of checksums"
-        )
+        troubles.append("the description of the file is damaged: a name, a shape, a type or a list of checksums")
     if digest_of((_sealed(one, one.found) for one in checked), file.attributes) != file.attributes.get("digest"):
         troubles.append("what is noted about the file's origin is damaged")
     return found

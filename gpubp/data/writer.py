@@ -18,6 +18,7 @@ import numpy as np
 from h5py import h5d, h5f, h5g, h5p, h5s, h5t  # type: ignore[attr-defined]  (they are there)
 from numpy.typing import NDArray
 
+from ..errors import DataError
 from .checksums import SUFFIX, Sealed, checksums_of, content_of, digest_of, rows_of_block
 from .columns import Column, Table, guessed, scanned
 from .in_order import in_order
@@ -42,6 +43,7 @@ class _Dataset:
     column: Column
     dtype: np.dtype[Any]
     noted: dict[str, str]
+    sealed: Sealed | None
     block_rows: int = 0
     where: h5d.DatasetID | None = None
     checksums: NDArray[np.uint32] | None = None
@@ -87,7 +89,7 @@ def write(
     for table in tables:
         for one in table.columns:
             path = one.name if table.split is None else f"{table.split}/{one.name}"
-            datasets.append(_Dataset(path, one.column, guessed(one.column), one.noted))
+            datasets.append(_Dataset(path, one.column, guessed(one.column), one.noted, one.sealed))
     while True:
         try:
             return _written(datasets, to, layout, attributes, progress)
@@ -211,4 +213,8 @@ def _seal(file: h5py.File, one: _Dataset) -> Sealed:
     assert one.checksums is not None
     beside = file.create_dataset(one.path + SUFFIX, data=one.checksums.astype("<u4"), track_times=False)
     beside.attrs["block_rows"] = one.block_rows
-    return Sealed(one.path, one.column.shape, one.dtype, one.block_rows, one.checksums, dict(one.noted))
+    found = Sealed(one.path, one.column.shape, one.dtype, one.block_rows, one.checksums, dict(one.noted))
+    if one.sealed is not None and (row := found.differs(one.sealed)) is not None:
+        where = f"{one.sealed.path} from row {row} on is not what its checksums say: it is damaged"
+        raise DataError(where, wanted="a sound source", do="gpubp verify names all damaged rows")
+    return found

@@ -63,6 +63,8 @@ class HdfFile:
                     found = self._survey()
                 _remember(_surveys, self.key, found)
             self.entries, self.attributes = _surveys[self.key]
+            used = {one.code for entry in self.entries.values() if not entry.unknown for one in entry.filters}
+            self._plugins = self._plugins or any(code > 255 for code in used)  # another HdfFile found them
         except BaseException:
             self.close()
             raise
