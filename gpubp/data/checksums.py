@@ -74,7 +74,7 @@ def crc32() -> Callable[[Any], int]:
 def checksums_of(rows: NDArray[Any], block_rows: int) -> list[int]:
     """The CRC-32 of each block of C-contiguous rows, of which the first begins a block."""
     compute, flat = crc32(), rows.reshape(-1).view(np.uint8)
-    step = block_rows * (rows.nbytes // max(1, len(rows)))
+    step = max(1, block_rows * (rows.nbytes // max(1, len(rows))))
     return [compute(flat[at : at + step]) for at in range(0, len(flat), step)]
 
 

@@ -3,9 +3,9 @@
 - contiguous: one piece; read at the speed of the disk. The default.
 - compress: chunks of whole rows, about 1 MiB each, by Blosc (LZ4 with shuffle): smaller, and read faster than any other
   compressed layout.
-- archive: the same chunks by shuffle, deflate at level 9 and Fletcher's checksum, which are part of HDF5 itself: what
-  every HDF5 program since 1998 reads and checks without a plug-in. The chunks are those of the checksums, so a damaged
-  one costs 1 MiB of rows; larger ones were not smaller by more than a percent.
+- archive: the same chunks by shuffle, deflate ("gzip") and Fletcher's checksum, which are part of HDF5 itself: what
+  every HDF5 program since version 1.8 (2008) reads and checks without a plug-in. The chunks are those of the checksums,
+  so a damaged one costs 1 MiB of rows.
 
 Chunks are encoded here, by several threads, since HDF5 and h5py do one at a time.
 """
@@ -91,7 +91,7 @@ class Compress:
 
 
 class Archive:
-    """Shuffle, deflate at level 9, Fletcher's checksum."""
+    """Shuffle, deflate, Fletcher's checksum."""
 
     name, chunked = "archive", True
 
@@ -106,8 +106,27 @@ class Archive:
         plain = chunk.reshape(-1).view(np.uint8)
         if size > 1:
             plain = np.ascontiguousarray(plain.reshape(-1, size).T)
-        packed = zlib.compress(plain.data, 9)
+        packed = deflated(plain)
         return packed + struct.pack("<I", fletcher32(packed))
+
+
+def deflated(plain: NDArray[np.uint8]) -> bytes:
+    """The shortest zlib stream of several, which any inflate reads.
+
+    Numbers that look like noise have no repetitions, and what zlib takes for some makes them longer: Huffman's code
+    alone, or with runs, is then up to 10 % shorter than level 9 and forty times as fast. So level 9 is tried only where
+    level 6 is shorter than these.
+    """
+    best = min((_deflate(plain, 1, zlib.Z_HUFFMAN_ONLY), _deflate(plain, 9, zlib.Z_RLE)), key=len)
+    tried = _deflate(plain, 6, zlib.Z_DEFAULT_STRATEGY)
+    if len(tried) >= len(best):
+        return best
+    return min(tried, _deflate(plain, 9, zlib.Z_DEFAULT_STRATEGY), key=len)
+
+
+def _deflate(plain: NDArray[np.uint8], level: int, strategy: int) -> bytes:
+    stream = zlib.compressobj(level, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
+    return stream.compress(plain.data) + stream.flush()
 
 
 def fletcher32(data: bytes) -> int:

@@ -196,8 +196,8 @@ def _across(file: HdfFile, name: str, sparse: set[str], request: Request) -> NDA
     if entry.attributes.get("MATLAB_empty"):
         raise DataError(f"{what} is empty", wanted="at least one row and one column")
     stored = file.dataset(name)
-    if stored.odd:
-        raise DataError(f"{what} holds {stored.odd}", wanted="real numbers (MATLAB keeps complex ones as pairs)")
+    if stored.odd or stored.dtype.names == ("real", "imag"):
+        raise DataError(f"{what} holds {stored.odd or 'complex numbers'}", wanted="real numbers")
     dtype = row_dtype(stored.dtype, what)
     return _unpacked(file, stored, dtype, request).transpose()
 

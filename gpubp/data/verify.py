@@ -73,15 +73,15 @@ def verify(path: str | os.PathLike[str], *, progress: Callable[[int, int], objec
 def _verified(file: HdfFile, progress: Callable[[int, int], object] | None) -> dict[str, Any]:
     troubles: list[str] = []
     unchecked: list[str] = []
-    sealed_file = "digest" in file.attributes
+    sealed_file = "digest" in file.attributes or any(name.endswith(SUFFIX) for name in file.entries)
     checked: list[_Checked] = []
     for name, entry in sorted(file.entries.items()):
-        if name.endswith(SUFFIX) and (sealed_file or name.removesuffix(SUFFIX) in file.entries):
+        if name.endswith(SUFFIX):
             continue
         if why := _unreadable(entry):
             (troubles if sealed_file else unchecked).append(f"{name} {why}")
             continue
-        checked.append(_expected(file, entry, troubles))
+        checked.append(_expected(file, entry, sealed_file, troubles))
     total = sum(math.prod(one.stored.shape) * one.stored.dtype.itemsize for one in checked)
     done = 0
     for one in checked:
@@ -122,7 +122,7 @@ def _unreadable(entry: Stored) -> str:
     return ""
 
 
-def _expected(file: HdfFile, entry: Stored, troubles: list[str]) -> _Checked:
+def _expected(file: HdfFile, entry: Stored, sealed: bool, troubles: list[str]) -> _Checked:
     """The checksums that lie beside a dataset, if they do and make sense."""
     m = entry.shape[0]
     rows, expected = rows_of_block(entry.row_bytes), None
@@ -136,7 +136,7 @@ def _expected(file: HdfFile, entry: Stored, troubles: list[str]) -> _Checked:
             rows, expected = said, values.astype(np.uint32)
         except DataError as error:
             troubles.append(f"the checksums of {entry.path} are damaged: {error}")
-    elif "digest" in file.attributes:
+    elif sealed:
         troubles.append(f"{entry.path} has no checksums, though the file has")
     blocks = -(-m // rows)
     noted = {name: entry.attributes[name] for name in ON_DATASET if name in entry.attributes}

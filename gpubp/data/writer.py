@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -173,6 +174,7 @@ def _stream(one: _Dataset, to: Unfinished, layout: Layout) -> Iterator[int]:
     if layout.chunked and one.column.step > step:
         step = rows * (one.column.step // rows)
     place = None if layout.chunked else one.where.get_offset()
+    stopped = threading.Event()
 
     def work(start: int) -> tuple[int, list[int], list[bytes]]:
         stop = min(start + step, m)
@@ -190,16 +192,20 @@ def _stream(one: _Dataset, to: Unfinished, layout: Layout) -> Iterator[int]:
             short = chunks[-1]
             chunks[-1] = np.zeros((rows, *short.shape[1:]), short.dtype)
             chunks[-1][: len(short)] = short
-        return stop, sums, [layout.encode(chunk) for chunk in chunks]
+        return stop, sums, [layout.encode(chunk) for chunk in chunks if not stopped.is_set()]
 
     rest = (0,) * (len(one.column.shape) - 1)
-    for start, (stop, sums, chunks) in in_order(work, range(0, m, step)):
-        first = start // rows
-        one.checksums[first : first + len(sums)] = sums
-        for at, chunk in enumerate(chunks):
-            to.require_room(len(chunk))
-            one.where.write_direct_chunk((start + at * rows, *rest), chunk)
-        yield stop - start
+    try:
+        for start, (stop, sums, chunks) in in_order(work, range(0, m, step)):
+            first = start // rows
+            one.checksums[first : first + len(sums)] = sums
+            for at, chunk in enumerate(chunks):
+                to.require_room(len(chunk))
+                one.where.write_direct_chunk((start + at * rows, *rest), chunk)
+            yield stop - start
+    except BaseException:
+        stopped.set()  # whoever presses Ctrl-C does not wait for the chunks that are begun
+        raise
 
 
 def _pwrite(fd: int, data: memoryview, at: int) -> None:
