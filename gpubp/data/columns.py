@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,8 @@ from .narrow import guess, smallest_of
 from .source import RowSource, columns_of, row_dtype
 
 _PIECE = 8 << 20  # bytes that are read at a time
-_ACROSS = 32 << 20  # of a table whose rows do not lie together
-_DROPPED = 64 << 20  # bytes of such a table after which its pages are let go of
+_ACROSS = 16 << 20  # of a table whose rows do not lie together
+DROPPED = 32 << 20  # bytes of such a table after which its pages are let go of
 
 
 class Column(Protocol):
@@ -51,6 +52,14 @@ class Column(Protocol):
         ...
 
 
+def map_of(values: NDArray[Any]) -> mmap.mmap | None:
+    """The file's map that an array is a view of; None for one in memory."""
+    found: Any = values
+    while isinstance(found, np.ndarray):
+        found = found.base
+    return found if isinstance(found, mmap.mmap) else None
+
+
 class ArrayColumn:
     """Rows of an array, in memory or mapped; `shape` may lay out what belongs to a row as one axis."""
 
@@ -60,10 +69,7 @@ class ArrayColumn:
         row = max(1, math.prod(shape[1:]) * values.dtype.itemsize)
         self.step = max(1, (_PIECE if self._together else _ACROSS) // row)
         self._row, self._seen = row, 0
-        found: Any = values
-        while found is not None and not isinstance(found, mmap.mmap):
-            found = found.base if isinstance(found, np.ndarray) else None
-        self._map: mmap.mmap | None = found
+        self._map = map_of(values)
         if self._map is not None and self._together:
             self._origin = values.ctypes.data - np.frombuffer(self._map, np.uint8).ctypes.data
 
@@ -81,7 +87,7 @@ class ArrayColumn:
                 self._map.madvise(mmap.MADV_DONTNEED, low, high - low)
             return
         self._seen += (stop - start) * self._row
-        if self._seen > _DROPPED:
+        if self._seen > DROPPED:
             self._seen = 0
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -104,6 +110,35 @@ class SourceColumn:
         out = np.empty((stop - start, self.shape[1]), self.dtype)
         self._source.read(start, stop, out)
         return out
+
+    def passed(self, start: int, stop: int) -> None:
+        pass
+
+
+class AcrossColumn:
+    """Rows that lie across a file which holds one feature after the other.
+
+    They are read piece by piece: where a map of the file is touched everywhere, all of it would count as ours.
+
+    Args:
+        file: what it holds is (…, m) of `dtype`; it is closed with the table.
+        shape: (m, …), the other way round. What belongs to a row is laid out in this order, the last axis fastest.
+    """
+
+    def __init__(self, file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self._file = file
+        features = math.prod(shape[1:])
+        self._places = np.arange(features).reshape(shape[:0:-1]).transpose().reshape(-1).tolist()
+        self.shape, self.dtype = (shape[0], features), dtype
+        self.step = max(1, _ACROSS // max(1, features * dtype.itemsize))
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        (m, features), size = self.shape, self.dtype.itemsize
+        out = np.empty((features, stop - start), self.dtype)
+        for place, piece in zip(self._places, out.view(np.uint8), strict=True):
+            if os.preadv(self._file.fileno(), [piece.data], (place * m + start) * size) != len(piece):
+                raise OSError("the scratch file became shorter")
+        return out.T
 
     def passed(self, start: int, stop: int) -> None:
         pass

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import DataError, UsageError
 from . import guard, names
 from .checksums import ON_FILE, SUFFIX, Sealed
-from .columns import Column, Named, SourceColumn, Table, column_of, table_of, texts
+from .columns import DROPPED, AcrossColumn, Column, Named, SourceColumn, Table, column_of, map_of, table_of, texts
 from .dataset import Dataset, check_weights, open_dataset, splits
 from .formats import Part, Request, scratch_file
 from .hdf5.file import HdfFile
@@ -130,7 +132,7 @@ def _class_names(file: HdfFile, data: Dataset) -> tuple[str, ...] | None:
 
 
 def _matlab(source: Path, request: Request) -> list[Table]:
-    with guard.open_file(source) as file:
+    with guard.open_file(source) as file, ExitStack() as opened:
         there = [path for path in file.entries if not path.startswith("#")]
         sparse = {path.rpartition("/")[0] for path in there if path.endswith("/jc")}
         there = sorted({path for path in there if path.rpartition("/")[0] not in sparse} | sparse)
@@ -145,9 +147,10 @@ def _matlab(source: Path, request: Request) -> list[Table]:
                 split=split,
                 y_required=request.wants_y and split in (None, "train"),
             )
-            X = _across(file, chosen.x, sparse, request)
-            y = _across(file, chosen.y, sparse, request) if chosen.y and request.wants_y else None
-            weights = _across(file, chosen.weights, sparse, request) if chosen.weights else None
+            X, scratch = _across(file, chosen.x, sparse, request)
+            opened.callback(scratch.close)
+            y = _in_memory(file, chosen.y, sparse, request) if request.wants_y else None
+            weights = _in_memory(file, chosen.weights, sparse, request)
             _compare(file, chosen.x, X, chosen.y, y)
             if weights is not None:
                 weights = weights.reshape(-1)
@@ -155,8 +158,19 @@ def _matlab(source: Path, request: Request) -> list[Table]:
             table = table_of(Part(chosen.split, X, None if y is None else _column(y, X.shape[0]), weights), str(source))
             for one, name in zip(table.columns, (chosen.x, chosen.y, chosen.weights), strict=False):
                 one.noted["source_name"] = name or ""
+            table.columns[0].column = AcrossColumn(scratch, X.dtype, X.shape)
+            table.close = scratch.close
             found.append(table)
+        opened.pop_all()  # from now on the tables close them
     return found
+
+
+def _in_memory(file: HdfFile, name: str | None, sparse: set[str], request: Request) -> NDArray[Any] | None:
+    if name is None:
+        return None
+    values, scratch = _across(file, name, sparse, request)
+    with scratch:
+        return np.array(values)
 
 
 def _column(y: NDArray[Any], m: int) -> NDArray[Any]:
@@ -180,8 +194,8 @@ def _size(values: NDArray[Any]) -> str:
     return " × ".join(map(str, values.shape))
 
 
-def _across(file: HdfFile, name: str, sparse: set[str], request: Request) -> NDArray[Any]:
-    """An array as it was in MATLAB, mapped from a scratch file.
+def _across(file: HdfFile, name: str, sparse: set[str], request: Request) -> tuple[NDArray[Any], IO[bytes]]:
+    """An array as it was in MATLAB, mapped from a scratch file; and that file.
 
     Raises:
         DataError: it is no full array of numbers.
@@ -199,19 +213,31 @@ def _across(file: HdfFile, name: str, sparse: set[str], request: Request) -> NDA
     if stored.odd or stored.dtype.names == ("real", "imag"):
         raise DataError(f"{what} holds {stored.odd or 'complex numbers'}", wanted="real numbers")
     dtype = row_dtype(stored.dtype, what)
-    return _unpacked(file, stored, dtype, request).transpose()
+    values, scratch = _unpacked(file, stored, dtype, request)
+    return values.transpose(), scratch
 
 
-def _unpacked(file: HdfFile, stored: Stored, dtype: np.dtype[Any], request: Request) -> NDArray[Any]:
+def _unpacked(file: HdfFile, stored: Stored, dtype: np.dtype[Any], request: Request) -> tuple[NDArray[Any], IO[bytes]]:
     """All values, in the order of the file, in a scratch file that has room for them."""
     if math.prod(stored.shape) == 0:
         raise DataError(f"{file.shown}: {names.quoted(stored.path)} is empty", wanted="at least one row and one column")
     rows = HdfRows(file, stored.as_table())
-    with scratch_file(request) as scratch:
+    scratch = scratch_file(request)
+    try:
         os.posix_fallocate(scratch.fileno(), 0, math.prod(stored.shape) * dtype.itemsize)
-        out: NDArray[Any] = np.memmap(scratch, dtype, "r+", shape=stored.shape)
+        return _filled(rows, np.memmap(scratch, dtype, "r+", shape=stored.shape)), scratch
+    except BaseException:
+        scratch.close()
+        raise
+
+
+def _filled(rows: HdfRows, out: NDArray[Any]) -> NDArray[Any]:
+    """All rows in a map of a file."""
     flat = out.reshape(rows.m, rows.features)
-    step = max(1, _PIECE // max(1, rows.features * dtype.itemsize))
+    step = max(1, _PIECE // max(1, rows.features * rows.dtype.itemsize))
+    mapped, each = map_of(out), max(1, DROPPED // max(1, rows.features * rows.dtype.itemsize))
     for start in range(0, rows.m, step):
         rows.read(start, min(start + step, rows.m), flat[start : start + step])
+        if mapped is not None and start // each != (start + step) // each:
+            mapped.madvise(mmap.MADV_DONTNEED)  # the kernel has them, and writes them to the disk in time
     return out

@@ -178,11 +178,16 @@ def _stream(one: _Dataset, to: Unfinished, layout: Layout) -> Iterator[int]:
 
     def work(start: int) -> tuple[int, list[int], list[bytes]]:
         stop = min(start + step, m)
+        try:
+            return piece(start, stop)
+        finally:
+            one.column.passed(start, stop)
+
+    def piece(start: int, stop: int) -> tuple[int, list[int], list[bytes]]:
         values = exactly(one.column.read(start, stop), one.dtype)
         if values is None:
             raise _TooNarrow(one)
         values = values.astype(values.dtype.newbyteorder("<"), copy=False)
-        one.column.passed(start, stop)
         sums = checksums_of(values, rows)
         if place is not None:
             _pwrite(to.fd, values.reshape(-1).view(np.uint8).data, place + start * one.row_bytes)

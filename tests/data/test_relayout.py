@@ -128,7 +128,8 @@ def matlab(path: Path, values: dict[str, Any], **stored: Any) -> Path:
             plain = flipped.astype("u1") if flipped.dtype == bool else flipped
             made = file.create_dataset(name, data=np.ascontiguousarray(plain), **stored)
             kind = flipped.dtype.str[1:]
-            made.attrs["MATLAB_class"] = np.bytes_(classes.get(kind, "double" if flipped.dtype.names else flipped.dtype.name))
+            named = "double" if flipped.dtype.names else flipped.dtype.name
+            made.attrs["MATLAB_class"] = np.bytes_(classes.get(kind, named))
         refs = file.create_group("#refs#")
         refs["X"] = np.zeros((2, 2))
     with open(path, "r+b") as file:
