@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from threading import Event
 from typing import TypeVar
 
 from ..backend.cores import available_cores
@@ -13,11 +15,24 @@ THREADS = 4  # the most that help: memory and the disk are shared
 _Result = TypeVar("_Result")
 
 
-def in_order(work: Callable[[int], _Result], starts: range) -> Iterator[tuple[int, _Result]]:
-    """(start, work(start)) for each of `starts`; no more than a few are worked on or waiting at a time.
+@contextmanager
+def in_order(
+    work: Callable[[int], _Result], starts: range, stopped: Event | None = None
+) -> Iterator[Iterator[tuple[int, _Result]]]:
+    """Gives an iterator over (start, work(start)); no more than a few are worked on or waiting at a time.
 
-    Whoever stops asking, by an exception or by leaving the loop, waits for what is being worked on and no longer.
+    When the `with` block ends, in whatever way, nothing is worked on any more: what is begun is waited for.
+
+    Args:
+        stopped: is set before that waiting, for `work` to look at.
     """
+    with closing(_results(work, starts, stopped or Event())) as results:
+        yield results
+
+
+def _results(
+    work: Callable[[int], _Result], starts: range, stopped: Event
+) -> Generator[tuple[int, _Result], None, None]:
     threads = min(THREADS, available_cores(), len(starts))
     if threads <= 1:
         for start in starts:
@@ -35,4 +50,5 @@ def in_order(work: Callable[[int], _Result], starts: range) -> Iterator[tuple[in
                 begun, result = ahead.popleft()
                 yield begun, result.result()
         finally:
+            stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)

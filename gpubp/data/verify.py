@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,10 +86,11 @@ def _verified(file: HdfFile, progress: Callable[[int, int], object] | None) -> d
     total = sum(math.prod(one.stored.shape) * one.stored.dtype.itemsize for one in checked)
     done = 0
     for one in checked:
-        for nbytes in _check(file, one):
-            done += nbytes
-            if progress is not None:
-                progress(done, total)
+        with closing(_check(file, one)) as read:
+            for nbytes in read:
+                done += nbytes
+                if progress is not None:
+                    progress(done, total)
     file.check()
     content = None
     if sealed_file:
@@ -143,7 +145,7 @@ def _expected(file: HdfFile, entry: Stored, sealed: bool, troubles: list[str]) -
     return _Checked(entry, rows, expected, np.zeros(blocks, np.uint32), np.zeros(blocks, np.bool_), "", noted)
 
 
-def _check(file: HdfFile, one: _Checked) -> Iterator[int]:
+def _check(file: HdfFile, one: _Checked) -> Generator[int, None, None]:
     """Read a dataset block by block; gives bytes as they are done."""
     m, rows = one.stored.shape[0], one.block_rows
     read = _reader(file, one)
@@ -163,11 +165,12 @@ def _check(file: HdfFile, one: _Checked) -> Iterator[int]:
                 sums.append(None)
         return stop, sums
 
-    for start, (stop, sums) in in_order(work, range(0, m, step)):
-        for block, found in enumerate(sums, start // rows):
-            one.bad[block] = found is None or (one.expected is not None and found != one.expected[block])
-            one.found[block] = found or 0
-        yield (stop - start) * one.stored.row_bytes
+    with in_order(work, range(0, m, step)) as results:
+        for start, (stop, sums) in results:
+            for block, found in enumerate(sums, start // rows):
+                one.bad[block] = found is None or (one.expected is not None and found != one.expected[block])
+                one.found[block] = found or 0
+            yield (stop - start) * one.stored.row_bytes
 
 
 def _reader(file: HdfFile, one: _Checked) -> Callable[[int, int], NDArray[Any]]:

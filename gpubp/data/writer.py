@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,11 +115,12 @@ def _written(
         for one in datasets:
             _create(file, one, layout)
         for one in datasets:
-            for rows in _stream(one, to, layout):
-                if one.path.endswith("X"):
-                    done += rows
-                    if progress is not None:
-                        progress(done, total)
+            with closing(_stream(one, to, layout)) as written:
+                for rows in written:
+                    if one.path.endswith("X"):
+                        done += rows
+                        if progress is not None:
+                            progress(done, total)
         sealed = [_seal(file, one) for one in datasets]
         noted = attributes() | {"layout": layout.name, "content": content_of(sealed)}
         for name, value in (noted | {"digest": digest_of(sealed, noted)}).items():
@@ -166,7 +168,7 @@ def _create(file: h5py.File, one: _Dataset, layout: Layout) -> None:
         group[name].attrs[key] = value
 
 
-def _stream(one: _Dataset, to: Unfinished, layout: Layout) -> Iterator[int]:
+def _stream(one: _Dataset, to: Unfinished, layout: Layout) -> Generator[int, None, None]:
     """Read, narrow, sum, encode and write the rows of a dataset; gives how many are written as they are."""
     m, rows = one.column.shape[0], one.block_rows
     assert one.where is not None and one.checksums is not None
@@ -200,17 +202,14 @@ def _stream(one: _Dataset, to: Unfinished, layout: Layout) -> Iterator[int]:
         return stop, sums, [layout.encode(chunk) for chunk in chunks if not stopped.is_set()]
 
     rest = (0,) * (len(one.column.shape) - 1)
-    try:
-        for start, (stop, sums, chunks) in in_order(work, range(0, m, step)):
+    with in_order(work, range(0, m, step), stopped) as results:  # Ctrl-C does not wait for all chunks that are begun
+        for start, (stop, sums, chunks) in results:
             first = start // rows
             one.checksums[first : first + len(sums)] = sums
             for at, chunk in enumerate(chunks):
                 to.require_room(len(chunk))
                 one.where.write_direct_chunk((start + at * rows, *rest), chunk)
             yield stop - start
-    except BaseException:
-        stopped.set()  # whoever presses Ctrl-C does not wait for the chunks that are begun
-        raise
 
 
 def _pwrite(fd: int, data: memoryview, at: int) -> None:

@@ -372,3 +372,24 @@ def test_usage(tmp_path):
     np.save(tmp_path / "X.npy", np.ones((5, 2)))
     with pytest.raises(UsageError, match="no folder"):
         convert(tmp_path / "X.npy", tmp_path / "no" / "d.h5", y="none", version="1")
+
+
+def test_an_interruption_does_not_wait_for_what_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(checksums, "BLOCK", 1000)
+    monkeypatch.setattr(columns, "_PIECE", 400_000)
+    np.save(tmp_path / "X.npy", RNG.random((100_000, 10)).astype("f4"))
+    encoded = []
+
+    def slow(_: Any, chunk: np.ndarray) -> bytes:
+        encoded.append(len(chunk))
+        time.sleep(0.0005)
+        return b"0"
+
+    def interrupt(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gpubp.data.layouts.Archive.encode", slow)
+    with pytest.raises(KeyboardInterrupt):
+        convert(tmp_path / "X.npy", tmp_path / "d.h5", y="none", layout="archive", version="1", progress=interrupt)
+    assert len(encoded) < 1100  # each thread has 400 chunks before it
+    assert [one.name for one in tmp_path.iterdir()] == ["X.npy"]
