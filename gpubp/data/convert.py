@@ -23,10 +23,10 @@ from typing import Any
 from ..errors import DataError, UsageError
 from . import relayout
 from .checksums import Sealed, content_of
-from .columns import Table, table_of
 from .formats import Request, formats, recognise
 from .guard import is_hdf5, regular_file
 from .layouts import LAYOUTS
+from .tables import Table, table_of
 from .unfinished import Unfinished, exists
 from .writer import write
 

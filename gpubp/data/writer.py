@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .checksums import SUFFIX, Sealed, checksums_of, content_of, digest_of, rows_of_block
-from .columns import Column, Table, guessed, scanned
 from .in_order import in_order
 from .layouts import Layout
 from .narrow import exactly
+from .tables import Column, Table, guessed, scanned
 from .unfinished import Unfinished
 
 _CHUNKED_TASK = 4  # chunks that one thread encodes at a time

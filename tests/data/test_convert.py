@@ -121,7 +121,7 @@ def test_the_smallest_exact_type(stored, kept):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["u1", "i8", "f2", "f4", "f8", ">f8", "?"])
 def test_npy(dtype, order, tmp_path, monkeypatch):
-    monkeypatch.setattr("gpubp.data.columns._PIECE", 1000)
+    monkeypatch.setattr("gpubp.data.tables._PIECE", 1000)
     monkeypatch.setattr("gpubp.data.checksums.BLOCK", 300)
     X = np.asarray((RNG.random((97, 5)) * 2 * np.pi).astype(dtype), order=order)
     y = RNG.normal(size=(97, 2))

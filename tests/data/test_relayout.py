@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from gpubp.data import checksums, columns, relayout
+from gpubp.data import checksums, relayout, tables
 from gpubp.data.convert import convert
 from gpubp.data.dataset import open_dataset
 from gpubp.data.verify import verify
@@ -21,8 +21,8 @@ RNG = np.random.default_rng(9)
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     monkeypatch.setattr(checksums, "BLOCK", 900)
-    monkeypatch.setattr(columns, "_PIECE", 4000)
-    monkeypatch.setattr(columns, "_ACROSS", 6000)
+    monkeypatch.setattr(tables, "_PIECE", 4000)
+    monkeypatch.setattr(tables, "_ACROSS", 6000)
     monkeypatch.setattr(relayout, "_PIECE", 3000)
 
 

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from gpubp.data import checksums, columns
+from gpubp.data import checksums, tables
 from gpubp.data.convert import convert
 from gpubp.data.dataset import open_dataset
 from gpubp.data.layouts import fletcher32
@@ -60,7 +60,7 @@ def rows_of(path: Path, **options: Any) -> Any:
 def test_every_type_in_every_layout_bit_for_bit(dtype, layout, tmp_path, monkeypatch):
     needs(layout)
     monkeypatch.setattr(checksums, "BLOCK", 700)
-    monkeypatch.setattr(columns, "_PIECE", 2000)
+    monkeypatch.setattr(tables, "_PIECE", 2000)
     X, y = values(dtype, (203, 7)), values(dtype, (203, 2))
     if np.dtype(dtype).kind == "f":
         X[5, 3], X[6, 0], X[7, 1] = np.nan, np.inf, -0.0
@@ -94,7 +94,7 @@ def test_a_value_that_the_guess_did_not_see(layout, tmp_path, monkeypatch):
     """Rows between those that a guess looks at: the type is widened, the file begun again."""
     needs(layout)
     monkeypatch.setattr("gpubp.data.narrow._SAMPLE", 100)
-    monkeypatch.setattr(columns, "_PIECE", 2000)
+    monkeypatch.setattr(tables, "_PIECE", 2000)
     for wide, stored in ((0.1, "f8"), (300, "i2"), (-1, "i1"), (2**40, "i8")):
         X = np.ones((5000, 5), "f8" if stored == "f8" else "i8")
         X[1777, 2] = wide
@@ -376,7 +376,7 @@ def test_usage(tmp_path):
 
 def test_an_interruption_does_not_wait_for_what_is_begun(tmp_path, monkeypatch):
     monkeypatch.setattr(checksums, "BLOCK", 1000)
-    monkeypatch.setattr(columns, "_PIECE", 400_000)
+    monkeypatch.setattr(tables, "_PIECE", 400_000)
     np.save(tmp_path / "X.npy", RNG.random((100_000, 10)).astype("f4"))
     encoded = []
 
