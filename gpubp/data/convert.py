@@ -22,13 +22,13 @@ from typing import Any
 
 from ..errors import DataError, UsageError
 from . import relayout
-from .checksums import Sealed, content_of
 from .formats import Request, formats, recognise
 from .guard import is_hdf5, regular_file
-from .layouts import LAYOUTS
-from .tables import Table, table_of
-from .unfinished import Unfinished, exists
-from .writer import write
+from .writing.checksums import Sealed, content_of
+from .writing.layouts import LAYOUTS
+from .writing.tables import Table, table_of
+from .writing.unfinished import Unfinished, exists
+from .writing.writer import write
 
 _HASHED = 1 << 20  # bytes at a time
 _CHEAP = 1 << 28  # bytes of a source that is hashed unasked: on two cores SHA-256 halves the rate of a conversion

@@ -20,14 +20,25 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, UsageError
 from . import guard, names
-from .checksums import ON_FILE, SUFFIX, Sealed
 from .dataset import Dataset, check_weights, open_dataset, splits
 from .formats import Part, Request, scratch_file
 from .hdf5.file import HdfFile
 from .hdf5.rows import HdfRows, read_numbers
 from .hdf5.stored import Stored
 from .source import row_dtype
-from .tables import DROPPED, AcrossColumn, Column, Named, SourceColumn, Table, column_of, map_of, table_of, texts
+from .writing.checksums import ON_FILE, SUFFIX, Sealed
+from .writing.tables import (
+    DROPPED,
+    AcrossColumn,
+    Column,
+    Named,
+    SourceColumn,
+    Table,
+    column_of,
+    map_of,
+    table_of,
+    texts,
+)
 
 _MATLAB = b"MATLAB 7.3 MAT-file"
 _NUMBERS = {"double", "single", "logical"} | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}

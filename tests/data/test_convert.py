@@ -20,7 +20,7 @@ import pytest
 from gpubp.data import unfinished
 from gpubp.data.convert import convert
 from gpubp.data.dataset import open_dataset
-from gpubp.data.narrow import smallest_exact
+from gpubp.data.writing.narrow import smallest_exact
 from gpubp.errors import DataError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -121,8 +121,8 @@ def test_the_smallest_exact_type(stored, kept):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["u1", "i8", "f2", "f4", "f8", ">f8", "?"])
 def test_npy(dtype, order, tmp_path, monkeypatch):
-    monkeypatch.setattr("gpubp.data.tables._PIECE", 1000)
-    monkeypatch.setattr("gpubp.data.checksums.BLOCK", 300)
+    monkeypatch.setattr("gpubp.data.writing.tables._PIECE", 1000)
+    monkeypatch.setattr("gpubp.data.writing.checksums.BLOCK", 300)
     X = np.asarray((RNG.random((97, 5)) * 2 * np.pi).astype(dtype), order=order)
     y = RNG.normal(size=(97, 2))
     np.save(tmp_path / "X.npy", X)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from gpubp.data import checksums
-from gpubp.data.checksums import checksums_of, content_of
 from gpubp.data.convert import convert
 from gpubp.data.dataset import open_dataset
 from gpubp.data.verify import verify
+from gpubp.data.writing.checksums import checksums_of, content_of
 from gpubp.errors import DataError
 
 RNG = np.random.default_rng(3)

@@ -19,10 +19,10 @@ import pytest
 from gpubp.data import checksums, tables
 from gpubp.data.convert import convert
 from gpubp.data.dataset import open_dataset
-from gpubp.data.layouts import fletcher32
-from gpubp.data.narrow import smallest_exact
-from gpubp.data.unfinished import sweep
 from gpubp.data.verify import verify
+from gpubp.data.writing.layouts import fletcher32
+from gpubp.data.writing.narrow import smallest_exact
+from gpubp.data.writing.unfinished import sweep
 from gpubp.errors import DataError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def test_every_type_in_every_layout_bit_for_bit(dtype, layout, tmp_path, monkeyp
 def test_a_value_that_the_guess_did_not_see(layout, tmp_path, monkeypatch):
     """Rows between those that a guess looks at: the type is widened, the file begun again."""
     needs(layout)
-    monkeypatch.setattr("gpubp.data.narrow._SAMPLE", 100)
+    monkeypatch.setattr("gpubp.data.writing.narrow._SAMPLE", 100)
     monkeypatch.setattr(tables, "_PIECE", 2000)
     for wide, stored in ((0.1, "f8"), (300, "i2"), (-1, "i1"), (2**40, "i8")):
         X = np.ones((5000, 5), "f8" if stored == "f8" else "i8")
@@ -289,7 +289,7 @@ def test_no_room(layout, tmp_path, refuses, monkeypatch):
     def usage(_: Any) -> Any:
         return type("Usage", (), {"free": free})
 
-    monkeypatch.setattr("gpubp.data.unfinished.shutil.disk_usage", usage)
+    monkeypatch.setattr("gpubp.data.writing.unfinished.shutil.disk_usage", usage)
     with refuses(DataError, "d.h5 takes", "which has 5,000,000"):
         convert(tmp_path / "X.npy", tmp_path / "d.h5", y="none", layout=layout, version="1")
     assert [one.name for one in tmp_path.iterdir()] == ["X.npy"]
@@ -388,7 +388,7 @@ def test_an_interruption_does_not_wait_for_what_is_begun(tmp_path, monkeypatch):
     def interrupt(*_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gpubp.data.layouts.Archive.encode", slow)
+    monkeypatch.setattr("gpubp.data.writing.layouts.Archive.encode", slow)
     with pytest.raises(KeyboardInterrupt):
         convert(tmp_path / "X.npy", tmp_path / "d.h5", y="none", layout="archive", version="1", progress=interrupt)
     assert len(encoded) < 1100  # each thread has 400 chunks before it

@@ -16,11 +16,11 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ...errors import DataError
+from ..formats import Part
+from ..source import RowSource, columns_of, row_dtype
 from .checksums import Sealed
-from .formats import Part
 from .narrow import guess, smallest_of
-from .source import RowSource, columns_of, row_dtype
 
 _PIECE = 8 << 20  # bytes that are read at a time
 _ACROSS = 16 << 20  # of a table whose rows do not lie together

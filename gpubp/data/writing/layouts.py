@@ -21,7 +21,7 @@ import numpy as np
 from h5py import h5p, h5z  # type: ignore[attr-defined]  (they are there)
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ...errors import DataError
 
 _BLOSC = 32001  # as registered with the HDF Group
 _BLOSC_LEVEL = 5

@@ -20,7 +20,7 @@ import numpy as np
 from h5py import h5d, h5f, h5g, h5p, h5s, h5t  # type: ignore[attr-defined]  (they are there)
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ...errors import DataError
 from .checksums import SUFFIX, Sealed, checksums_of, content_of, digest_of, rows_of_block
 from .in_order import in_order
 from .layouts import Layout

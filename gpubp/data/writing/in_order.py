@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from threading import Event
 from typing import TypeVar
 
-from ..backend.cores import available_cores
+from ...backend.cores import available_cores
 
 THREADS = 4  # the most that help: memory and the disk are shared
 _Result = TypeVar("_Result")

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import DataError
+from ...errors import DataError
 
 SPARE = 4 << 20  # bytes that stay free: HDF5 writes its own records at the end, and does not survive a full disk
 
