@@ -66,6 +66,9 @@ class HdfFile:
                 _remember(_surveys, self.key, found)
             found, self.attributes = _surveys[self.key]
             self.entries = {path: _decodable(entry) for path, entry in found.items()}
+            used = {one.code for entry in found.values() if not entry.unknown for one in entry.filters}
+            foreign = any(code > 255 and code != 32000 for code in used)  # h5py itself has the latter
+            self._plugins = self._plugins or foreign  # where another HdfFile found them
         except BaseException:
             self.close()
             raise
