@@ -14,6 +14,10 @@ _MOST_DATASETS = 40
 _MOST_ATTRIBUTES = 12
 _MOST_COLUMNS = 20
 _TINY = 1 << 20  # bytes of rows that are read too soon to tell a speed
+PROVENANCE = {
+    *("command", "content", "converted_by", "created", "digest", "history", "layout"),
+    *("source", "source_bytes", "source_format", "source_sha256"),
+}
 _HEADS = {"error": "to fix", "advice": "worth doing", "note": "good to know"}
 
 
@@ -55,6 +59,9 @@ def file_text(result: dict[str, Any]) -> str:
     result = _printable(result)
     head = [f"{result['path']}   HDF5, {size(result['bytes'])}"]
     attributes = list(result["attributes"].items())
+    if "converted_by" in result["attributes"]:
+        head.append(_origin(result["attributes"]))
+        attributes = [(name, value) for name, value in attributes if name not in PROVENANCE]
     if attributes:
         head += table([(name, _cut(plain(value))) for name, value in attributes[:_MOST_ATTRIBUTES]]).splitlines()
     if len(attributes) > _MOST_ATTRIBUTES:
@@ -68,6 +75,14 @@ def file_text(result: dict[str, Any]) -> str:
     if command is not None:
         blocks.append(f"train with\n  {_printable(command)}")
     return "\n\n".join(block for block in blocks if block)
+
+
+def _origin(made: dict[str, Any]) -> str:
+    """Where a file comes from that `convert` wrote: the least of what it noted (--json has all of it)."""
+    kind = f" ({made['source_format']})" if "source_format" in made else ""
+    of = f"{plain(made.get('source'))}{kind}"
+    when = f", {plain(made['created'])}" if "created" in made else ""
+    return f"made from {of} by {plain(made['converted_by'])}{when}"
 
 
 def _datasets(records: list[dict[str, Any]]) -> str:

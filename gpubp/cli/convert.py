@@ -28,10 +28,10 @@ class Formats(click.Command):
 @click.argument("src", type=DATA)
 @click.argument("dst", type=DATA)
 @click.option("--labels", type=DATA, help="File with the labels, where they are kept apart.")
-@click.option("--x", help="Array or dataset with the rows, where the usual names do not find it.", metavar="NAME")
-@click.option("--y", help="Array or column with the labels; a CSV's default is the last column.", metavar="NAME")
+@click.option("--x", help="Array, dataset or a table's columns (a,b,3:10) that are the rows.", metavar="NAME")
+@click.option("--y", help="Array or column with the labels, or none; of a table by default the last.", metavar="NAME")
 @click.option("--weights", help="Array or column with row weights, or none.", metavar="NAME")
-@click.option("--header/--no-header", default=None, help="Whether a CSV begins with names; by default it is found out.")
+@click.option("--header/--no-header", default=None, help="Whether a text begins with names; found out by default.")
 @click.option(
     "--missing", type=click.Choice(["error", "keep"]), default="error", help="keep: missing values become NaN."
 )

@@ -27,7 +27,9 @@ def command(file: Path, as_json: bool) -> None:
     with Counter("bytes") as counter:
         result = verify(file, progress=counter)
     seconds = max(time.monotonic() - began, 1e-9)
-    rate = f"{result['read']:,} bytes of rows read, {result['read'] / seconds / 1e9:.1f} GB/s"
+    rate = f"{result['read']:,} bytes of rows"
+    if seconds > 0.1:
+        rate += f", {result['read'] / seconds / 1e9:.2f} GB/s"
     lines: list[tuple[str, Any]] = [("file", f"{result['path']}, {result['bytes']:,} bytes"), ("read", rate)]
     lines += [("damaged", one) for one in result["troubles"]]
     lines += [("not checked", one) for one in result["unchecked"]]
