@@ -130,7 +130,7 @@ def text(found: Race) -> str:
 
 
 def targets(races: list[Race]) -> list[dict[str, Any]]:
-    """What was promised, and what was measured: of gpubp's two sizes of blocks the faster."""
+    """What was promised, and what was measured: of gpubp's ways to ask the fastest."""
     found = []
     for one in races:
         ours = [result.rate for result in one.results.values() if result.kind == "gpubp"]

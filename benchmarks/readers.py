@@ -149,6 +149,31 @@ def _gpubp(size: int) -> Callable[[Path, Path, Array], Reading]:
     return build
 
 
+def _gpubp_by_two(path: Path, twin: Path, X: Array) -> Reading:
+    """Two threads on alternate blocks, each into a buffer of its own: how the first look and the passes read."""
+    from gpubp.data.guard import open_file
+    from gpubp.data.hdf5.rows import HdfRows
+
+    file = open_file(path)
+    rows = HdfRows(file, file.dataset("X"))
+    pool, step = ThreadPoolExecutor(2), max(1, BLOCK // (X.shape[1] * X.itemsize))
+    buffers = [np.zeros((step, X.shape[1]), X.dtype) for _ in range(2)]
+
+    def some(k: int) -> None:
+        for start in range(k * step, len(X), 2 * step):
+            stop = min(start + step, len(X))
+            rows.read(start, stop, buffers[k][: stop - start])
+
+    def run() -> None:
+        list(pool.map(some, range(2)))
+
+    def close() -> None:
+        pool.shutdown()
+        file.close()
+
+    return Reading(run, len(X), None, close)
+
+
 def _h5py(path: Path, twin: Path, X: Array) -> Reading:
     file = h5py.File(path, locking=False)
     values: Any = file["X"]
@@ -225,6 +250,7 @@ class Reader:
 READERS = {
     "preadv, 2 threads": Reader(_preadv_by_two, "limit"),
     "preadv, 1 thread": Reader(_preadv, "limit"),
+    "gpubp, 4 MB by 2 threads": Reader(_gpubp_by_two, "gpubp"),
     "gpubp, 4 MB": Reader(_gpubp(4 << 20), "gpubp"),
     "gpubp, 16 MB": Reader(_gpubp(16 << 20), "gpubp"),
     "h5py read_direct": Reader(_h5py),
