@@ -175,6 +175,7 @@ def prepare(
             feature_names=dataset.feature_names,
             progress=progress,
             threads=job.threads,
+            compiled=backend.choice.get("kernel") == "compiled",
         )
         scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
         w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
