@@ -214,10 +214,11 @@ def scans(shape: Shape, path: Path, rounds: int) -> dict[str, Any]:
     def look(threads: int | None) -> Callable[[], None]:
         def work() -> None:
             with open_dataset(path) as data:
-                scan(data.source, budget=0, threads=threads)
+                scan(data.source, budget=0, threads=threads, compiled=compiled)
 
         return work
 
+    compiled = kernels()[-1][0] == "compiled"
     contenders = {"one thread": look(1), "all threads": look(None)}
     look(None)()
     found: dict[str, Any] = {"shape": str(shape), "warm": in_turn(contenders, rounds, lambda: None)}

@@ -189,7 +189,7 @@ def prepare(
             feature_names=dataset.column_names,
             progress=progress,
             threads=job.threads,
-            compile=backend.choice.get("kernel") != "numpy",
+            compiled=backend.choice.get("kernel") == "compiled",
         )
         scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
         refuse_lost_features(source, statistics, scaling, precision, dataset.column_names)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import compiled
 from ..backend.cores import available_cores
 from ..errors import DataError, UsageError
 from .direct import Direct
@@ -27,8 +26,8 @@ from .scaling import Array, Statistics
 from .source import ArrayRows, RowSource
 
 _PIECE = 4 << 20  # bytes read at a time
-_GROUP = 4  # blocks at a time
-_WORTH = 32 << 20  # bytes for which numba is asked: loading it takes half a second
+_GROUP = 8  # blocks at a time
+_WORTH = 32 << 20  # bytes for which code is compiled: the first time it takes a second
 _MOST_THREADS = 8  # beyond it Python's lock is what they wait for
 
 
@@ -41,7 +40,7 @@ def scan(
     feature_names: tuple[str, ...] | None = None,
     progress: Callable[[int], object] | None = None,
     threads: int | None = None,
-    compile: bool = True,
+    compiled: bool = False,
 ) -> tuple[Statistics, NDArray[Any]]:
     """Read every row once.
 
@@ -53,7 +52,8 @@ def scan(
         feature_names: for messages.
         progress: called with the number of rows done so far.
         threads: how many share the work; by default all cores there are, within reason. It changes no bit.
-        compile: whether numba may be loaded for many rows, where there is one. It changes no bit.
+        compiled: sum large data by code that numba compiles, which must be there and takes 100 MB: for those who load
+            it anyhow. It changes no bit.
 
     Returns:
         The statistics, and the first rows that fit the budget: (kept, features) of the stored type, C-contiguous,
@@ -64,7 +64,7 @@ def scan(
             no training row is left; the file changed while it was read.
     """
     kept, resident = _room(source, budget)
-    look = _Look(source, training, weights, kept, resident, feature_names, compile)
+    look = _Look(source, training, weights, kept, resident, feature_names, compiled)
     digest = hashlib.blake2b(repr((source.m, source.features, source.dtype.str)).encode(), digest_size=16)
     tree = Tree()
     for stop, checksum, found in _in_order(look.piece, look.pieces, threads or min(available_cores(), _MOST_THREADS)):
@@ -91,7 +91,7 @@ class _Look:
 
     def __init__(
         self, source: RowSource, training: NDArray[np.bool_] | None, weights: Array | None, kept: NDArray[Any],
-        resident: bool, feature_names: tuple[str, ...] | None, compile: bool,
+        resident: bool, feature_names: tuple[str, ...] | None, compiled: bool,
     ) -> None:  # fmt: skip
         m, d, dtype = source.m, source.features, source.dtype
         self._source, self._direct, self._names = source, Direct(source), feature_names
@@ -103,7 +103,7 @@ class _Look:
         # operations on single blocks are so short that two threads would mostly wait for Python's lock
         self._short = threading.Lock()
         self._compiled = None
-        if compile and m * d * dtype.itemsize >= _WORTH and weights is None and not compiled.missing():
+        if compiled and weights is None and m * d * dtype.itemsize >= _WORTH:
             from ..backend.compiled import build
 
             self._compiled = build.column_sums()
@@ -142,9 +142,10 @@ class _Look:
             found = moments_of_each(
                 rows.reshape(-1, n, rows.shape[1]), shift, w, self._fold, self._own.room, self._compiled
             )
-            # NaN is the least and the greatest of all
-            if not all(np.isfinite(one.minimum).all() and np.isfinite(one.maximum).all() for one in found):
-                _refuse_non_finite(rows, low, self._source, self._names)
+            if rows.dtype.kind == "f":  # NaN is the least and the greatest of all
+                ends = np.stack([end for one in found for end in (one.minimum, one.maximum)])
+                if not np.isfinite(ends).all():
+                    _refuse_non_finite(rows, low, self._source, self._names)
             return found
         found = []
         with self._short:
