@@ -93,9 +93,7 @@ def open_dataset(
     try:
         for name in (x, y, weights):
             file.refuse_links(name)
-        chosen = names.choose(
-            list(file.entries), shown, x=x, y=y, weights=weights, split=split, y_required=y_required
-        )
+        chosen = names.choose(list(file.entries), shown, x=x, y=y, weights=weights, split=split, y_required=y_required)
         source = HdfRows(file, file.dataset(chosen.x))
         target = weighed = None
         if chosen.y is not None:

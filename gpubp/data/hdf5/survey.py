@@ -7,10 +7,12 @@ file of that size can hold. No value is read before that.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import posixpath
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h5py
@@ -18,39 +20,74 @@ import numpy as np
 from h5py import h5o  # type: ignore[attr-defined]  (it is there)
 
 from ..names import quoted
-from .stored import Filter, Piece, Stored
+from .stored import MOST, MOST_CHUNK, Filter, Piece, Stored
 
-DEPTH, ENTRIES = 8, 10_000  # groups and names that are looked at: a file can hold itself
+DEPTH, ENTRIES = 8, 25_000  # groups and names that are looked at: a file can hold itself
 ATTRIBUTE_BYTES, ATTRIBUTES = 1 << 16, 64
+ATTRIBUTE_TEXT = 4 << 20  # characters of all attributes together
+ATTRIBUTE_NUMBERS = 1000  # of more numbers in one, only how many there are
+MEANINGFUL = ("feature_names", "class_names")
+LONGEST_NAME = 1000  # bytes of a path
 # Real data have been seen to shrink to 1/1000, never further: deflate itself ends at 1/1032.
 SUSPICIOUS_BYTES, SUSPICIOUS_RATIO = 1 << 28, 1100
-MOST_CHUNK = 1 << 28
 SAMPLE = 1 << 24
+EXTENTS = 1000  # pieces of a file with holes that are looked at
 AGAIN = "make or copy the file again"
 COPY = "copy the values into one file, for instance with h5repack or h5py"
 
 
-def survey(file: h5py.File) -> tuple[list[Stored], dict[str, Any]]:
-    """Every dataset in the file and every link that leads out of it, sorted by path; and the file's attributes."""
+# h5py says what libhdf5 finds by any of these.
+_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError, ArithmeticError)
+
+
+@dataclass
+class Budget:
+    """What may still be said about attributes, in characters."""
+
+    left: int
+
+
+def survey(file: h5py.File, real: int, looked_at: Callable[[int], object]) -> tuple[list[Stored], dict[str, Any]]:
+    """Every dataset in the file and every link that leads out of it, sorted by path; and the file's attributes.
+
+    What was not looked at, because there is too much or it lies too deep, is an entry that says so.
+
+    Args:
+        file: open.
+        real: bytes that it takes on the disk, from `written`.
+        looked_at: called with numbers of names now and then.
+    """
     found: list[Stored] = []
     seen = {address(file)}
+    budget = Budget(ATTRIBUTE_TEXT)
     level: list[tuple[h5py.Group, str]] = [(file, "")]
-    for _ in range(DEPTH):  # level by level, so that what can be reached twice has its shortest name
+    looked = 0
+    for depth in range(DEPTH + 1):  # level by level, so that what can be reached twice has its shortest name
         below: list[tuple[h5py.Group, str]] = []
         for group, above in level:
+            if depth == DEPTH:
+                if len(group):
+                    trouble = f"lies more than {DEPTH} groups deep, where nothing is looked at"
+                    found.append(Stored(above.rstrip("/"), trouble, "move it up, with h5py or h5copy"))
+                continue
             for name in map(str, group):
-                if len(found) + len(below) >= ENTRIES:
-                    break
+                if looked >= ENTRIES:
+                    trouble = f"has more than {ENTRIES:,} names in it, too many to look at"
+                    found.append(Stored(f"{above}…", trouble, COPY))
+                    return sorted(found, key=lambda entry: entry.path), attributes(file, budget)
+                looked += 1
+                if looked % 100 == 0:
+                    looked_at(100)
                 path = f"{above}{name}"
                 try:
-                    inner = one(file, group, name, path, found)
+                    inner = one(file, group, name, path, found, real, budget)
                     if inner is not None and (place := address(inner)) not in seen:
                         seen.add(place)  # a group can be inside itself
                         below.append((inner, f"{path}/"))
-                except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError) as error:
+                except _UNREADABLE as error:
                     found.append(Stored(path, f"cannot be read: {words(error)}", AGAIN))
         level = below
-    return sorted(found, key=lambda entry: entry.path), attributes(file)
+    return sorted(found, key=lambda entry: entry.path), attributes(file, budget)
 
 
 def address(group: h5py.Group) -> tuple[int, int]:
@@ -59,9 +96,15 @@ def address(group: h5py.Group) -> tuple[int, int]:
     return info.fileno, info.addr
 
 
-def one(file: h5py.File, group: h5py.Group, name: str, path: str, found: list[Stored]) -> h5py.Group | None:
+def one(
+    file: h5py.File, group: h5py.Group, name: str, path: str, found: list[Stored], real: int, budget: Budget
+) -> h5py.Group | None:
     """Add what a name stands for to `found`; or give back the group that it is."""
     inner: Any
+    if len(path) > LONGEST_NAME:
+        trouble = f"has a name of {len(path):,} characters"
+        found.append(Stored(f"{path[:LONGEST_NAME]}…", trouble, "rename it with h5py"))
+        return None
     link = group.get(name, getlink=True)
     if isinstance(link, h5py.ExternalLink):
         found.append(Stored(path, f"is a link into another file ({quoted(str(link.filename))})", COPY))
@@ -74,10 +117,10 @@ def one(file: h5py.File, group: h5py.Group, name: str, path: str, found: list[St
         if trouble:
             found.append(Stored(path, f"is a soft link (to {quoted(str(link.path))}, {trouble})", COPY))
         else:
-            found.append(describe(inner, path))
+            found.append(describe(inner, path, real, budget))
     elif (kind := group.get(name, getclass=True)) is h5py.Dataset:
         inner = group[name]
-        found.append(describe(inner, path))
+        found.append(describe(inner, path, real, budget))
     elif kind is h5py.Group:
         inner = group[name]
         return inner
@@ -99,7 +142,7 @@ def unresolved(file: h5py.File, path: str) -> str:
     return ""
 
 
-def describe(values: h5py.Dataset, path: str) -> Stored:
+def describe(values: h5py.Dataset, path: str, real: int, budget: Budget) -> Stored:
     """A dataset from its description; no value is read."""
     stored = values.id.get_create_plist()
     layout = {h5py.h5d.COMPACT: "compact", h5py.h5d.CONTIGUOUS: "contiguous", h5py.h5d.CHUNKED: "chunked"}.get(
@@ -125,11 +168,11 @@ def describe(values: h5py.Dataset, path: str) -> Stored:
         offset=values.id.get_offset() if layout == "contiguous" else None,
         chunk_shape=tuple(values.chunks) if layout == "chunked" and values.chunks else None,
         filters=filters,
-        attributes=attributes(values),
+        attributes=attributes(values, budget),
         unknown=next((one.code for one in filters if not h5py.h5z.filter_avail(one.code)), 0),
         pieces=pieces(values) if virtual and values.shape else (),
     )
-    trouble, remedy = ("", "") if odd else storage_trouble(values, found)
+    trouble, remedy = ("", "") if odd else storage_trouble(values, found, real)
     return replace(found, trouble=trouble, remedy=remedy)
 
 
@@ -179,7 +222,7 @@ def pieces(values: h5py.Dataset) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-def storage_trouble(values: h5py.Dataset, found: Stored) -> tuple[str, str]:
+def storage_trouble(values: h5py.Dataset, found: Stored, real: int) -> tuple[str, str]:
     """Why the values cannot all be read from the file itself, and what helps; two empty texts if they can."""
     file_size = os.fstat(values.file.id.get_vfd_handle()).st_size
     if values.shape is None:
@@ -191,23 +234,29 @@ def storage_trouble(values: h5py.Dataset, found: Stored) -> tuple[str, str]:
     if 0 in values.shape:
         return "", ""  # an empty table: the reader says so with the shape
     declared = math.prod(values.shape) * values.id.get_type().get_size()
-    if declared >= 1 << 62:
+    if declared >= MOST:
         return f"declares {declared:,} bytes, more than there can be", AGAIN
     if found.layout == "contiguous":
         if found.offset is None:
             return "declares a shape, but its values were never written", AGAIN
         if found.offset + declared > file_size:
             return f"declares {declared:,} bytes, more than the file has: the file was cut short", AGAIN
+        if declared > SUSPICIOUS_BYTES:
+            there = written(values.file.id.get_vfd_handle(), found.offset, found.offset + declared)
+            if declared > SUSPICIOUS_RATIO * there:
+                return f"declares {declared:,} bytes, of which {there:,} were ever written", AGAIN
     elif found.layout == "chunked":
         chunk = math.prod(found.chunk_shape or ()) * values.id.get_type().get_size()
         if chunk > MOST_CHUNK:
             repack = "store it in chunks of about 1 MiB, for instance with h5repack"
             return f"has chunks of {chunk:,} bytes, and to read a row is to read a chunk", repack
-        chunks, written = math.prod(found.grid()), values.id.get_num_chunks()
-        if written < chunks:
-            return f"has only {written:,} of its {chunks:,} chunks: the rest was never written", AGAIN
-        if declared > max(SUSPICIOUS_BYTES, SUSPICIOUS_RATIO * min(found.size, file_size)):
-            ratio = declared // max(1, min(found.size, file_size))
+        chunks, stored = math.prod(found.grid()), values.id.get_num_chunks()
+        if stored < chunks:
+            return f"has only {stored:,} of its {chunks:,} chunks: the rest was never written", AGAIN
+        if found.size > file_size:
+            return f"has chunks of {found.size:,} bytes in all, more than the file has", AGAIN
+        if declared > max(SUSPICIOUS_BYTES, SUSPICIOUS_RATIO * min(found.size, real)):
+            ratio = declared // max(1, min(found.size, real))
             unpack = "if that is true, unpack it with h5repack -f NONE"
             return f"declares {declared:,} bytes in a file of {file_size:,}, {ratio:,} times as many", unpack
     for one in found.filters:
@@ -216,6 +265,23 @@ def storage_trouble(values: h5py.Dataset, found: Stored) -> tuple[str, str]:
             unpack = "pip install 'gpubp[codecs]', or unpack it with h5repack -f NONE where that filter is"
             return f"is compressed by {name}, which is not installed here", unpack
     return "", ""
+
+
+def written(fd: int, start: int, stop: int) -> int:
+    """Bytes of a part of a file that are there: holes, which read as zeros, take no place. All of it, if in doubt."""
+    there = 0
+    for _ in range(EXTENTS):
+        try:
+            first = os.lseek(fd, start, os.SEEK_DATA)
+            if first >= stop:
+                return there
+            start = min(stop, os.lseek(fd, first, os.SEEK_HOLE))
+        except OSError as error:
+            return there if error.errno == errno.ENXIO else stop
+        there += start - first
+        if start >= stop:
+            return there
+    return stop
 
 
 def locate(values: h5py.Dataset) -> tuple[np.ndarray | None, list[bytes]]:
@@ -255,42 +321,70 @@ def read(values: h5py.Dataset, start: int, stop: int, fields: list[str] | None =
     return rows.tobytes()
 
 
-def text(values: h5py.Dataset, start: int, stop: int) -> list[Any]:
-    """Rows of text.
+def text(values: h5py.Dataset, start: int, stop: int, most: int) -> tuple[bytes, bytes]:
+    """Rows of text: how many bytes each takes (uint32), and the bytes of all.
 
     Raises:
         UnicodeDecodeError: it is not UTF-8.
+        ValueError: there are more than `most` bytes.
     """
-    if values.dtype.kind == "O":
-        return np.asarray(values.asstr()[start:stop]).tolist()
-    return np.char.decode(values[start:stop], "utf-8").tolist()
+    rows = values.asstr()[start:stop] if values.dtype.kind == "O" else np.char.decode(values[start:stop], "utf-8")
+    texts = [one.encode() for one in np.asarray(rows).reshape(-1).tolist()]
+    total = sum(map(len, texts))
+    if total > most:
+        raise ValueError(f"texts of {total // len(texts):,} bytes on average; wanted short class labels")
+    return np.array(list(map(len, texts)), np.uint32).tobytes(), b"".join(texts)
 
 
-def attributes(of: Any) -> dict[str, Any]:
-    """The texts and numbers among the attributes, as JSON can carry them."""
+def attributes(of: Any, budget: Budget) -> dict[str, Any]:
+    """The texts and numbers among the attributes, as JSON can carry them; in place of long ones what they are."""
     found: dict[str, Any] = {}
-    for name in of.attrs:
-        if len(found) >= ATTRIBUTES:
+    for name in attribute_names(of):
+        if len(found) >= ATTRIBUTES or budget.left <= 0:
+            found["…"] = "and more that are not shown"
             break
         try:
-            if of.attrs.get_id(name).get_storage_size() <= ATTRIBUTE_BYTES:
-                found[str(name)] = plain_value(of.attrs[name])
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError):
+            held = of.attrs.get_id(name)
+            if held.get_storage_size() > ATTRIBUTE_BYTES or len(name) > LONGEST_NAME:
+                found[name[:LONGEST_NAME]] = f"({held.get_storage_size():,} bytes)"
+            elif held.dtype.kind in "biufc" and math.prod(held.shape or ()) > ATTRIBUTE_NUMBERS:
+                found[name] = f"({math.prod(held.shape):,} numbers)"
+            else:
+                found[name] = plain_value(of.attrs[name])
+            budget.left -= len(name) + len(str(found[name[:LONGEST_NAME]]))
+        except _UNREADABLE:
             continue  # an attribute that cannot be read is no attribute: none decides whether a file is sound
     return found
+
+
+def attribute_names(of: Any) -> list[str]:
+    """Those that mean something here, and of the others the first few: there can be any number."""
+    names = [name for name in MEANINGFUL if name in of.attrs]
+
+    def note(name: bytes, *_: object) -> bool | None:
+        text = name.decode("utf-8", "surrogateescape")
+        if text not in names:
+            names.append(text)
+        return len(names) > ATTRIBUTES or None
+
+    h5py.h5a.iterate(of.id, note)
+    return names
 
 
 def plain_value(value: Any) -> Any:
     """An attribute as JSON can carry it."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray | np.generic):
-        return plain_value(value.tolist())
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind != "V":
+        inner = value.tolist()
+        return plain_value(inner) if not isinstance(inner, np.generic) else str(inner)
     if isinstance(value, list | tuple):
         return [plain_value(one) for one in value]
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, bool | int | float | str) else str(value)[:LONGEST_NAME]
 
 
 def words(error: BaseException) -> str:
     """What an exception says, on one line that is not too long."""
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__
