@@ -129,7 +129,8 @@ def _child(fd: int, answers: int, path: str) -> None:
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         cage.end_with_parent()
-        _serve(fd, socket.socket(fileno=answers), path)
+        with socket.socket(fileno=answers) as to:
+            _serve(fd, to, path)
         code = 0
     finally:
         os._exit(code)
