@@ -93,7 +93,12 @@ def open_dataset(
     try:
         for name in (x, y, weights):
             file.refuse_links(name)
-        chosen = names.choose(list(file.entries), shown, x=x, y=y, weights=weights, split=split, y_required=y_required)
+        try:
+            chosen = names.choose(
+                list(file.entries), shown, x=x, y=y, weights=weights, split=split, y_required=y_required
+            )
+        except DataError as error:
+            raise file.unseen(error) from None
         source = HdfRows(file, file.dataset(chosen.x))
         target = weighed = None
         if chosen.y is not None:
@@ -210,10 +215,9 @@ def _feature_names(file: HdfFile, x_name: str, features: int) -> tuple[str, ...]
         found = file.text(beside, 0, features)
     else:
         found = file.entries[x_name].attributes.get("feature_names", file.attributes.get("feature_names"))
-    flat = np.asarray(found).reshape(-1)
-    if found is None or flat.size != features:
+    if not isinstance(found, list) or len(found) != features or any(isinstance(one, list) for one in found):
         return None
-    return tuple(str(text) for text in flat)
+    return tuple(map(str, found))
 
 
 def _record(entry: Stored) -> dict[str, Any]:

@@ -99,6 +99,15 @@ class HdfFile:
             if path is not None and entry.trouble and f"{path}/".startswith(f"{entry.path}/"):
                 raise self.refusal(entry)
 
+    def unseen(self, error: DataError) -> DataError:
+        """The same error, saying also what of the file was not looked at, if not all was."""
+        for entry in self.entries.values():
+            if "not looked at" in entry.trouble or "too many to look at" in entry.trouble:
+                return DataError(
+                    f"{error.found}; {quoted(entry.path)} {entry.trouble}", wanted=error.wanted, do=error.do
+                )
+        return error
+
     def refusal(self, entry: Stored) -> DataError:
         """Why a dataset is not taken."""
         return DataError(

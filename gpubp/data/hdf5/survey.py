@@ -12,7 +12,7 @@ import math
 import os
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import h5py
@@ -20,14 +20,10 @@ import numpy as np
 from h5py import h5o  # type: ignore[attr-defined]  (it is there)
 
 from ..names import quoted
+from .attributes import LONGEST_NAME, UNREADABLE, Budget, attributes, words
 from .stored import MOST, MOST_CHUNK, Filter, Piece, Stored
 
-DEPTH, ENTRIES = 8, 25_000  # groups and names that are looked at: a file can hold itself
-ATTRIBUTE_BYTES, ATTRIBUTES = 1 << 16, 64
-ATTRIBUTE_TEXT = 4 << 20  # characters of all attributes together
-ATTRIBUTE_NUMBERS = 1000  # of more numbers in one, only how many there are
-MEANINGFUL = ("feature_names", "class_names")
-LONGEST_NAME = 1000  # bytes of a path
+DEPTH, ENTRIES = 8, 15_000  # groups and names that are looked at: a file can hold itself
 # Real data have been seen to shrink to 1/1000, never further: deflate itself ends at 1/1032.
 SUSPICIOUS_BYTES, SUSPICIOUS_RATIO = 1 << 28, 1100
 SAMPLE = 1 << 24
@@ -36,18 +32,9 @@ AGAIN = "make or copy the file again"
 COPY = "copy the values into one file, for instance with h5repack or h5py"
 
 
-# h5py says what libhdf5 finds by any of these.
-_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError, ArithmeticError)
-
-
-@dataclass
-class Budget:
-    """What may still be said about attributes, in characters."""
-
-    left: int
-
-
-def survey(file: h5py.File, real: int, looked_at: Callable[[int], object]) -> tuple[list[Stored], dict[str, Any]]:
+def survey(
+    file: h5py.File, real: int, looked_at: Callable[[int], object] = lambda names: None
+) -> tuple[list[Stored], dict[str, Any]]:
     """Every dataset in the file and every link that leads out of it, sorted by path; and the file's attributes.
 
     What was not looked at, because there is too much or it lies too deep, is an entry that says so.
@@ -57,74 +44,96 @@ def survey(file: h5py.File, real: int, looked_at: Callable[[int], object]) -> tu
         real: bytes that it takes on the disk, from `written`.
         looked_at: called with numbers of names now and then.
     """
-    found: list[Stored] = []
-    seen = {address(file)}
-    budget = Budget(ATTRIBUTE_TEXT)
+    walk = Walk(file, real)
     level: list[tuple[h5py.Group, str]] = [(file, "")]
-    looked = 0
-    for depth in range(DEPTH + 1):  # level by level, so that what can be reached twice has its shortest name
+    seen, looked = {address(file)}, 0
+    for _ in range(DEPTH):  # level by level, so that what can be reached twice has its shortest name
         below: list[tuple[h5py.Group, str]] = []
         for group, above in level:
-            if depth == DEPTH:
-                if len(group):
-                    trouble = f"lies more than {DEPTH} groups deep, where nothing is looked at"
-                    found.append(Stored(above.rstrip("/"), trouble, "move it up, with h5py or h5copy"))
-                continue
             for name in map(str, group):
-                if looked >= ENTRIES:
-                    trouble = f"has more than {ENTRIES:,} names in it, too many to look at"
-                    found.append(Stored(f"{above}…", trouble, COPY))
-                    return sorted(found, key=lambda entry: entry.path), attributes(file, budget)
+                if looked == ENTRIES:
+                    trouble = f"stands for the rest: there are more than {ENTRIES:,} names, too many to look at"
+                    walk.found.append(Stored(f"{above}…", trouble, COPY))
+                    return walk.result()
                 looked += 1
                 if looked % 100 == 0:
                     looked_at(100)
-                path = f"{above}{name}"
-                try:
-                    inner = one(file, group, name, path, found, real, budget)
-                    if inner is not None and (place := address(inner)) not in seen:
-                        seen.add(place)  # a group can be inside itself
-                        below.append((inner, f"{path}/"))
-                except _UNREADABLE as error:
-                    found.append(Stored(path, f"cannot be read: {words(error)}", AGAIN))
+                inner = walk.look(group, name, f"{above}{name}")
+                if inner is not None and (place := address(inner)) not in seen:
+                    seen.add(place)  # a group can be inside itself
+                    below.append((inner, f"{above}{name}/"))
         level = below
-    return sorted(found, key=lambda entry: entry.path), attributes(file, budget)
+    for group, above in level:
+        if len(group):
+            trouble = f"lies {DEPTH} groups deep, and what is in it is not looked at"
+            walk.found.append(Stored(above.rstrip("/"), trouble, "move it up, with h5py or h5copy"))
+    return walk.result()
 
 
-def address(group: h5py.Group) -> tuple[int, int]:
-    """Where a group lies: the same by whatever name it was reached."""
+def address(group: h5py.Group | h5py.Dataset) -> tuple[int, int]:
+    """Where a group or dataset lies: the same by whatever name it was reached."""
     info = h5o.get_info(group.id)
     return info.fileno, info.addr
 
 
-def one(
-    file: h5py.File, group: h5py.Group, name: str, path: str, found: list[Stored], real: int, budget: Budget
-) -> h5py.Group | None:
-    """Add what a name stands for to `found`; or give back the group that it is."""
-    inner: Any
-    if len(path) > LONGEST_NAME:
-        trouble = f"has a name of {len(path):,} characters"
-        found.append(Stored(f"{path[:LONGEST_NAME]}…", trouble, "rename it with h5py"))
-        return None
-    link = group.get(name, getlink=True)
-    if isinstance(link, h5py.ExternalLink):
-        found.append(Stored(path, f"is a link into another file ({quoted(str(link.filename))})", COPY))
-    elif isinstance(link, h5py.SoftLink):
-        target = posixpath.join("/", posixpath.dirname(path), str(link.path))  # HDF5 knows no ".."
-        trouble = unresolved(file, target)
-        inner = None if trouble else file[target]
-        if not trouble and not isinstance(inner, h5py.Dataset):
-            trouble = "which is a group"
+class Walk:
+    """What was found on a walk through a file. A dataset that has many names is described once."""
+
+    def __init__(self, file: h5py.File, real: int) -> None:
+        self.found: list[Stored] = []
+        self._file, self._real, self._budget = file, real, Budget()
+        self._described: dict[tuple[int, int], Stored] = {}
+        self._soft: dict[str, str | Stored] = {}
+
+    def look(self, group: h5py.Group, name: str, path: str) -> h5py.Group | None:
+        """Add what a name stands for to `found`; or give back the group that it is."""
+        if len(path) > LONGEST_NAME:
+            trouble = f"has a name of {len(path):,} characters"
+            self.found.append(Stored(f"{path[:LONGEST_NAME]}…", trouble, "rename it with h5py"))
+            return None
+        try:
+            found = self._what(group, name, path)
+        except UNREADABLE as error:
+            found = Stored(path, f"cannot be read: {words(error)}", AGAIN)
+        if isinstance(found, Stored):
+            self.found.append(found)
+            return None
+        return found
+
+    def result(self) -> tuple[list[Stored], dict[str, Any]]:
+        """As `survey`."""
+        return sorted(self.found, key=lambda entry: entry.path), attributes(self._file, self._budget)
+
+    def _what(self, group: h5py.Group, name: str, path: str) -> Stored | h5py.Group | None:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            return Stored(path, f"is a link into another file ({quoted(str(link.filename))})", COPY)
+        if isinstance(link, h5py.SoftLink):
+            target = posixpath.join("/", posixpath.dirname(path), str(link.path))  # HDF5 knows no ".."
+            if target not in self._soft:
+                self._soft[target] = self._follow(target)
+            found = self._soft[target]
+            if isinstance(found, str):
+                return Stored(path, f"is a soft link (to {quoted(str(link.path))}, {found})", COPY)
+            return replace(found, path=path)
+        inner: Any = group[name]
+        if isinstance(inner, h5py.Dataset):
+            return self._describe(inner, path)
+        return inner if isinstance(inner, h5py.Group) else None
+
+    def _follow(self, target: str) -> str | Stored:
+        """The dataset at the end of a soft link; or why it is not taken."""
+        trouble = unresolved(self._file, target)
         if trouble:
-            found.append(Stored(path, f"is a soft link (to {quoted(str(link.path))}, {trouble})", COPY))
-        else:
-            found.append(describe(inner, path, real, budget))
-    elif (kind := group.get(name, getclass=True)) is h5py.Dataset:
-        inner = group[name]
-        found.append(describe(inner, path, real, budget))
-    elif kind is h5py.Group:
-        inner = group[name]
-        return inner
-    return None
+            return trouble
+        inner = self._file[target]
+        return self._describe(inner, target) if isinstance(inner, h5py.Dataset) else "which is a group"
+
+    def _describe(self, values: h5py.Dataset, path: str) -> Stored:
+        place = address(values)
+        if place not in self._described:
+            self._described[place] = describe(values, path, self._real, self._budget)
+        return replace(self._described[place], path=path)
 
 
 def unresolved(file: h5py.File, path: str) -> str:
@@ -334,57 +343,3 @@ def text(values: h5py.Dataset, start: int, stop: int, most: int) -> tuple[bytes,
     if total > most:
         raise ValueError(f"texts of {total // len(texts):,} bytes on average; wanted short class labels")
     return np.array(list(map(len, texts)), np.uint32).tobytes(), b"".join(texts)
-
-
-def attributes(of: Any, budget: Budget) -> dict[str, Any]:
-    """The texts and numbers among the attributes, as JSON can carry them; in place of long ones what they are."""
-    found: dict[str, Any] = {}
-    for name in attribute_names(of):
-        if len(found) >= ATTRIBUTES or budget.left <= 0:
-            found["…"] = "and more that are not shown"
-            break
-        try:
-            held = of.attrs.get_id(name)
-            if held.get_storage_size() > ATTRIBUTE_BYTES or len(name) > LONGEST_NAME:
-                found[name[:LONGEST_NAME]] = f"({held.get_storage_size():,} bytes)"
-            elif held.dtype.kind in "biufc" and math.prod(held.shape or ()) > ATTRIBUTE_NUMBERS:
-                found[name] = f"({math.prod(held.shape):,} numbers)"
-            else:
-                found[name] = plain_value(of.attrs[name])
-            budget.left -= len(name) + len(str(found[name[:LONGEST_NAME]]))
-        except _UNREADABLE:
-            continue  # an attribute that cannot be read is no attribute: none decides whether a file is sound
-    return found
-
-
-def attribute_names(of: Any) -> list[str]:
-    """Those that mean something here, and of the others the first few: there can be any number."""
-    names = [name for name in MEANINGFUL if name in of.attrs]
-
-    def note(name: bytes, *_: object) -> bool | None:
-        text = name.decode("utf-8", "surrogateescape")
-        if text not in names:
-            names.append(text)
-        return len(names) > ATTRIBUTES or None
-
-    h5py.h5a.iterate(of.id, note)
-    return names
-
-
-def plain_value(value: Any) -> Any:
-    """An attribute as JSON can carry it."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind != "V":
-        inner = value.tolist()
-        return plain_value(inner) if not isinstance(inner, np.generic) else str(inner)
-    if isinstance(value, list | tuple):
-        return [plain_value(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, bool | int | float | str) else str(value)[:LONGEST_NAME]
-
-
-def words(error: BaseException) -> str:
-    """What an exception says, on one line that is not too long."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
