@@ -110,11 +110,10 @@ class HdfFile:
 
     def refusal(self, entry: Stored) -> DataError:
         """Why a dataset is not taken."""
-        return DataError(
-            f"{self.shown}: {quoted(entry.path)} {entry.trouble}",
-            wanted="values that lie in this file, all of them",
-            do=entry.remedy,
-        )
+        wanted, do = "values that lie in this file, all of them", entry.remedy
+        if do.startswith("wanted "):
+            wanted, _, do = do.removeprefix("wanted ").partition("; ")
+        return DataError(f"{self.shown}: {quoted(entry.path)} {entry.trouble}", wanted=wanted, do=do)
 
     def read(
         self, stored: Stored, start: int, stop: int, into: memoryview | None = None, fields: list[str] | None = None
@@ -153,6 +152,8 @@ class HdfFile:
             reason = str(error)
             if "UTF-8" in reason:
                 raise DataError(f"{what} {reason}", wanted="text in UTF-8") from None
+            if reason.startswith("texts of"):
+                raise DataError(f"{what} holds {reason}", wanted="short class labels") from None
             raise DataError(f"{what} cannot be read: {reason}", wanted="a sound file") from None
         except ValueError as error:
             raise self._nonsense(error) from None

@@ -44,7 +44,7 @@ class Stored:
     Attributes:
         path: groups separated by ``/``, without a leading one.
         trouble: why it cannot be taken, as the predicate of a sentence; empty for a dataset that can be.
-        remedy: what makes it usable, where something does.
+        remedy: what makes it usable, where something does; it may begin with "wanted …;".
         shape: as declared; () for a single value and where there is none.
         dtype: of the values as stored, byte order included; compound types have fields. Text is ``object`` or "S".
         odd: what the values are where NumPy has no plain type for them ("references to other datasets"), else empty.

@@ -53,7 +53,7 @@ def survey(
             for name in map(str, group):
                 if looked == ENTRIES:
                     trouble = f"stands for the rest: there are more than {ENTRIES:,} names, too many to look at"
-                    walk.found.append(Stored(f"{above}…", trouble, COPY))
+                    walk.found.append(Stored(f"{above}…", trouble, f"wanted fewer; {COPY}"))
                     return walk.result()
                 looked += 1
                 if looked % 100 == 0:
@@ -66,7 +66,7 @@ def survey(
     for group, above in level:
         if len(group):
             trouble = f"lies {DEPTH} groups deep, and what is in it is not looked at"
-            walk.found.append(Stored(above.rstrip("/"), trouble, "move it up, with h5py or h5copy"))
+            walk.found.append(Stored(above.rstrip("/"), trouble, f"wanted at most {DEPTH}; move it up, with h5py or h5copy"))
     return walk.result()
 
 
@@ -89,7 +89,7 @@ class Walk:
         """Add what a name stands for to `found`; or give back the group that it is."""
         if len(path) > LONGEST_NAME:
             trouble = f"has a name of {len(path):,} characters"
-            self.found.append(Stored(f"{path[:LONGEST_NAME]}…", trouble, "rename it with h5py"))
+            self.found.append(Stored(f"{path[:LONGEST_NAME]}…", trouble, f"wanted at most {LONGEST_NAME:,}; rename it with h5py"))
             return None
         try:
             found = self._what(group, name, path)
@@ -235,7 +235,7 @@ def storage_trouble(values: h5py.Dataset, found: Stored, real: int) -> tuple[str
     """Why the values cannot all be read from the file itself, and what helps; two empty texts if they can."""
     file_size = os.fstat(values.file.id.get_vfd_handle()).st_size
     if values.shape is None:
-        return "is empty (it has no shape)", "store values in it"
+        return "is empty (it has no shape)", "wanted rows × columns; store values in it"
     if found.layout == "external":
         return "keeps its values in another file (external storage)", COPY
     if found.layout == "virtual":
@@ -257,7 +257,7 @@ def storage_trouble(values: h5py.Dataset, found: Stored, real: int) -> tuple[str
     elif found.layout == "chunked":
         chunk = math.prod(found.chunk_shape or ()) * values.id.get_type().get_size()
         if chunk > MOST_CHUNK:
-            repack = "store it in chunks of about 1 MiB, for instance with h5repack"
+            repack = f"wanted at most {MOST_CHUNK:,}; store it in chunks of about 1 MiB, for instance with h5repack"
             return f"has chunks of {chunk:,} bytes, and to read a row is to read a chunk", repack
         chunks, stored = math.prod(found.grid()), values.id.get_num_chunks()
         if stored < chunks:
@@ -266,12 +266,12 @@ def storage_trouble(values: h5py.Dataset, found: Stored, real: int) -> tuple[str
             return f"has chunks of {found.size:,} bytes in all, more than the file has", AGAIN
         if declared > max(SUSPICIOUS_BYTES, SUSPICIOUS_RATIO * min(found.size, real)):
             ratio = declared // max(1, min(found.size, real))
-            unpack = "if that is true, unpack it with h5repack -f NONE"
+            unpack = f"wanted at most {SUSPICIOUS_RATIO:,}; if that is true, unpack it with h5repack -f NONE"
             return f"declares {declared:,} bytes in a file of {file_size:,}, {ratio:,} times as many", unpack
     for one in found.filters:
         if one.code == found.unknown:
             name = f"filter {one.code} ({one.name})" if one.name else f"filter {one.code}"
-            unpack = "pip install 'gpubp[codecs]', or unpack it with h5repack -f NONE where that filter is"
+            unpack = "wanted filters that are; pip install 'gpubp[codecs]', or unpack it with h5repack -f NONE where that filter is"
             return f"is compressed by {name}, which is not installed here", unpack
     return "", ""
 
@@ -341,5 +341,5 @@ def text(values: h5py.Dataset, start: int, stop: int, most: int) -> tuple[bytes,
     texts = [one.encode() for one in np.asarray(rows).reshape(-1).tolist()]
     total = sum(map(len, texts))
     if total > most:
-        raise ValueError(f"texts of {total // len(texts):,} bytes on average; wanted short class labels")
+        raise ValueError(f"texts of {total // len(texts):,} bytes on average")
     return np.array(list(map(len, texts)), np.uint32).tobytes(), b"".join(texts)
