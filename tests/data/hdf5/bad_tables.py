@@ -127,10 +127,8 @@ def blosc_bomb(path: Path) -> None:
 
 
 @bad(
-    (
-        "{path}: 'X' has chunks of 1,073,741,824 bytes, and to read a row is to read a chunk; wanted at most "
-        "268,435,456; store it in chunks of about 1 MiB, for instance with h5repack"
-    )
+    "{path}: 'X' has chunks of 1,073,741,824 bytes, and to read a row is to read a chunk; wanted at most "
+    "268,435,456; store it in chunks of about 1 MiB, for instance with h5repack"
 )
 def huge_chunk(path: Path) -> None:
     with h5(path) as file:
@@ -165,16 +163,7 @@ def many_groups(path: Path) -> None:
             file.create_group(f"g{number}")
 
 
-@bad(
-    (
-        (
-            "{path} has no X; it holds 's0', 's1', 's10', 's100', 's1000', "
-            "'s10000', 's10001', 's10002' and 14993 more; '…' "
-        )
-        "stands for the rest: there are more than 15,000 names, too many to look at"
-    )
-    + NAME_X
-)
+@bad("{path} has no X; it holds 's0', … and 14993 more; '…' stands for the rest: there are more than 15,000 names…")
 def many_names(path: Path) -> None:
     with h5(path, libver="latest") as file:
         for number in range(26_000):
@@ -246,20 +235,16 @@ def _filtered(path: Path, *, optional: bool) -> None:
 
 
 @bad(
-    (
-        "{path}: 'X': rows 0 to 59 cannot be read: …; wanted a file that stays "
-        "whole and in place; check the disk and the file"
-    )
+    "{path}: 'X': rows 0 to 59 cannot be read: …; wanted a file that stays "
+    "whole and in place; check the disk and the file"
 )
 def damaged_gzip(path: Path) -> None:
     _damaged(path, compression="gzip")
 
 
 @bad(
-    (
-        "{path}: 'X': rows 0 to 59 cannot be read: …; wanted a file that stays "
-        "whole and in place; check the disk and the file"
-    )
+    "{path}: 'X': rows 0 to 59 cannot be read: …; wanted a file that stays "
+    "whole and in place; check the disk and the file"
 )
 def damaged_checksum(path: Path) -> None:
     _damaged(path, fletcher32=True)

@@ -30,11 +30,12 @@ SECRET = b"secret of the user, not of the file. " * 200
 MOST_SECONDS, MOST_MEMORY = 2.0, 500e6
 
 # How lines end, and one that HDF5 fills in.
-ELSEWHERE = "; wanted values that lie in this file, all of them; copy the values into one file, for instance with h5repack or h5py"
-AGAIN = "; wanted values that lie in this file, all of them; make or copy the file again"
+OUT = "; wanted values that lie in this file, all of them; "
+ELSEWHERE = OUT + "copy the values into one file, for instance with h5repack or h5py"
+AGAIN = OUT + "make or copy the file again"
 DAMAGED = "{path} is damaged or no complete HDF5 file: …; wanted a sound file; make or copy it again"
 REAL = "; wanted real numbers (bool, integers, or floats of at most 8 bytes)"
-ALLOW = "; wanted values that lie in this file, all of them; name the folder they may lie in with --allow DIR"
+ALLOW = OUT + "name the folder they may lie in with --allow DIR"
 FINITE = "; wanted finite numbers (rows and columns are counted from 0); remove or fill in the row"
 NAME_X = "; wanted X, data, features, inputs or images; say --x NAME"
 UNPACK = "; wanted at most 1,100; if that is true, unpack it with h5repack -f NONE"
