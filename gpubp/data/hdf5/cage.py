@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import resource
 import signal
 import struct
@@ -60,7 +59,7 @@ def no_programs(*, opening: bool) -> bool:
     A second call can only take away. False where the machine cannot do it.
     """
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    machine = _MACHINES.get(platform.machine())
+    machine = _MACHINES.get(os.uname().machine)
     if machine is None or struct.calcsize("P") != 8:
         return False
     architecture, always, while_opening = machine

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 X = np.random.default_rng(3).normal(size=(60, 4)).astype("f4")
 Y = (np.arange(60) % 3).astype("i4")
 SECRET = b"secret of the user, not of the file. " * 200
-MOST_SECONDS, MOST_MEMORY = 2.0, 500e6
+MOST_SECONDS, MOST_MEMORY = 2.0, 500e6  # of computing: the clock tells of what else the machine does
 
 # How lines end, and one that HDF5 fills in.
 OUT = "; wanted values that lie in this file, all of them; "
@@ -101,8 +101,8 @@ def patched(path: Path, place: int, new: bytes) -> None:
     path.write_bytes(raw)
 
 
-def run_alone(one: Bad, folder: Path) -> tuple[int, str, str, float, int]:
-    """(exit code, stdout, stderr, seconds, bytes of the largest process) of the real command over a file."""
+def run_alone(one: Bad, folder: Path) -> tuple[int, str, str, float, float, int]:
+    """Exit code, stdout, stderr, seconds, those of computing, bytes of the largest process; of the real command."""
     path, run = folder / f"{one.name}.h5", folder / f"{one.name}.run"
     made(one, path)
     before = listing(folder)
@@ -117,7 +117,7 @@ def run_alone(one: Bad, folder: Path) -> tuple[int, str, str, float, int]:
         out.seek(0), said.seek(0)
         assert listing(folder) == before, f"{one.name}: something was written"
         texts = out.read().decode(), said.read().decode()
-    return process.returncode, *texts, seconds, usage.ru_maxrss << 10
+    return process.returncode, *texts, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10
 
 
 def made(one: Bad, path: Path) -> None:
@@ -159,20 +159,18 @@ def main() -> int:
             if one.skip:
                 print(f"{one.name:40} skipped: {one.skip}")
                 continue
-            code, out, said, seconds, memory = run_alone(one, folder)
+            code, out, said, seconds, computing, memory = run_alone(one, folder)
             path = folder / f"{one.name}.h5"
             line = said.removeprefix("gpubp: error: ").removesuffix("\n")
-            good = (
-                code == one.code
-                and not out
-                and one.agrees(line, path)
-                and seconds < MOST_SECONDS
-                and memory < MOST_MEMORY
-            )
-            wrong, slowest, largest = wrong + (not good), max(slowest, seconds), max(largest, memory)
-            print(f"{one.name:40} {'  ' if good else '!!'} {code} {seconds:5.2f} s {memory / 1e6:4.0f} MB  {line}")
+            good = code == one.code and not out and one.agrees(line, path)
+            good = good and computing < MOST_SECONDS and memory < MOST_MEMORY
+            wrong, slowest, largest = wrong + (not good), max(slowest, computing), max(largest, memory)
+            took = f"{code} {seconds:5.2f} s {computing:5.2f} s {memory / 1e6:4.0f} MB"
+            print(f"{one.name:40} {'  ' if good else '!!'} {took}  {line}", flush=True)
             remove(path)
-    print(f"{len(CATALOGUE)} files, {wrong} not as they should be; at most {slowest:.2f} s and {largest / 1e6:.0f} MB")
+    print(
+        f"{len(CATALOGUE)} files, {wrong} not as they should be; at most {slowest:.2f} s of computing and {largest / 1e6:.0f} MB"
+    )
     return int(wrong > 0)
 
 

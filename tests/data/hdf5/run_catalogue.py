@@ -1,0 +1,34 @@
+"""The command line over many files in one process: reads [[name, arguments], …] from a file, writes what came of each.
+
+A name that is looked for before each file, `/begins/NAME`, tells whoever traces system calls where it begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from gpubp.cli import main
+
+
+def run(name: str, arguments: list[str]) -> list[object]:
+    """[exit code, stdout, stderr, seconds of computing]"""
+    with contextlib.suppress(OSError):
+        os.close(os.open(f"/begins/{name}", os.O_RDONLY))
+    out, said, begun, code = io.StringIO(), io.StringIO(), time.process_time(), None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+        try:
+            main(arguments)
+        except SystemExit as end:
+            code = end.code
+    return [code, out.getvalue(), said.getvalue(), time.process_time() - begun]
+
+
+if __name__ == "__main__":
+    asked = json.loads(Path(sys.argv[1]).read_text())
+    Path(sys.argv[2]).write_text(json.dumps({name: run(name, arguments) for name, arguments in asked}))
