@@ -48,6 +48,9 @@ _MACHINES = {
 }
 
 
+_MACHINE = os.uname().machine  # asked now: a second filter is set where it can no longer be
+
+
 def end_with_parent() -> None:
     """From now on this process is killed when the one that forked it ends."""
     _prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGKILL))
@@ -59,7 +62,7 @@ def no_programs(*, opening: bool) -> bool:
     A second call can only take away. False where the machine cannot do it.
     """
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    machine = _MACHINES.get(os.uname().machine)
+    machine = _MACHINES.get(_MACHINE)
     if machine is None or struct.calcsize("P") != 8:
         return False
     architecture, always, while_opening = machine

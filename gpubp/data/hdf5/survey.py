@@ -66,7 +66,8 @@ def survey(
     for group, above in level:
         if len(group):
             trouble = f"lies {DEPTH} groups deep, and what is in it is not looked at"
-            walk.found.append(Stored(above.rstrip("/"), trouble, f"wanted at most {DEPTH}; move it up, with h5py or h5copy"))
+            remedy = f"wanted at most {DEPTH}; move it up, with h5py or h5copy"
+            walk.found.append(Stored(above.rstrip("/"), trouble, remedy))
     return walk.result()
 
 
@@ -89,7 +90,8 @@ class Walk:
         """Add what a name stands for to `found`; or give back the group that it is."""
         if len(path) > LONGEST_NAME:
             trouble = f"has a name of {len(path):,} characters"
-            self.found.append(Stored(f"{path[:LONGEST_NAME]}…", trouble, f"wanted at most {LONGEST_NAME:,}; rename it with h5py"))
+            remedy = f"wanted at most {LONGEST_NAME:,}; rename it with h5py"
+            self.found.append(Stored(f"{path[:LONGEST_NAME]}…", trouble, remedy))
             return None
         try:
             found = self._what(group, name, path)
@@ -271,7 +273,7 @@ def storage_trouble(values: h5py.Dataset, found: Stored, real: int) -> tuple[str
     for one in found.filters:
         if one.code == found.unknown:
             name = f"filter {one.code} ({one.name})" if one.name else f"filter {one.code}"
-            unpack = "wanted filters that are; pip install 'gpubp[codecs]', or unpack it with h5repack -f NONE where that filter is"
+            unpack = "wanted filters that are; pip install 'gpubp[codecs]', or h5repack -f NONE where it is"
             return f"is compressed by {name}, which is not installed here", unpack
     return "", ""
 

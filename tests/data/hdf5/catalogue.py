@@ -39,9 +39,7 @@ ALLOW = OUT + "name the folder they may lie in with --allow DIR"
 FINITE = "; wanted finite numbers (rows and columns are counted from 0); remove or fill in the row"
 NAME_X = "; wanted X, data, features, inputs or images; say --x NAME"
 UNPACK = "; wanted at most 1,100; if that is true, unpack it with h5repack -f NONE"
-LACKING = (
-    "; wanted filters that are; pip install 'gpubp[codecs]', or unpack it with h5repack -f NONE where that filter is"
-)
+LACKING = "; wanted filters that are; pip install 'gpubp[codecs]', or h5repack -f NONE where it is"
 WEIGHTS = "; wanted weights that are finite and not negative"
 TRANSPOSED = "; wanted one y for every row of X; one of them looks transposed: store it with one example per row"
 
@@ -168,9 +166,8 @@ def main() -> int:
             took = f"{code} {seconds:5.2f} s {computing:5.2f} s {memory / 1e6:4.0f} MB"
             print(f"{one.name:40} {'  ' if good else '!!'} {took}  {line}", flush=True)
             remove(path)
-    print(
-        f"{len(CATALOGUE)} files, {wrong} not as they should be; at most {slowest:.2f} s of computing and {largest / 1e6:.0f} MB"
-    )
+    most = f"{slowest:.2f} s of computing and {largest / 1e6:.0f} MB"
+    print(f"{len(CATALOGUE)} files, {wrong} not as they should be; at most {most}")
     return int(wrong > 0)
 
 
