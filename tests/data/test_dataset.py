@@ -227,7 +227,8 @@ def test_declared_bytes_beyond_the_end_are_refused(h5, monkeypatch):
     with h5py.File(h5({"y": Y, "X": np.ones((12, 1000))})) as file:
         shorter = os.stat_result([0] * 6 + [50_000] + [0] * 3)
         monkeypatch.setattr("gpubp.data.hdf5.survey.os.fstat", lambda handle: shorter)
-        assert "declares 96,000 bytes, more than the file has" in survey.describe(file["X"], "X", 50_000, survey.Budget(0)).trouble
+        found = survey.describe(file["X"], "X", 50_000, survey.Budget(0))
+        assert "declares 96,000 bytes, more than the file has" in found.trouble
 
 
 def test_a_soft_link_within_the_file_is_followed(tmp_path):
