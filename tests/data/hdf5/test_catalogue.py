@@ -110,7 +110,7 @@ def _opened(trace: str) -> tuple[dict[str, list[str]], list[str]]:
         match = re.search(r"\b(?:open|openat|openat2|creat)\((?:AT_FDCWD, |\d+, )?\"((?:[^\"\\]|\\.)*)\"", line)
         if match and match[1].startswith("/begins/"):
             at = found.setdefault(match[1].removeprefix("/begins/"), [])
-        elif match and not line.endswith("ENOENT (No such file or directory)"):
+        elif match and not line.endswith("EPERM (Operation not permitted)"):  # the kernel was asked, and refused
             at.append(match[1])
     return found, programs
 
