@@ -109,7 +109,8 @@ def _opened(trace: str) -> tuple[dict[str, list[str]], list[str]]:
             programs.append(Path(started[1]).name)
         match = re.search(r"\b(?:open|openat|openat2|creat)\((?:AT_FDCWD, |\d+, )?\"((?:[^\"\\]|\\.)*)\"", line)
         if match and match[1].startswith("/begins/"):
-            at = found.setdefault(match[1].removeprefix("/begins/"), [])
+            name = match[1].removeprefix("/begins/")
+            at = found.setdefault(name, []) if name else []
         elif match and not line.endswith("EPERM (Operation not permitted)"):  # the kernel was asked, and refused
             at.append(match[1])
     return found, programs
