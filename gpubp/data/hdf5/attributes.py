@@ -39,6 +39,8 @@ def attributes(of: Any, budget: Budget) -> dict[str, Any]:
                 found[name] = f"({math.prod(held.shape):,} numbers)"
             else:
                 found[name] = plain_value(of.attrs[name])
+                if len(text := str(found[name])) > ATTRIBUTE_BYTES:  # texts lie elsewhere: only now is seen how much
+                    found[name] = f"({len(text):,} characters)"
             budget.left -= len(name) + len(str(found[name[:LONGEST_NAME]]))
         except UNREADABLE:
             continue  # an attribute that cannot be read is no attribute: none decides whether a file is sound

@@ -21,6 +21,7 @@ from ...errors import DataError
 from ..names import listed, quoted
 from .process import Parser, Refusal
 from .stored import MOST_CHUNK, Stored, attributes_from_json, sizes
+from .wire import REPLACED
 
 Key = tuple[str, int, int, int, int]
 
@@ -306,6 +307,12 @@ class HdfFile:
         self._plugins = True
 
     def _damaged(self, error: Exception) -> DataError:
+        if str(error) == REPLACED:
+            return DataError(
+                f"{self.shown} was removed or replaced while it was in use",
+                wanted="a file that stays in place",
+                do="begin again with it",
+            )
         return DataError(
             f"{self.shown} is damaged or no complete HDF5 file: {error}",
             wanted="a sound file",

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import cage
-from .wire import Ended, receive, send
+from .wire import REPLACED, Ended, receive, send
 
 SURVEY_MEMORY = 200 << 20  # on top of what the process takes before
 READ_MEMORY = 256 << 20  # and three times a chunk, and twice the rows that are asked for
@@ -185,12 +185,17 @@ def _open(fd: int, path: str) -> Any:
     cage.no_programs(opening=True)
     known = f"/proc/self/fd/{fd}"
     # without a lock: whether somebody writes was looked at before, and ours could keep a writer out, or hang on NFS
-    file = h5py.File(known if os.path.exists(known) else path, "r", rdcc_nbytes=CHUNK_CACHE, locking=False)
+    try:
+        file = h5py.File(known if os.path.exists(known) else path, "r", rdcc_nbytes=CHUNK_CACHE, locking=False)
+    except OSError:
+        if os.fstat(fd).st_nlink == 0:
+            raise OSError(REPLACED) from None
+        raise
     cage.no_more_files()
     cage.no_programs(opening=False)
     handle: Any = file.id.get_vfd_handle()
     if not os.path.samestat(os.fstat(handle), os.fstat(fd)):
-        raise OSError("it was replaced while it was opened")
+        raise OSError(REPLACED)
     return file
 
 

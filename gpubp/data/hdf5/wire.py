@@ -15,6 +15,9 @@ _HEAD = struct.Struct("<IQ")
 MOST_TEXT = 16 << 20  # some 30,000 datasets; what Python makes of the worst JSON of this size are 350 MB
 
 
+REPLACED = "it was removed or replaced"  # what is said of a file that has no name any more
+
+
 class Ended(Exception):
     """The other side is gone, or says what makes no sense."""
 
