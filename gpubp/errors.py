@@ -7,6 +7,13 @@ wanted, what to do. The command line prints that line and leaves with `exit_code
 from __future__ import annotations
 
 
+def visible(text: str) -> str:
+    """One line that a terminal only shows: names and words out of files may hold what it would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c in "\n\r\t" else repr(c)[1:-1] for c in text)
+
+
 class GpubpError(Exception):
     """The parent of every error gpubp raises on purpose.
 
@@ -25,7 +32,7 @@ class GpubpError(Exception):
             parts.append(f"wanted {wanted}")
         if do:
             parts.append(do)
-        super().__init__("; ".join(parts))
+        super().__init__(visible("; ".join(parts)))
 
 
 class UsageError(GpubpError):

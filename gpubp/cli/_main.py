@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import GpubpError, UsageError
+from ..errors import GpubpError, UsageError, visible
 from ._progress import on_terminal
 
 
@@ -129,7 +129,7 @@ class _Stderr(logging.Handler):
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         prefix = "\r\x1b[K" + prefix if on_terminal() else prefix  # where a bar may be, in its place
         with suppress(OSError):  # a log that cannot be written is no reason to end a run
-            click.echo(prefix + record.getMessage(), err=True)
+            click.echo(prefix + "\n".join(map(visible, record.getMessage().split("\n"))), err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

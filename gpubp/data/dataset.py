@@ -151,10 +151,10 @@ def _choose(file: HdfFile, asked: list[Named], split: str | None, y_required: bo
         return names.choose(
             list(file.entries), file.shown, x=x.path, y=y.path, weights=weights.path, split=split, y_required=y_required
         )
-    except DataError:
+    except DataError as error:
         table = tables.offered(file.entries, x) if y.path is None else None
         if table is None:
-            raise
+            raise file.unseen(error) from None
         raise tables.name_the_fields(file.shown, table, x.fields) from None
 
 
@@ -230,6 +230,8 @@ def _read_weights(
             do="say --weights NAME, or --weights none to train without",
         )
     found = _values(parts, fields, file, what)
+    if found.dtype.kind == "U":
+        raise DataError(f"{what} holds text", wanted="real numbers (bool, integers, or floats of at most 8 bytes)")
     if found.dtype.kind not in "buif" or found.size != source.m:
         raise DataError(f"{what} is no single number in a row", wanted="one weight for each row")
     found = found.reshape(-1).astype(np.float64)
@@ -255,7 +257,6 @@ def _feature_names(file: HdfFile, x_name: str, features: int) -> tuple[str, ...]
         found = file.text(beside, 0, features)
     else:
         found = file.entries[x_name].attributes.get("feature_names", file.attributes.get("feature_names"))
-    flat = np.asarray(found).reshape(-1)
-    if found is None or flat.size != features:
+    if not isinstance(found, list) or len(found) != features or any(isinstance(one, list) for one in found):
         return None
-    return tuple(str(text) for text in flat)
+    return tuple(map(str, found))

@@ -110,7 +110,7 @@ def test_images_are_rows(h5):
         ({"X": X.astype(complex), "y": Y}, {}, ["'X' holds complex numbers"]),
         ({"X": X, "y": Y.astype(complex)}, {}, ["y 'y' holds complex numbers"]),
         ({"X": X, "y": np.zeros(12, [("a", "f4")])}, {}, ["y 'y' holds a compound type"]),
-        ({"X": X, "y": np.array([b"\xff\xfe"] * 12)}, {}, ["y 'y' holds text that is not UTF-8"]),
+        ({"X": X, "y": np.array([b"\xff\xfe"] * 12)}, {}, ["'y' holds text that is not UTF-8"]),
         ({"X": X, "y": Y, "w": np.ones((12, 2))}, {}, ["weights 'w' has the shape (12, 2)", "--weights none"]),
         ({"X": X, "y": Y, "w": np.ones(11)}, {}, ["weights 'w' has the shape (11,)"]),
         ({"X": X, "y": Y, "w": -np.eye(12)[3]}, {}, ["weights 'w' row 3 is -1.0", "not negative"]),
@@ -225,7 +225,8 @@ def test_declared_bytes_beyond_the_end_are_refused(h5, monkeypatch):
     with h5py.File(h5({"y": Y, "X": np.ones((12, 1000))})) as file:
         shorter = os.stat_result([0] * 6 + [50_000] + [0] * 3)
         monkeypatch.setattr("gpubp.data.hdf5.survey.os.fstat", lambda handle: shorter)
-        assert "declares 96,000 bytes, more than the file has" in survey.describe(file["X"], "X").trouble
+        found = survey.describe(file["X"], "X", 50_000, survey.Budget(0))
+        assert "declares 96,000 bytes, more than the file has" in found.trouble
 
 
 def test_a_soft_link_within_the_file_is_followed(tmp_path):

@@ -6,6 +6,7 @@ A file once looked at is remembered by its name, size, time and inode, for as lo
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import re
 import threading
@@ -21,7 +22,8 @@ from ...errors import DataError
 from ..names import listed, quoted
 from ..stamp import Stamp
 from .process import Parser, Refusal
-from .stored import Stored
+from .stored import MOST_CHUNK, Stored, attributes_from_json, sizes
+from .wire import REPLACED
 
 Key = tuple[str, int, int, int, int]
 
@@ -30,6 +32,12 @@ _NETWORK = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "
 _surveys: dict[Key, tuple[dict[str, Stored], dict[str, Any]]] = {}
 _located: dict[tuple[Key, str], Stored] = {}
 _REMEMBERED = 4096
+_TEXTS = 1 << 14  # that are asked for at a time
+_TEXT_ROOM, _MEAN_TEXT = 1 << 20, 1 << 10  # bytes: in all, and for each
+_SLOWEST = 1e6  # bytes a second that the slowest disk gives
+_CHUNK_WAIT = 1e-3  # seconds to find a chunk on such a disk
+_ENCODED_MORE = 1 << 16  # bytes that filters may add to a chunk that they cannot make smaller
+_NONSENSE = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 
 
 class HdfFile:
@@ -37,6 +45,7 @@ class HdfFile:
 
     Args:
         path: an HDF5 file, already known to be a regular file.
+        fd: a descriptor of it, which is then closed here; without one it is opened.
 
     Attributes:
         shown: the file as the user named it.
@@ -48,16 +57,16 @@ class HdfFile:
         DataError: it is damaged, or libhdf5 does not survive it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], fd: int = -1) -> None:
         self.shown = os.fspath(path)
-        self._lock = threading.Lock()
+        self._lock, self._owner = threading.Lock(), os.getpid()
         self._parser: Parser | None = None
         self._plugins = False
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self.fd = fd if fd >= 0 else os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self._refuse_written()
             self._stamp, self._state = Stamp(self.fd, path), _state(self.fd)
-            self.key: Key = (os.path.realpath(path), *self._state)
+            self.key: Key = (_absolute(path), *self._state)
             if self.key not in _surveys:
                 found = self._survey()
                 if any(entry.unknown for entry in found[0].values()) and find_spec("hdf5plugin") is not None:
@@ -97,13 +106,21 @@ class HdfFile:
             if path is not None and entry.trouble and f"{path}/".startswith(f"{entry.path}/"):
                 raise self.refusal(entry)
 
+    def unseen(self, error: DataError) -> DataError:
+        """The same error, saying also what of the file was not looked at, if not all was."""
+        for entry in self.entries.values():
+            if "not looked at" in entry.trouble or "too many to look at" in entry.trouble:
+                return DataError(
+                    f"{error.found}; {quoted(entry.path)} {entry.trouble}", wanted=error.wanted, do=error.do
+                )
+        return error
+
     def refusal(self, entry: Stored) -> DataError:
         """Why a dataset is not taken."""
-        return DataError(
-            f"{self.shown}: {quoted(entry.path)} {entry.trouble}",
-            wanted="values that lie in this file, all of them",
-            do=entry.remedy,
-        )
+        wanted, do = "values that lie in this file, all of them", entry.remedy
+        if do.startswith("wanted "):
+            wanted, _, do = do.removeprefix("wanted ").partition("; ")
+        return DataError(f"{self.shown}: {quoted(entry.path)} {entry.trouble}", wanted=wanted, do=do)
 
     def read(
         self, stored: Stored, start: int, stop: int, into: memoryview | None = None, fields: list[str] | None = None
@@ -120,7 +137,9 @@ class HdfFile:
         """
         question = {"ask": "rows", "path": stored.path, "start": start, "stop": stop, "fields": fields}
         size = (stop - start) * stored.row_bytes
-        return self._ask(question | {"bytes": size}, into)[1]
+        if fields is not None:
+            size = (stop - start) * math.prod(stored.shape[1:]) * sum(stored.dtype[name].itemsize for name in fields)
+        return self._ask(question | {"bytes": size}, into, size, size / _SLOWEST)[1]
 
     def text(self, stored: Stored, start: int, stop: int) -> Any:
         """Rows of text, as lists of str.
@@ -128,14 +147,33 @@ class HdfFile:
         Raises:
             DataError: they cannot be read, or are not UTF-8.
         """
-        question = {"ask": "text", "path": stored.path, "start": start, "stop": stop, "bytes": 200 * (stop - start)}
+        what = f"{self.shown}: {quoted(stored.path)}"
+        width = math.prod(stored.shape[1:])
+        rows = max(1, _TEXTS // max(1, width))
+        found: list[str] = []
         try:
-            return self._ask(question)[0]["text"]
+            for low in range(start, stop, rows):
+                high = min(low + rows, stop)
+                found += self._text(stored, low, high, (high - low) * width)
         except Refusal as error:
-            what, reason = f"{self.shown}: y {quoted(stored.path)}", str(error)
+            reason = str(error)
             if "UTF-8" in reason:
                 raise DataError(f"{what} {reason}", wanted="text in UTF-8") from None
+            if reason.startswith("texts of"):
+                raise DataError(f"{what} holds {reason}", wanted="short class labels") from None
             raise DataError(f"{what} cannot be read: {reason}", wanted="a sound file") from None
+        except ValueError as error:
+            raise self._nonsense(error) from None
+        return np.array(found, np.object_).reshape(stop - start, *stored.shape[1:]).tolist()
+
+    def _text(self, stored: Stored, start: int, stop: int, count: int) -> list[str]:
+        room = _TEXT_ROOM + _MEAN_TEXT * count
+        question = {"ask": "text", "path": stored.path, "start": start, "stop": stop, "bytes": room}
+        _, data = self._ask(question, None, 4 * count + room)
+        lengths = np.frombuffer(data[: 4 * count], np.uint32).tolist()
+        if len(lengths) != count or sum(lengths) != len(data) - 4 * count:
+            raise ValueError("lengths of texts")
+        return [str(part, "utf-8") for part in _cut(data[4 * count :], lengths)]
 
     def check(self) -> None:
         """Raise DataError if the file changed since it was opened."""
@@ -143,7 +181,7 @@ class HdfFile:
 
     def rest(self) -> None:
         """Let go of the process that looks at the file; the next question starts another."""
-        with self._lock:
+        with self._mine():
             if self._parser is not None:
                 self._parser.close()
                 self._parser = None
@@ -166,30 +204,45 @@ class HdfFile:
         self.close()
 
     def _ask(
-        self, question: dict[str, Any], into: memoryview | None = None
+        self, question: dict[str, Any], into: memoryview | None = None, most: int = 0, wait: float = 0.0
     ) -> tuple[dict[str, Any], bytearray | memoryview]:
-        with self._lock:
-            if self._parser is None:
+        with self._mine():
+            if self._parser is None or self._parser.closed:
                 if self.fd < 0:
                     raise ValueError(f"{self.shown} is closed")
-                self._parser = Parser(self.fd, self.shown, plugins=self._plugins)
+                self._parser = Parser(self.fd, self.key[0], self.shown, plugins=self._plugins)
             parser = self._parser
-        return parser.ask(question, into)
+        return parser.ask(question, into, most, wait)
+
+    def _mine(self) -> threading.Lock:
+        """The lock; in a process that was forked, one of its own, as the other's questions are not for it to ask."""
+        if self._owner != os.getpid():
+            self._owner, self._lock = os.getpid(), threading.Lock()
+            if self._parser is not None:
+                self._parser.close()
+        return self._lock
 
     def _survey(self) -> tuple[dict[str, Stored], dict[str, Any]]:
         try:
-            answer, _ = self._ask({"ask": "survey"})
+            answer, _ = self._ask({"ask": "survey"}, wait=self._state[0] / _SLOWEST)
             entries = [Stored.from_json(record) for record in answer["entries"]]
-            return {entry.path: entry for entry in entries}, dict(answer["attributes"])
+            for entry in entries:
+                self._check_size(entry)
+            return {entry.path: entry for entry in entries}, attributes_from_json(answer["attributes"])
         except Refusal as error:
             raise self._damaged(error) from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _NONSENSE as error:
             raise self._nonsense(error) from None
 
     def _locate(self, entry: Stored) -> Stored:
+        count = math.prod(entry.grid()) if entry.layout == "chunked" else 0
         try:
-            answer, data = self._ask({"ask": "locate", "path": entry.path})
-            first, *samples = answer["sizes"]
+            question = {"ask": "locate", "path": entry.path}
+            most = 24 * count + 2 * entry.row_bytes
+            answer, data = self._ask(question, None, most, count * _CHUNK_WAIT)
+            first, *samples = sizes(answer["sizes"])
+            if first + sum(samples) != len(data) or len(samples) not in (0, 2) or first != 24 * count:
+                raise ValueError("sizes of what was located")
             chunks = None
             if entry.layout == "chunked":
                 chunks = np.frombuffer(data[:first], np.int64).reshape(-1, 3).copy()
@@ -197,7 +250,7 @@ class HdfFile:
             return entry.located(chunks, _cut(data[first:], samples))
         except Refusal as error:
             raise self._damaged(error) from None
-        except (KeyError, TypeError, ValueError) as error:
+        except _NONSENSE as error:
             raise self._nonsense(error) from None
 
     def _refuse_written(self) -> None:
@@ -216,24 +269,49 @@ class HdfFile:
         except OSError:
             return  # a file system without locks
 
+    def _check_size(self, entry: Stored) -> None:
+        """What is said to lie in the file can lie there, whoever said it. Raises ValueError."""
+        if entry.trouble or entry.odd or entry.layout == "virtual":
+            return
+        itemsize = max(1, entry.dtype.itemsize)
+        if entry.layout == "contiguous" and 0 not in entry.shape:
+            end = self._state[0] + 1 if entry.offset is None else entry.offset + entry.exact * entry.declared
+            if end > self._state[0]:
+                raise ValueError("values outside of the file")
+        if entry.layout == "chunked" and math.prod(entry.chunk_shape or ()) * itemsize > MOST_CHUNK:
+            raise ValueError("a chunk")
+
     def _check_chunks(self, entry: Stored, chunks: NDArray[np.int64]) -> None:
-        """Every chunk is there and lies in the file."""
-        count = 1
-        for side in entry.grid():
-            count *= side
-        ends = chunks[:, 0].astype(np.float64) + chunks[:, 1]
-        if len(chunks) != count or (chunks[:, :2] < 0).any() or (ends > self._state[0]).any():
-            raise DataError(
-                f"{self.shown}: {quoted(entry.path)} has chunks outside of the file",
-                wanted="values that lie in this file, all of them",
-                do="make or copy the file again",
-            )
+        """Every chunk is there, lies in the file, and takes no more there than encoding can have added to it."""
+        whole = math.prod(entry.chunk_shape or ()) * entry.dtype.itemsize
+        offset, size = chunks[:, 0], chunks[:, 1]
+        if (offset < 0).any() or (size <= 0).any() or (size > self._state[0]).any():
+            raise self._outside(entry, "chunks outside of the file")
+        if (offset > self._state[0] - size).any():
+            raise self._outside(entry, "chunks outside of the file")
+        if entry.exact and (size > 2 * whole + _ENCODED_MORE).any():
+            raise self._outside(entry, f"chunks of {whole:,} bytes that take {int(size.max()):,} in the file")
+        if entry.exact and not entry.filters and (size != whole).any():
+            raise self._outside(entry, f"chunks of {whole:,} bytes that take {int(size.min()):,} in the file")
+
+    def _outside(self, entry: Stored, what: str) -> DataError:
+        return DataError(
+            f"{self.shown}: {quoted(entry.path)} has {what}",
+            wanted="values that lie in this file, all of them",
+            do="make or copy the file again",
+        )
 
     def _again_with_plugins(self) -> None:
         self.rest()
         self._plugins = True
 
     def _damaged(self, error: Exception) -> DataError:
+        if str(error) == REPLACED:
+            return DataError(
+                f"{self.shown} was removed or replaced while it was in use",
+                wanted="a file that stays in place",
+                do="begin again with it",
+            )
         return DataError(
             f"{self.shown} is damaged or no complete HDF5 file: {error}",
             wanted="a sound file",
@@ -263,6 +341,13 @@ def _cut(data: Any, lengths: list[int]) -> tuple[bytes, ...]:
         parts.append(bytes(data[at : at + length]))
         at += length
     return tuple(parts)
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    try:
+        return os.path.realpath(path)
+    except OSError:  # the working folder is gone
+        return os.fspath(path)
 
 
 def _state(fd: int) -> tuple[int, int, int, int]:

@@ -37,9 +37,9 @@ class HdfRows:
 
     def __init__(self, file: HdfFile, stored: Stored) -> None:
         self._file, self._name = file, f"{file.shown}: {quoted(stored.path)}"
-        if stored.odd:
+        if stored.odd or stored.text:
             wanted = "real numbers (bool, integers, or floats of at most 8 bytes)"
-            raise DataError(f"{self._name} holds {stored.odd}", wanted=wanted)
+            raise DataError(f"{self._name} holds {stored.odd or 'text'}", wanted=wanted)
         self.features = columns_of(stored.shape, self._name)
         self.m = stored.shape[0]
         self.dtype = row_dtype(stored.dtype, self._name)

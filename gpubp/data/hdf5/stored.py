@@ -1,12 +1,13 @@
 """A dataset as the file keeps it: type, shape, and where its bytes lie. Plain records that travel between processes.
 
 They come from a process that has just parsed an untrusted file, so they are not believed either: `from_json` takes
-nothing but what the fields allow.
+nothing but what the fields allow, and `HdfFile` compares them with the file.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,7 +44,7 @@ class Stored:
     Attributes:
         path: groups separated by ``/``, without a leading one.
         trouble: why it cannot be taken, as the predicate of a sentence; empty for a dataset that can be.
-        remedy: what makes it usable, where something does.
+        remedy: what makes it usable, where something does; it may begin with "wanted …;".
         shape: as declared; () for a single value and where there is none.
         dtype: of the values as stored, byte order included; compound types have fields. Text is ``object`` or "S".
         odd: what the values are where NumPy has no plain type for them ("references to other datasets"), else empty.
@@ -102,8 +103,8 @@ class Stored:
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` understands; `chunks` and `samples` travel as bytes beside it."""
-        record = {name: getattr(self, name) for name in _PLAIN}
+        """What `from_json` understands: where it is not as new. `chunks` and `samples` travel as bytes beside it."""
+        record = {name: value for name in _PLAIN if (value := getattr(self, name)) != getattr(_NEW, name)}
         record["dtype"] = dtype_to_json(self.dtype)
         record["filters"] = [[one.code, one.name, list(one.options)] for one in self.filters]
         record["pieces"] = [[one.start, one.stop, one.file, one.dataset, one.first] for one in self.pieces]
@@ -116,20 +117,35 @@ class Stored:
         Raises:
             ValueError: it holds what no honest one would.
         """
+        record = {**_NEW_RECORD, **record}
         plain = {name: record[name] for name in _PLAIN}
         for name, kind in _PLAIN.items():
-            if not isinstance(plain[name], kind) or (isinstance(plain[name], int) and plain[name] < 0):
-                raise ValueError(f"{name} = {plain[name]!r:.60}")
+            value = plain[name]
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise ValueError(f"{name} = {value!r:.60}")
+            if isinstance(value, int) and not 0 <= value < MOST:
+                raise ValueError(f"{name} = {value!r:.60}")
         plain["shape"] = sizes(record["shape"])
         if record["chunk_shape"] is not None:
             plain["chunk_shape"] = sizes(record["chunk_shape"])
             if len(plain["chunk_shape"]) != len(plain["shape"]) or 0 in plain["chunk_shape"]:
                 raise ValueError("chunk_shape")
-        if plain["layout"] not in LAYOUTS:
+        if plain["layout"] not in LAYOUTS or (plain["layout"] == "chunked") > (plain["chunk_shape"] is not None):
             raise ValueError("layout")
-        filters = tuple(Filter(int(code), str(name), tuple(map(int, given))) for code, name, given in record["filters"])
-        pieces = tuple(Piece(int(a), int(b), str(f), str(d), int(c)) for a, b, f, d, c in record["pieces"])
-        return cls(**plain, dtype=dtype_from_json(record["dtype"]), filters=filters, pieces=pieces)
+        filters = tuple(Filter(number(code), word(name), tuple(map(number, given)))
+                        for code, name, given in record["filters"])  # fmt: skip
+        pieces = tuple(Piece(number(a), number(b), word(f), word(d), number(c)) for a, b, f, d, c in record["pieces"])
+        if any(piece.start >= piece.stop for piece in pieces):
+            raise ValueError("pieces")
+        plain["attributes"] = attributes_from_json(record["attributes"])
+        one = cls(**plain, dtype=dtype_from_json(record["dtype"]), filters=filters, pieces=pieces)
+        if one.dtype.hasobject and not (one.text and one.dtype == np.dtype("O")):
+            raise ValueError("objects that are no text")
+        if one.text and one.dtype.kind not in "OS":
+            raise ValueError("text that is none")
+        if not one.trouble and one.layout != "virtual" and one.declared >= MOST:
+            raise ValueError(f"{one.declared} bytes")
+        return one
 
     def lacking(self) -> str:
         """The trouble with a filter that HDF5 does not have here; empty if it has all."""
@@ -161,12 +177,49 @@ _PLAIN: dict[str, Any] = {
 }
 
 
+_NEW = Stored("")
+_NEW_RECORD = {name: getattr(_NEW, name) for name in _PLAIN}
+MOST_CHUNK = 1 << 28  # bytes of a chunk: to read a row of it is to read all of it
+MOST = 1 << 62  # bytes, rows, places: more than there can be
+_NESTED = 16  # types in types, lists in lists
+
+
 def sizes(values: Any) -> tuple[int, ...]:
     """A shape from JSON: whole numbers that are not negative, and fewer than NumPy has axes for."""
-    found = tuple(values)
-    if len(found) > 32 or not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in found):
+    if not isinstance(values, list | tuple) or len(values) > 32:
         raise ValueError("a shape")
-    return found
+    return tuple(map(number, values))
+
+
+def number(value: Any) -> int:
+    """A whole number from JSON that can be a size or a place."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MOST:
+        raise ValueError(f"{value!r:.60} as a number")
+    return value
+
+
+def word(value: Any) -> str:
+    """Text from JSON."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.60} as a name")
+    return value
+
+
+def attributes_from_json(record: Any) -> dict[str, Any]:
+    """Attributes: texts, numbers, and lists of them.
+
+    Raises:
+        ValueError: they hold something else.
+    """
+    if not isinstance(record, dict) or not all(_plain_value(value, _NESTED) for value in record.values()):
+        raise ValueError("attributes")
+    return record
+
+
+def _plain_value(value: Any, deep: int) -> bool:
+    if isinstance(value, list):
+        return deep > 0 and all(_plain_value(one, deep - 1) for one in value)
+    return isinstance(value, str | int | float)
 
 
 def dtype_to_json(dtype: np.dtype[Any]) -> Any:
@@ -180,19 +233,22 @@ def dtype_to_json(dtype: np.dtype[Any]) -> Any:
     return dtype.str
 
 
-def dtype_from_json(record: Any) -> np.dtype[Any]:
+def dtype_from_json(record: Any, deep: int = _NESTED) -> np.dtype[Any]:
     """The type; plain values, fields and arrays of them alone.
 
     Raises:
-        ValueError, TypeError: it is no such type.
+        ValueError, TypeError, KeyError: it is no such type.
     """
+    if deep == 0:
+        raise ValueError("a type of types of types")
     if isinstance(record, str):
-        dtype = np.dtype(record)
-        if dtype.kind not in "biufcSVO" or dtype.names is not None or dtype.subdtype is not None:
+        if not re.fullmatch(r"[<>|=]?(?:[biufcSV][1-9]\d{0,8}|O|b1)", record):
             raise ValueError(f"type {record!r:.60}")
-        return dtype
+        return np.dtype(record)
+    if not isinstance(record, dict):
+        raise ValueError("a type")
     if "base" in record:
-        return np.dtype((dtype_from_json(record["base"]), sizes(record["shape"])))
+        return np.dtype((dtype_from_json(record["base"], deep - 1), sizes(record["shape"])))
     names, formats, offsets = zip(*record["fields"], strict=True)
-    spec = {"names": [str(name) for name in names], "formats": [dtype_from_json(one) for one in formats]}
-    return np.dtype(spec | {"offsets": list(sizes(offsets)), "itemsize": int(record["itemsize"])})  # type: ignore[call-overload]
+    spec = {"names": list(map(word, names)), "formats": [dtype_from_json(one, deep - 1) for one in formats]}
+    return np.dtype(spec | {"offsets": list(sizes(offsets)), "itemsize": number(record["itemsize"])})  # type: ignore[call-overload]

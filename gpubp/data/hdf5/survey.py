@@ -7,9 +7,11 @@ file of that size can hold. No value is read before that.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import posixpath
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,70 +20,122 @@ import numpy as np
 from h5py import h5o  # type: ignore[attr-defined]  (it is there)
 
 from ..names import quoted
-from .stored import Filter, Piece, Stored
+from .attributes import LONGEST_NAME, UNREADABLE, Budget, attributes, words
+from .stored import MOST, MOST_CHUNK, Filter, Piece, Stored
 
-DEPTH, ENTRIES = 8, 10_000  # groups and names that are looked at: a file can hold itself
-ATTRIBUTE_BYTES, ATTRIBUTES = 1 << 16, 64
+DEPTH, ENTRIES = 8, 15_000  # groups and names that are looked at: a file can hold itself
 # Real data have been seen to shrink to 1/1000, never further: deflate itself ends at 1/1032.
 SUSPICIOUS_BYTES, SUSPICIOUS_RATIO = 1 << 28, 1100
-MOST_CHUNK = 1 << 28
 SAMPLE = 1 << 24
+EXTENTS = 1000  # pieces of a file with holes that are looked at
 AGAIN = "make or copy the file again"
 COPY = "copy the values into one file, for instance with h5repack or h5py"
 
 
-def survey(file: h5py.File) -> tuple[list[Stored], dict[str, Any]]:
-    """Every dataset in the file and every link that leads out of it, sorted by path; and the file's attributes."""
-    found: list[Stored] = []
-    seen = {address(file)}
+def survey(
+    file: h5py.File, real: int, looked_at: Callable[[int], object] = lambda names: None
+) -> tuple[list[Stored], dict[str, Any]]:
+    """Every dataset in the file and every link that leads out of it, sorted by path; and the file's attributes.
+
+    What was not looked at, because there is too much or it lies too deep, is an entry that says so.
+
+    Args:
+        file: open.
+        real: bytes that it takes on the disk, from `written`.
+        looked_at: called with numbers of names now and then.
+    """
+    walk = Walk(file, real)
     level: list[tuple[h5py.Group, str]] = [(file, "")]
+    seen, looked = {address(file)}, 0
     for _ in range(DEPTH):  # level by level, so that what can be reached twice has its shortest name
         below: list[tuple[h5py.Group, str]] = []
         for group, above in level:
             for name in map(str, group):
-                if len(found) + len(below) >= ENTRIES:
-                    break
-                path = f"{above}{name}"
-                try:
-                    inner = one(file, group, name, path, found)
-                    if inner is not None and (place := address(inner)) not in seen:
-                        seen.add(place)  # a group can be inside itself
-                        below.append((inner, f"{path}/"))
-                except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError) as error:
-                    found.append(Stored(path, f"cannot be read: {words(error)}", AGAIN))
+                if looked == ENTRIES:
+                    trouble = f"stands for the rest: there are more than {ENTRIES:,} names, too many to look at"
+                    walk.found.append(Stored(f"{above}…", trouble, f"wanted fewer; {COPY}"))
+                    return walk.result()
+                looked += 1
+                if looked % 100 == 0:
+                    looked_at(100)
+                inner = walk.look(group, name, f"{above}{name}")
+                if inner is not None and (place := address(inner)) not in seen:
+                    seen.add(place)  # a group can be inside itself
+                    below.append((inner, f"{above}{name}/"))
         level = below
-    return sorted(found, key=lambda entry: entry.path), attributes(file)
+    for group, above in level:
+        if len(group):
+            trouble = f"lies {DEPTH} groups deep, and what is in it is not looked at"
+            remedy = f"wanted at most {DEPTH}; move it up, with h5py or h5copy"
+            walk.found.append(Stored(above.rstrip("/"), trouble, remedy))
+    return walk.result()
 
 
-def address(group: h5py.Group) -> tuple[int, int]:
-    """Where a group lies: the same by whatever name it was reached."""
+def address(group: h5py.Group | h5py.Dataset) -> tuple[int, int]:
+    """Where a group or dataset lies: the same by whatever name it was reached."""
     info = h5o.get_info(group.id)
     return info.fileno, info.addr
 
 
-def one(file: h5py.File, group: h5py.Group, name: str, path: str, found: list[Stored]) -> h5py.Group | None:
-    """Add what a name stands for to `found`; or give back the group that it is."""
-    inner: Any
-    link = group.get(name, getlink=True)
-    if isinstance(link, h5py.ExternalLink):
-        found.append(Stored(path, f"is a link into another file ({quoted(str(link.filename))})", COPY))
-    elif isinstance(link, h5py.SoftLink):
-        target = posixpath.join("/", posixpath.dirname(path), str(link.path))  # HDF5 knows no ".."
-        trouble = unresolved(file, target)
-        inner = None if trouble else file[target]
-        if not trouble and not isinstance(inner, h5py.Dataset):
-            trouble = "which is a group"
+class Walk:
+    """What was found on a walk through a file. A dataset that has many names is described once."""
+
+    def __init__(self, file: h5py.File, real: int) -> None:
+        self.found: list[Stored] = []
+        self._file, self._real, self._budget = file, real, Budget()
+        self._described: dict[tuple[int, int], Stored] = {}
+        self._soft: dict[str, str | Stored] = {}
+
+    def look(self, group: h5py.Group, name: str, path: str) -> h5py.Group | None:
+        """Add what a name stands for to `found`; or give back the group that it is."""
+        if len(path) > LONGEST_NAME:
+            trouble = f"has a name of {len(path):,} characters"
+            remedy = f"wanted at most {LONGEST_NAME:,}; rename it with h5py"
+            self.found.append(Stored(f"{path[:LONGEST_NAME]}…", trouble, remedy))
+            return None
+        try:
+            found = self._what(group, name, path)
+        except UNREADABLE as error:
+            found = Stored(path, f"cannot be read: {words(error)}", AGAIN)
+        if isinstance(found, Stored):
+            self.found.append(found)
+            return None
+        return found
+
+    def result(self) -> tuple[list[Stored], dict[str, Any]]:
+        """As `survey`."""
+        return sorted(self.found, key=lambda entry: entry.path), attributes(self._file, self._budget)
+
+    def _what(self, group: h5py.Group, name: str, path: str) -> Stored | h5py.Group | None:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            return Stored(path, f"is a link into another file ({quoted(str(link.filename))})", COPY)
+        if isinstance(link, h5py.SoftLink):
+            target = posixpath.join("/", posixpath.dirname(path), str(link.path))  # HDF5 knows no ".."
+            if target not in self._soft:
+                self._soft[target] = self._follow(target)
+            found = self._soft[target]
+            if isinstance(found, str):
+                return Stored(path, f"is a soft link (to {quoted(str(link.path))}, {found})", COPY)
+            return replace(found, path=path)
+        inner: Any = group[name]
+        if isinstance(inner, h5py.Dataset):
+            return self._describe(inner, path)
+        return inner if isinstance(inner, h5py.Group) else None
+
+    def _follow(self, target: str) -> str | Stored:
+        """The dataset at the end of a soft link; or why it is not taken."""
+        trouble = unresolved(self._file, target)
         if trouble:
-            found.append(Stored(path, f"is a soft link (to {quoted(str(link.path))}, {trouble})", COPY))
-        else:
-            found.append(describe(inner, path))
-    elif (kind := group.get(name, getclass=True)) is h5py.Dataset:
-        inner = group[name]
-        found.append(describe(inner, path))
-    elif kind is h5py.Group:
-        inner = group[name]
-        return inner
-    return None
+            return trouble
+        inner = self._file[target]
+        return self._describe(inner, target) if isinstance(inner, h5py.Dataset) else "which is a group"
+
+    def _describe(self, values: h5py.Dataset, path: str) -> Stored:
+        place = address(values)
+        if place not in self._described:
+            self._described[place] = describe(values, path, self._real, self._budget)
+        return replace(self._described[place], path=path)
 
 
 def unresolved(file: h5py.File, path: str) -> str:
@@ -99,7 +153,7 @@ def unresolved(file: h5py.File, path: str) -> str:
     return ""
 
 
-def describe(values: h5py.Dataset, path: str) -> Stored:
+def describe(values: h5py.Dataset, path: str, real: int, budget: Budget) -> Stored:
     """A dataset from its description; no value is read."""
     stored = values.id.get_create_plist()
     layout = {h5py.h5d.COMPACT: "compact", h5py.h5d.CONTIGUOUS: "contiguous", h5py.h5d.CHUNKED: "chunked"}.get(
@@ -125,11 +179,11 @@ def describe(values: h5py.Dataset, path: str) -> Stored:
         offset=values.id.get_offset() if layout == "contiguous" else None,
         chunk_shape=tuple(values.chunks) if layout == "chunked" and values.chunks else None,
         filters=filters,
-        attributes=attributes(values),
+        attributes=attributes(values, budget),
         unknown=next((one.code for one in filters if not h5py.h5z.filter_avail(one.code)), 0),
         pieces=pieces(values) if virtual and values.shape else (),
     )
-    trouble, remedy = ("", "") if odd else storage_trouble(values, found)
+    trouble, remedy = ("", "") if odd else storage_trouble(values, found, real)
     return replace(found, trouble=trouble, remedy=remedy)
 
 
@@ -179,11 +233,11 @@ def pieces(values: h5py.Dataset) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-def storage_trouble(values: h5py.Dataset, found: Stored) -> tuple[str, str]:
+def storage_trouble(values: h5py.Dataset, found: Stored, real: int) -> tuple[str, str]:
     """Why the values cannot all be read from the file itself, and what helps; two empty texts if they can."""
     file_size = os.fstat(values.file.id.get_vfd_handle()).st_size
     if values.shape is None:
-        return "is empty (it has no shape)", "store values in it"
+        return "is empty (it has no shape)", "wanted rows × columns; store values in it"
     if found.layout == "external":
         return "keeps its values in another file (external storage)", COPY
     if found.layout == "virtual":
@@ -191,28 +245,51 @@ def storage_trouble(values: h5py.Dataset, found: Stored) -> tuple[str, str]:
     if 0 in values.shape:
         return "", ""  # an empty table: the reader says so with the shape
     declared = math.prod(values.shape) * values.id.get_type().get_size()
-    if declared >= 1 << 62:
+    if declared >= MOST:
         return f"declares {declared:,} bytes, more than there can be", AGAIN
     if found.layout == "contiguous":
         if found.offset is None:
             return "declares a shape, but its values were never written", AGAIN
         if found.offset + declared > file_size:
             return f"declares {declared:,} bytes, more than the file has: the file was cut short", AGAIN
+        if declared > SUSPICIOUS_BYTES:
+            there = written(values.file.id.get_vfd_handle(), found.offset, found.offset + declared)
+            if declared > SUSPICIOUS_RATIO * there:
+                return f"declares {declared:,} bytes, of which {there:,} were ever written", AGAIN
     elif found.layout == "chunked":
         chunk = math.prod(found.chunk_shape or ()) * values.id.get_type().get_size()
         if chunk > MOST_CHUNK:
-            repack = "store it in chunks of about 1 MiB, for instance with h5repack"
+            repack = f"wanted at most {MOST_CHUNK:,}; store it in chunks of about 1 MiB, for instance with h5repack"
             return f"has chunks of {chunk:,} bytes, and to read a row is to read a chunk", repack
-        chunks, written = math.prod(found.grid()), values.id.get_num_chunks()
-        if written < chunks:
-            return f"has only {written:,} of its {chunks:,} chunks: the rest was never written", AGAIN
-        if declared > max(SUSPICIOUS_BYTES, SUSPICIOUS_RATIO * min(found.size, file_size)):
-            ratio = declared // max(1, min(found.size, file_size))
-            unpack = "if that is true, unpack it with h5repack -f NONE"
+        chunks, stored = math.prod(found.grid()), values.id.get_num_chunks()
+        if stored < chunks:
+            return f"has only {stored:,} of its {chunks:,} chunks: the rest was never written", AGAIN
+        if found.size > file_size:
+            return f"has chunks of {found.size:,} bytes in all, more than the file has", AGAIN
+        if declared > max(SUSPICIOUS_BYTES, SUSPICIOUS_RATIO * min(found.size, real)):
+            ratio = declared // max(1, min(found.size, real))
+            unpack = f"wanted at most {SUSPICIOUS_RATIO:,}; if that is true, unpack it with h5repack -f NONE"
             return f"declares {declared:,} bytes in a file of {file_size:,}, {ratio:,} times as many", unpack
     lacking = found.lacking()
-    unpack = "pip install 'gpubp[codecs]', or unpack it with h5repack -f NONE where that filter is"
+    unpack = "wanted filters that are; pip install 'gpubp[codecs]', or h5repack -f NONE where it is"
     return lacking, unpack if lacking else ""
+
+
+def written(fd: int, start: int, stop: int) -> int:
+    """Bytes of a part of a file that are there: holes, which read as zeros, take no place. All of it, if in doubt."""
+    there = 0
+    for _ in range(EXTENTS):
+        try:
+            first = os.lseek(fd, start, os.SEEK_DATA)
+            if first >= stop:
+                return there
+            start = min(stop, os.lseek(fd, first, os.SEEK_HOLE))
+        except OSError as error:
+            return there if error.errno == errno.ENXIO else stop
+        there += start - first
+        if start >= stop:
+            return there
+    return stop
 
 
 def locate(values: h5py.Dataset) -> tuple[np.ndarray | None, list[bytes]]:
@@ -266,42 +343,16 @@ def read(values: h5py.Dataset, start: int, stop: int, fields: list[str] | None =
     return rows.tobytes()
 
 
-def text(values: h5py.Dataset, start: int, stop: int) -> list[Any]:
-    """Rows of text.
+def text(values: h5py.Dataset, start: int, stop: int, most: int) -> tuple[bytes, bytes]:
+    """Rows of text: how many bytes each takes (uint32), and the bytes of all.
 
     Raises:
         UnicodeDecodeError: it is not UTF-8.
+        ValueError: there are more than `most` bytes.
     """
-    if values.dtype.kind == "O":
-        return np.asarray(values.asstr()[start:stop]).tolist()
-    return np.char.decode(values[start:stop], "utf-8").tolist()
-
-
-def attributes(of: Any) -> dict[str, Any]:
-    """The texts and numbers among the attributes, as JSON can carry them."""
-    found: dict[str, Any] = {}
-    for name in of.attrs:
-        if len(found) >= ATTRIBUTES:
-            break
-        try:
-            if of.attrs.get_id(name).get_storage_size() <= ATTRIBUTE_BYTES:
-                found[str(name)] = plain_value(of.attrs[name])
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError):
-            continue  # an attribute that cannot be read is no attribute: none decides whether a file is sound
-    return found
-
-
-def plain_value(value: Any) -> Any:
-    """An attribute as JSON can carry it."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray | np.generic):
-        return plain_value(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain_value(one) for one in value]
-    return value if isinstance(value, bool | int | float | str) else str(value)
-
-
-def words(error: BaseException) -> str:
-    """What an exception says, on one line that is not too long."""
-    return " ".join(str(error).split())[:200]
+    rows = values.asstr()[start:stop] if values.dtype.kind == "O" else np.char.decode(values[start:stop], "utf-8")
+    texts = [one.encode() for one in np.asarray(rows).reshape(-1).tolist()]
+    total = sum(map(len, texts))
+    if total > most:
+        raise ValueError(f"texts of {total // len(texts):,} bytes on average")
+    return np.array(list(map(len, texts)), np.uint32).tobytes(), b"".join(texts)
