@@ -112,7 +112,7 @@ def test_tables_in_splits_and_names_that_really_have_brackets(tmp_path):
         ({"x": "jets[z]", "y": "jets[label]"}, ["field 'z' holds complex numbers"]),
         ({"x": "jets[pt]", "y": "jets[name,label]"}, ["field 'name' holds text"]),
         ({"x": "jets[pt]", "y": "jets[label]", "weights": "jets[v]"}, ["no single number in a row"]),
-        ({"x": "jets[pt]", "y": "jets[label]", "weights": "jets[name]"}, ["no single number in a row"]),
+        ({"x": "jets[pt]", "y": "jets[label]", "weights": "jets[name]"}, ["holds text"]),
         ({"x": "nets[pt]", "y": "jets[label]"}, ["has no dataset 'nets'"]),
     ],
 )  # fmt: skip
