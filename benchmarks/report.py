@@ -25,7 +25,7 @@ from runner import NOISE, ROOT, Result
 
 _PACKAGES = (
     "numpy", "scipy", "scikit-learn", "torch", "triton", "jax", "jaxlib", "jax-cuda13-plugin", "numba", "llvmlite",
-    "mkl", "h5py", "cupy-cuda12x", "cupy-cuda13x", "nvidia-cublas",
+    "mkl", "h5py", "hdf5plugin", "numcodecs", "isal", "cupy-cuda12x", "cupy-cuda13x", "nvidia-cublas",
 )  # fmt: skip
 
 

@@ -106,13 +106,15 @@ def train(
     """Train a network on a file or on arrays.
 
     Args:
-        data: the path of an HDF5 file, or X as an (m, s_1) array.
+        data: the path of an HDF5 file, a pattern such as ``"part-*.h5"``, or a list of them, whose rows are one data
+            set; or X as an (m, s_1) array.
         y: labels or targets where X is an array; the name of a dataset where `data` is a file.
         out: a run folder for checkpoints and history; without one nothing is written.
         weights: row weights, or the name of a dataset.
         overwrite: whether a run in `out` may be replaced.
         callbacks: called as ``callback(progress, state)`` after each iteration; True ends the run.
-        options: the other fields of `gpubp.job.Job`: hidden, activation, cost, lambda_, optimizer, iterations, …
+        options: the other fields of `gpubp.job.Job`: hidden, activation, cost, lambda_, optimizer, iterations, select,
+            missing, class_weight, …
 
     Returns:
         The trained model; ``model.ending`` says why training ended.
@@ -126,13 +128,14 @@ def train(
     from .job import Job
     from .prepare import array_dataset
 
-    from_file = isinstance(data, str | os.PathLike)
+    named = [data] if isinstance(data, str | os.PathLike) else data if isinstance(data, list | tuple) else []
+    from_file = len(named) > 0 and all(isinstance(one, str | os.PathLike) for one in named)
     # what a file's datasets are called means nothing for arrays
-    known = set(Job.__dataclass_fields__) - {"data", "y", "weights"} - (set() if from_file else {"x", "split"})
+    known = set(Job.__dataclass_fields__) - {"data", "y", "weights"} - (set() if from_file else {"x", "split", "allow"})
     if unknown := set(options) - known:
         raise UsageError(f"option {', '.join(sorted(unknown))}", wanted=f"one of {', '.join(sorted(known))}")
     if from_file:
-        job = Job(data=os.fspath(data), y=y, weights=weights, **options)
+        job = Job(data=tuple(os.fspath(one) for one in named), y=y, weights=weights, **options)
         return run.start(job, out, overwrite=overwrite, callbacks=callbacks)
     if y is None:
         raise UsageError("X without y", wanted="labels or targets: train(X, y)")

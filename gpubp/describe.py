@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import is_checkpoint
-from .data.dataset import describe_file
+from .data.report import describe_file
 from .errors import DataError
 from .inference import Model
 from .run import load
 
 
-def describe(path: str | Path) -> dict[str, Any]:
+def describe(path: str | Path, **of_file: Any) -> dict[str, Any]:
     """What there is to know about a run folder, a checkpoint file or a data file, JSON-able.
+
+    Args:
+        path: any of them.
+        of_file: what `describe_file` takes, for a data file alone.
 
     Raises:
         GpubpError: nothing is there, or it cannot be read; the message says why.
@@ -23,7 +27,13 @@ def describe(path: str | Path) -> dict[str, Any]:
         raise DataError(f"{path} does not exist", wanted="a data file, a run folder or a checkpoint")
     if path.is_dir() or is_checkpoint(path):
         return _describe_model(path, load(path))
-    return {"data file": path.name, **describe_file(path)}
+    return {"data file": path.name, **describe_file(path, **of_file)}
+
+
+def _files(data: str | list[str] | None) -> str:
+    if not data:
+        return "arrays"
+    return data if isinstance(data, str) else f"{data[0]} and {len(data) - 1} more"
 
 
 def _describe_model(path: Path, model: Model) -> dict[str, Any]:
@@ -39,7 +49,7 @@ def _describe_model(path: Path, model: Model) -> dict[str, Any]:
         "outputs": model.targets.kind,
         "classes": ", ".join(map(str, model.targets.classes)) if model.targets.classes else "-",
         "scale": model.scaling.describe(),
-        "trained on": job.get("data") or "arrays",
+        "trained on": _files(job.get("data")),
         "optimizer": job.get("optimizer"),
         "precision": last.get("precision") or job.get("precision"),
         "iterations": last.get("iteration", 0),

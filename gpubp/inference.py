@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from .backend import Backend, for_forward
 from .backprop import Workspace
 from .data.rows import Rows
 from .data.scaling import Scaling
-from .data.source import ArrayRows
+from .data.select import Selection
+from .data.source import ArrayRows, RowSource
 from .data.targets import TargetSpec, decode
+from .data.views import Columns, Filled, Gapless
 from .errors import DataError, UsageError
 from .feed import Feed, fold
 from .network import Network
@@ -42,6 +44,8 @@ class Model:
         job: what was asked for: the data file, names in it, options.
         history: one record per iteration.
         ending: why training ended, `{"kind": …, "reason": …}`; None for a run in flight.
+        fill: (s_1,) float64, what a missing value (NaN) of each column is replaced by, where training was told
+            ``missing="mean"`` or ``"drop"``; else None.
     """
 
     network: Network
@@ -52,6 +56,17 @@ class Model:
     job: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     ending: dict[str, str] | None = None
+    fill: np.ndarray | None = None
+
+    @property
+    def drops(self) -> bool:
+        """Whether rows with a missing value were left out of the training."""
+        return self.job.get("missing") == "drop"
+
+    @property
+    def selection(self) -> Selection:
+        """The columns that the network is given, of those that the data have."""
+        return replace(Selection.of(tuple(self.job.get("select") or ())), rows=None)
 
     @property
     def matrices(self) -> list[np.ndarray]:
@@ -62,6 +77,9 @@ class Model:
         """h_Θ(x) for each row of X, (m, K): probabilities of a classifier's outputs, predictions of a regression.
 
         With one output of a 0/1 classifier the two columns are the probabilities of both classes.
+
+        Where training selected columns by number, they are taken from X; where it did by name, X has these alone.
+        Missing values are replaced as in the training.
 
         Raises:
             DataError: X is not a matrix of the network's number of features, or holds a value that is not finite.
@@ -77,10 +95,22 @@ class Model:
         return decide(self.targets, self._outputs(X, backend, precision))
 
     def _outputs(self, X: Any, backend: str, precision: str) -> np.ndarray:
-        source = ArrayRows(np.asarray(X))
-        rows = Rows(source, source.array, self.scaling)
+        source: RowSource = ArrayRows(np.asarray(X))
+        if columns := self._columns(source.features):
+            source = Columns(source, columns)
+        if self.fill is not None:
+            source = Gapless(source) if self.drops else Filled(source, self.fill)
+        kept = source.array if isinstance(source, ArrayRows) else np.empty((0, source.features), source.dtype)
+        rows = Rows(source, kept, self.scaling)
         parts = [chunk.h for chunk in outputs(self, rows, backend=for_forward(backend), precision=precision)]
         return np.concatenate(parts)
+
+    def _columns(self, features: int) -> list[int]:
+        """The columns to take of an array; none where it has the right ones."""
+        selection = self.selection
+        if not selection.columns or (features == self.network.sizes[0] and not selection.numbered):
+            return []
+        return selection.numbers(features, None, "X")
 
 
 def decide(targets: TargetSpec, h: np.ndarray) -> np.ndarray:
@@ -109,7 +139,8 @@ def outputs(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp3
 
     Raises:
         UsageError: another precision than fp32 and fp64.
-        DataError: another number of features than the network has; a value of x that is not finite.
+        DataError: another number of features than the network has; a value of x that is not finite;
+            at the end, a file that changed since it was opened.
     """
     network, dtype = model.network, precision_of(precision).dtype
     if precision not in EXACT:
@@ -154,20 +185,23 @@ def outputs(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp3
     if backend.owners == 1:
         for piece in pieces:
             yield one(piece)
+        rows.check()
         return
     group = 4 * backend.owners  # finished chunks that may wait for their turn: bounded, whatever m is
     with ThreadPoolExecutor(backend.owners, "gpubp") as pool:
         for at in range(0, len(pieces), group):
             yield from pool.map(one, pieces[at : at + group])
+    rows.check()
 
 
 def evaluate(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp32") -> dict[str, Any]:
     """How well a model does on labelled rows, in one forward pass.
 
     Returns:
-        ``rows``, ``cost`` (without the λ term); for classifiers ``accuracy`` and ``confusion`` (rows: the true class,
-        columns: the predicted one) with ``classes``, or ``accuracy`` per label and ``exact`` for several labels; for
-        regressions ``rmse`` and ``r2`` over all outputs. Row weights count throughout.
+        ``rows``, ``dropped`` (how many more have a missing value, where there are any), ``cost`` (without the λ term);
+        for classifiers ``accuracy`` and ``confusion`` (rows: the true class, columns: the predicted one) with
+        ``classes``, or ``accuracy`` per label and ``exact`` for several labels; for regressions ``rmse`` and ``r2``
+        over all outputs. Row weights count throughout.
     """
     if rows.labels is None:
         raise DataError("rows without labels", wanted="y to compare with", do="name it with --y")
@@ -189,7 +223,8 @@ def evaluate(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp
             exact += float(weight @ hit.all(axis=1))
         else:
             squared += weight @ (h - y.reshape(h.shape)) ** 2
-    result: dict[str, Any] = {"rows": rows.m, "cost": cost / rows.weight_sum}
+    dropped = {"dropped": rows.dropped} if rows.dropped else {}
+    result: dict[str, Any] = {"rows": rows.m - rows.dropped, **dropped, "cost": cost / rows.weight_sum}
     total = rows.weight_sum
     if targets.kind in ("classes", "binary"):
         result["accuracy"] = float(np.trace(confusion)) / total

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
+from .data import class_weights, missing
 from .data.memory import parse_size
+from .data.select import Selection
 from .errors import UsageError
 
 _TYPES: dict[str, Any] = {
@@ -26,8 +29,12 @@ class Job:
     """What was asked for.
 
     Attributes:
-        data: the HDF5 file, or "" for arrays given from Python.
+        data: the HDF5 file, or several files or patterns whose rows are one data set; "" for arrays given from Python.
         x, y, weights, split: names of datasets and the split, or None to find them.
+        allow: the folder in which the sources of virtual datasets may lie; None to refuse those.
+        select: rows and columns to take, see `gpubp.data.select`.
+        missing: "error", "mean" or "drop": what is done about NaNs in X, see `gpubp.data.missing`.
+        class_weight: "balanced", or weights by label; None for 1. See `gpubp.data.class_weights`.
         hidden: units of the hidden layers.
         activation, cost: see `gpubp.activation` and `gpubp.cost`; cost "auto" follows from y.
         lambda_: λ.
@@ -40,12 +47,12 @@ class Job:
         validation: the fraction of rows held out, chosen by a hash of (seed, row).
         scale: "auto", "none", "standard" or "255".
         seed: of the initial Θ and the validation rows.
-        memory: bytes for rows kept in memory (or text such as "1GB"), None for a share of what is free.
+        memory: bytes for rows, labels and weights kept in memory (or text like "1GB"), None: a share of what is free.
         checkpoint_every: "60" seconds, or "10it" iterations.
         keep: how many checkpoints stay in the folder.
     """
 
-    data: str = ""
+    data: str | tuple[str, ...] = ""
     x: str | None = None
     y: str | None = None
     weights: str | None = None
@@ -70,12 +77,17 @@ class Job:
     memory: int | None = None
     checkpoint_every: str = "60"
     keep: int = 3
+    allow: str | None = None
+    select: tuple[str, ...] = ()
+    missing: str = "error"
+    class_weight: str | dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         hidden = (self.hidden,) if isinstance(self.hidden, Integral) else self.hidden
         if not isinstance(hidden, Sequence) or not all(isinstance(s, Integral) and int(s) > 0 for s in hidden):
             raise UsageError(f"hidden = {self.hidden!r}", wanted="units of each hidden layer, such as (256, 128)")
         object.__setattr__(self, "hidden", tuple(int(s) for s in hidden))
+        self._check_data()
         if isinstance(self.memory, str):
             object.__setattr__(self, "memory", parse_size(self.memory))
         if isinstance(self.checkpoint_every, Real):
@@ -92,6 +104,34 @@ class Job:
         if self.seed < 0:
             raise UsageError(f"seed {self.seed}", wanted="0 or more")
         interval(self.checkpoint_every)
+
+    def _check_data(self) -> None:
+        """Which data, which of their rows and columns, and what is made of them."""
+        for name in ("data", "select"):
+            value = getattr(self, name)
+            given = () if value is None else (value,) if isinstance(value, str | os.PathLike) else value
+            if not isinstance(given, Sequence) or not all(isinstance(text, str | os.PathLike) for text in given):
+                raise UsageError(f"{name} = {' '.join(repr(value).split()):.60}", wanted="text, or a list of texts")
+            texts = tuple(os.fspath(text) for text in given)
+            if name == "data" and len(texts) < 2:
+                object.__setattr__(self, name, texts[0] if texts else "")
+            else:
+                object.__setattr__(self, name, texts)
+        Selection.of(self.select)
+        if self.missing not in missing.KINDS:
+            raise UsageError(f"missing = {self.missing!r}", wanted=f"one of {', '.join(missing.KINDS)}")
+        asked = self.class_weight
+        if isinstance(asked, str):
+            object.__setattr__(self, "class_weight", class_weights.parse(asked))
+        elif isinstance(asked, Mapping):
+            object.__setattr__(self, "class_weight", class_weights.checked(asked))
+        elif asked is not None:
+            raise UsageError(f"class_weight = {asked!r:.60}", wanted="balanced, or weights by label")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The data as a list of files and patterns; empty for arrays."""
+        return self.data if isinstance(self.data, tuple) else (self.data,) if self.data else ()
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Job:

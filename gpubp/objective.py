@@ -121,14 +121,16 @@ class Objective:
 
         Of NumPy's arrays J is a float. Of arrays that live in `vectors` the pass is only queued, and J a number that
         waits for it when it is read.
+
+        Raises:
+            DataError: rows that cannot be read, or a file that changed since it was opened while rows still come from
+                it. Θ is as it was; what `out` holds is worth nothing.
         """
-        J, self._validation = self._pass.evaluate(Theta, out)
-        return J
+        return self._evaluate(Theta, out)
 
     def value(self, Theta: Any) -> Any:
         """J(Θ) alone: one forward pass."""
-        J, self._validation = self._pass.evaluate(Theta, None)
-        return J
+        return self._evaluate(Theta, None)
 
     def conditions(self) -> dict[str, Any]:
         """What the bits of J and ∇J depend on besides Θ and the rows."""
@@ -147,3 +149,10 @@ class Objective:
         No pass can follow.
         """
         self._pass.close()
+
+    def _evaluate(self, Theta: Any, gradient: Any) -> Any:
+        self.rows.check()
+        found = self._pass.evaluate(Theta, gradient)
+        self.rows.check()  # all rows have been read, also where what they give is still to come from a device
+        J, self._validation = found
+        return J

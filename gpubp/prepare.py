@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import optimizers
 from .backend import Backend, choose
-from .data.dataset import Dataset, check_weights, open_dataset, splits
+from .data.class_weights import class_weights
+from .data.dataset import Dataset, check_weights
+from .data.digits import refuse_lost_features, refuse_lost_targets
 from .data.memory import default_budget
+from .data.missing import look, rows_with_gaps
 from .data.rows import Rows
-from .data.scaling import Scaling, choose_scaling, scan
+from .data.scaling import Scaling, choose_scaling
+from .data.scan import scan
+from .data.select import Selection, select
+from .data.several import Paths, open_all, splits_of
 from .data.source import ArrayRows, StackedRows
 from .data.split import validation_mask
 from .data.targets import TargetSpec, encode, interpret
+from .data.views import Filled, Gapless, fill_gaps
 from .errors import DataError
 from .feed import refuse_non_finite
 from .inference import Model
@@ -28,7 +35,8 @@ from .network import Network
 from .objective import Objective
 from .optimizers import Optimizer
 from .precision import on
-from .precision import precision as precision_of
+
+log = logging.getLogger("gpubp")
 
 
 @dataclass
@@ -44,6 +52,7 @@ class Prepared:
     optimizer: Optimizer
     fingerprint: str
     choices: dict[str, str]
+    fill: np.ndarray | None = None
 
     def at(self, precision: str) -> Objective:
         """The objective at another precision, from now on.
@@ -67,8 +76,9 @@ class Prepared:
     def model(self, Theta: np.ndarray, **more: Any) -> Model:
         """The model with this Θ."""
         return Model(
-            self.network, Theta, self.rows.scaling, self.targets, self.job.lambda_, job=asdict(self.job), **more
-        )
+            self.network, Theta, self.rows.scaling, self.targets, self.job.lambda_,
+            job=asdict(self.job), fill=self.fill, **more,
+        )  # fmt: skip
 
 
 def array_dataset(X: Any, y: Any, weights: Any = None) -> Dataset:
@@ -122,6 +132,7 @@ def prepare(
     *,
     scaling: Scaling | None = None,
     targets: TargetSpec | None = None,
+    fill: np.ndarray | None = None,
     precision: str | None = None,
     scanned: Callable[[int, int], None] | None = None,
 ) -> Prepared:
@@ -129,7 +140,7 @@ def prepare(
 
     Args:
         dataset: arrays already opened, instead of the file that the job names.
-        scaling, targets: those of the run that goes on; chosen from the data where absent.
+        scaling, targets, fill: those of the run that goes on; found in the data where absent.
         precision: the one that the run goes on at; the job's where absent.
         scanned: called with (rows done, rows in all) during the first reading.
 
@@ -141,22 +152,16 @@ def prepare(
         backend, why = choose(job.backend, device=job.device, threads=job.threads, kernel=job.kernel, blas=job.blas)
         precision = precision or job.precision
         on(backend, precision)  # one that it lacks is refused before the data are read
-        held_out: Dataset | None = None
-        if dataset is None:
-            dataset = open_dataset(job.data, x=job.x, y=job.y, weights=job.weights, split=job.split)
-            opened.callback(dataset.close)
-            if job.validation == 0 and not (job.x or job.y) and dataset.split == "train" and "val" in splits(job.data):
-                held_out = open_dataset(job.data, weights=job.weights, split="val")
-                opened.callback(held_out.close)
+        dataset, held_out, job = _open(job, dataset, opened)
         target, source = _labels(dataset), dataset.source
-        where = _y_of(dataset)
+        where = dataset.y_place
         cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
         labels = encode(target, spec, where=where)
-        _refuse_lost_digits(labels, spec, precision, where)
+        refuse_lost_targets(labels, spec, precision, where)
         mask = validation_mask(source.m, job.validation, job.seed)
         weights = dataset.weights
         if held_out is not None:
-            labels = np.concatenate([labels, encode(_labels(held_out), spec, where=_y_of(held_out))])
+            labels = np.concatenate([labels, encode(_labels(held_out), spec, where=held_out.y_place)])
             mask = np.arange(len(labels)) >= source.m
             if weights is not None or held_out.weights is not None:
                 weights = np.concatenate([_weights(dataset), _weights(held_out)])
@@ -164,16 +169,33 @@ def prepare(
         training = None if mask is None else ~mask
 
         budget = default_budget() if job.memory is None else job.memory
+        budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask))
         progress = None if scanned is None else (lambda done: scanned(done, source.m))
+        dropped = 0
+        if job.missing != "error" and source.dtype.kind == "f":
+            gaps = look(
+                source, training=training, weights=weights, column_names=dataset.column_names, progress=progress
+            )
+            fill = gaps.means if fill is None else fill
+            source = Filled(source, fill)
+            if job.missing == "drop" and gaps.rows is not None:
+                dropped = int(gaps.rows.sum())
+                weights = np.where(gaps.rows, 0.0, 1.0 if weights is None else weights)
         statistics, kept = scan(
             source,
             training=training,
             weights=weights,
             budget=budget,
-            feature_names=dataset.feature_names,
+            feature_names=dataset.column_names,
             progress=progress,
+            threads=job.threads,
+            compiled=backend.choice.get("kernel") == "compiled",
         )
         scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
+        refuse_lost_features(source, statistics, scaling, precision, dataset.column_names)
+        if job.class_weight is not None:
+            of_class = class_weights(job.class_weight, labels, spec, _counted(weights, training))[labels]
+            weights = of_class if weights is None else weights * of_class
         w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
         v = None if mask is None else np.where(mask, 1.0 if weights is None else weights, 0.0)
         rows = Rows(source, kept, scaling, labels, w, v)
@@ -187,78 +209,142 @@ def prepare(
             "backend": why,
             "cost": f"{cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
             "scale": scaling.describe(),
-            "rows": _describe_rows(rows, mask),
+            "rows": _describe_rows(rows, mask, dropped),
             "network": "-".join(map(str, network.sizes)) + f", {network.parameters:,} parameters",
         }
         opened.pop_all()
         return Prepared(
             replace(job, cost=cost, **backend.choice), dataset, spec, rows, network, objective, optimizer,
-            _fingerprint(statistics.fingerprint, rows), choices,
+            _fingerprint(statistics.fingerprint, rows), choices, fill,
         )  # fmt: skip
 
 
-def _refuse_lost_digits(labels: np.ndarray, spec: TargetSpec, precision: str, where: str) -> None:
-    """Targets far from 0 beside their spread (a Unix time, say) would be equal numbers in float32."""
-    if spec.kind != "real" or precision_of(precision).type == "float64":
-        return
-    mean, spread = np.abs(labels.mean(axis=0, dtype=np.float64)), labels.std(axis=0, dtype=np.float64)
-    if (mean > 1e4 * spread).any() and (spread > 0).any():
-        raise DataError(
-            f"{where} has a mean of {mean.max():.3g} and a spread of {spread.min():.3g}",
-            wanted="numbers that float32 can tell apart",
-            do="add --precision fp64, or take the mean off y",
-        )
+def _open(job: Job, dataset: Dataset | None, opened: ExitStack) -> tuple[Dataset, Dataset | None, Job]:
+    """The rows of the job, those that a file keeps for validation, and the job with its columns as they are stored."""
+    held_out: Dataset | None = None
+    if dataset is None:
+        names: dict[str, Any] = {"weights": job.weights, "allow": job.allow}
+        dataset = open_all(job.data, x=job.x, y=job.y, split=job.split, **names)
+        opened.callback(dataset.close)
+        if dataset.source.slow:
+            log.warning("%s", dataset.source.slow)
+        if job.validation == 0 and not (job.x or job.y) and dataset.split == "train":
+            kept = splits_of(job.data).get("val", [])
+            if kept:
+                held_out = open_all(kept, split="val", **names)
+                opened.callback(held_out.close)
+    selection = Selection.of(job.select)
+    if selection != Selection():
+        job = replace(job, select=selection.absolute(dataset).texts())
+        dataset = select(dataset, selection, rows=True)
+        held_out = held_out and select(held_out, selection, rows=False)
+    return dataset, held_out, job
+
+
+def _counted(weights: np.ndarray | None, training: np.ndarray | None) -> np.ndarray | None:
+    """What each row counts for in the sums over classes."""
+    if training is None:
+        return weights
+    return np.where(training, 1.0 if weights is None else weights, 0.0)
 
 
 def open_for(
     model: Model,
-    path: str | Path,
+    data: Paths,
     *,
     x: str | None = None,
     y: str | None = None,
     weights: str | None = None,
     split: str | None = None,
     y_required: bool = True,
+    allow: str | None = None,
 ) -> Dataset:
-    """A data file as a model's user means it: test rows where there are any, and the names that the training was told.
+    """Data files as a model's user means them: test rows where there are any, the names that the training was told, and
+    the columns that it selected.
+
+    What the training was allowed (`Job.allow`) is not allowed here by that alone: a checkpoint may come from elsewhere.
 
     Raises:
-        DataError: as `open_dataset`; or another number of features than the model has.
+        DataError: as `open_all`; or another number of features than the model has.
     """
-    path = str(path)
     job = model.job
     x, y, weights = x or job.get("x"), y or job.get("y"), weights or job.get("weights")
-    if split is None and x is None and "test" in splits(path):
+    if split is None and x is None and "test" in splits_of(data):
         split = "test"
-    dataset = open_dataset(path, x=x, y=y, weights=weights, split=split, y_required=y_required)
-    features = model.network.sizes[0]
-    if dataset.source.features != features:
-        raise DataError(
-            f"{path}: rows of {dataset.source.features} features", wanted=f"{features}, as the model was trained on"
-        )
+    dataset = open_all(data, x=x, y=y, weights=weights, split=split, y_required=y_required, allow=allow)
+    try:
+        dataset = select(dataset, model.selection, rows=False)
+        features = model.network.sizes[0]
+        if dataset.source.features != features:
+            raise DataError(
+                f"{dataset.path}: rows of {dataset.source.features} features",
+                wanted=f"{features}, as the model was trained on",
+            )
+    except BaseException:
+        dataset.close()
+        raise
     return dataset
 
 
-def first_rows(dataset: Dataset, count: int) -> Dataset:
-    """The first rows of a data set, in memory."""
+def first_rows(dataset: Dataset, count: int, *, gaps: bool = False) -> Dataset:
+    """The first rows of a data set, in memory.
+
+    Args:
+        gaps: whether NaNs are let through, for a model that fills them.
+    """
     source = dataset.source
     count = min(count, source.m)
     X = np.empty((count, source.features), source.dtype)
     source.read(0, count, X)
-    refuse_non_finite(X, 0)
+    whole = X.copy() if gaps else X
+    if gaps:
+        fill_gaps(whole, np.zeros(source.features))
+    refuse_non_finite(whole, 0)
     head = [None if array is None else array[:count] for array in (dataset.target, dataset.weights)]
     return replace(dataset, source=ArrayRows(X), target=head[0], weights=head[1])
 
 
 def rows_for(model: Model, dataset: Dataset, *, labelled: bool) -> Rows:
-    """Rows of another data set as a trained model sees them: its scaling, its classes.
+    """Rows of another data set as a trained model sees them: its scaling, its classes, its means for what is missing.
+
+    A model that was trained without rows with NaNs gives them the weight 0 where they have labels (`Rows.dropped` says
+    how many there are), and refuses them where predictions are asked for.
 
     Raises:
         DataError: a label that the model has no class for; no y where one is needed.
     """
-    labels = encode(_labels(dataset), model.targets, where=_y_of(dataset)) if labelled else None
-    none = np.empty((0, dataset.source.features), dataset.source.dtype)
-    return Rows(dataset.source, none, model.scaling, labels, dataset.weights if labelled else None)
+    labels = encode(_labels(dataset), model.targets, where=dataset.y_place) if labelled else None
+    source, weights, dropped = dataset.source, dataset.weights if labelled else None, 0
+    if source.dtype.kind == "f" and model.fill is not None:
+        if model.drops and not labelled:
+            source = Gapless(source)
+        else:
+            gone = rows_with_gaps(source) if model.drops else None
+            if gone is not None:
+                weights, dropped = np.where(gone, 0.0, 1.0 if weights is None else weights), int(gone.sum())
+                if not weights.any():
+                    raise DataError(
+                        f"{source.describe()}: every row with a weight has a missing value (NaN)",
+                        wanted="whole rows: the model was trained with --missing drop",
+                        do="train with --missing mean",
+                    )
+            source = Filled(source, model.fill)
+    none = np.empty((0, source.features), source.dtype)
+    return Rows(source, none, model.scaling, labels, weights, dropped=dropped)
+
+
+def _beside(
+    labels: np.ndarray, dataset: Dataset, held_out: Dataset | None, weights: np.ndarray | None, mask: np.ndarray | None
+) -> int:
+    """Bytes that are kept for each row besides x, and come out of the same budget: memory must not grow with m.
+
+    y as the user has it and as the network is given it; the float64 weights in J and in the validation cost, which a
+    pass has once more in its own precision.
+    """
+    arrays = [labels, *(array for part in (dataset, held_out) if part for array in (part.target, part.weights))]
+    columns = (2 if mask is not None else 1 if weights is not None else 0) * 2
+    flags = 0 if mask is None else 2  # the mask and its complement
+    return sum(a.nbytes for a in arrays if a is not None) + len(labels) * (8 * columns + flags)
 
 
 def _labels(dataset: Dataset) -> np.ndarray:
@@ -269,18 +355,14 @@ def _labels(dataset: Dataset) -> np.ndarray:
     return dataset.target
 
 
-def _y_of(dataset: Dataset) -> str:
-    """What messages call y."""
-    return f"{dataset.path}: '{dataset.y_name}'" if dataset.path else "y"
-
-
 def _weights(dataset: Dataset) -> np.ndarray:
     return np.ones(dataset.source.m) if dataset.weights is None else dataset.weights
 
 
-def _describe_rows(rows: Rows, mask: np.ndarray | None) -> str:
+def _describe_rows(rows: Rows, mask: np.ndarray | None, dropped: int) -> str:
     text = f"{rows.m:,} rows of {rows.features} features ({rows.source.dtype}), {len(rows.kept):,} kept in memory"
-    return text if mask is None else f"{text}; {int(mask.sum()):,} of them for validation"
+    text += "" if mask is None else f"; {int(mask.sum()):,} of them for validation"
+    return f"{text}; {dropped:,} with a missing value dropped" if dropped else text
 
 
 def _fingerprint(content: str, rows: Rows) -> str:

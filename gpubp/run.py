@@ -23,11 +23,13 @@ from .backend import choose
 from .checkpoint import Checkpoint
 from .data.dataset import Dataset
 from .data.scaling import Scaling
+from .data.several import Paths, files
 from .data.targets import TargetSpec
 from .errors import BackendError, DataError, MismatchError, UsageError
 from .inference import Model
 from .job import Job, interval
 from .network import Network
+from .objective import Objective
 from .optimizers import Ending, State
 from .precision import finer, with_bits
 from .precision import precision as precision_of
@@ -54,8 +56,7 @@ def start(
     Raises:
         GpubpError: before anything is written, for a bad job, bad data, or a folder that holds a run already.
     """
-    if job.data:
-        job = replace(job, data=os.path.abspath(job.data))  # a resume may come from another folder
+    job = _placed(job)
     if out is None:
         with closing(prepare(job, dataset, scanned=scanned)) as ready:
             return _train(ready, None, None, callbacks, stop, prepared)
@@ -69,7 +70,7 @@ def resume(
     out: str | Path,
     *,
     iterations: int | None = None,
-    data: str | None = None,
+    data: Paths | None = None,
     memory: int | None = None,
     threads: int | None = None,
     climb: bool | None = None,
@@ -84,7 +85,7 @@ def resume(
 
     Args:
         iterations: a new limit, counted from the beginning of the run.
-        data: where the data file is now, if it was moved.
+        data: where the data file is now, or the files in their order, if they were moved.
         memory: another budget for rows kept in memory.
         threads: the most threads of the CPU; by default all cores it may, whatever the run had.
         climb: from now on, whether it goes on at the next finer precision where it stalls.
@@ -100,7 +101,7 @@ def resume(
         settings = dict(checkpoint.optimizer)
         changes: dict[str, Any] = {"optimizer": settings.pop("name"), "options": settings}
         changes |= {} if iterations is None else {"iterations": iterations}
-        changes |= {} if data is None else {"data": os.path.abspath(data)}
+        changes |= {} if data is None else {"data": data}
         changes |= {} if memory is None else {"memory": memory}
         changes |= {} if climb is None else {"climb": climb}
         changes["threads"] = threads
@@ -114,17 +115,25 @@ def resume(
             raise UsageError(
                 f"{out} was trained on arrays, not on a file", do="resume it from Python with the same arrays"
             )
-        if dataset is None and not os.path.exists(job.data):
-            raise DataError(
-                f"{job.data}, which {out} was trained on, is not there", do="name the moved file with --data"
-            )
+        gone = [] if dataset is not None or data is not None else [f for f in job.files if not os.path.exists(f)]
+        if gone:
+            do = "name the moved file with --data"
+            raise DataError(f"{gone[0]}, which {out} was trained on, is not there", do=do)
+        job = _placed(job)
         model = model_from(checkpoint)
-        kept = {"scaling": model.scaling, "targets": model.targets}
+        kept = {"scaling": model.scaling, "targets": model.targets, "fill": model.fill}
         with closing(prepare(job, dataset, **kept, precision=precision, scanned=scanned)) as ready:
             _refuse_other_data(ready, checkpoint, path)
             _compare_conditions(ready, checkpoint, inexact)
             log.info("going on from %s, iteration %d", path.name, checkpoint.iteration)
             return _train(ready, folder, checkpoint, callbacks, stop, prepared)
+
+
+def _placed(job: Job) -> Job:
+    """The job with the files that are meant now, by whole paths: a resume may come later and from another folder."""
+    if job.allow is not None:
+        job = replace(job, allow=os.path.abspath(job.allow))
+    return replace(job, data=tuple(map(os.path.abspath, files(job.data)))) if job.data else job
 
 
 def _with_an_engine(job: Job, had: str, inexact: bool) -> tuple[Job, str]:
@@ -166,18 +175,22 @@ def load(path: str | Path) -> Model:
 def model_from(checkpoint: Checkpoint) -> Model:
     """The model that a checkpoint holds."""
     network = Network(tuple(checkpoint.network["sizes"]), checkpoint.network["activation"], checkpoint.network["cost"])
+    scaling = dict(checkpoint.scaling)
+    fill = scaling.pop(FILL, None)
     return Model(
         network,
         network.pack(checkpoint.Theta),
-        Scaling(**checkpoint.scaling),
+        Scaling(**scaling),
         TargetSpec.from_dict(checkpoint.targets),
         checkpoint.lambda_,
         job=dict(checkpoint.job),
         history=_history_rows(checkpoint),
         ending=checkpoint.ending,
+        fill=fill,
     )
 
 
+FILL = "fill"  # beside the scaling in a checkpoint: what missing values are replaced by, if they are
 _COLUMNS = tuple(f.name for f in fields(Progress))
 
 
@@ -208,7 +221,7 @@ def _train(
             optimizer={"name": job.optimizer, **asdict(optimizer)},
             state=state.saved(),
             lambda_=job.lambda_,
-            scaling=asdict(ready.rows.scaling),
+            scaling=asdict(ready.rows.scaling) | ({} if ready.fill is None else {FILL: ready.fill}),
             targets=asdict(ready.targets),
             history=np.array([[_number(row[c]) for c in _COLUMNS] for row in history]).reshape(-1, len(_COLUMNS)),
             history_columns=_COLUMNS,
@@ -218,7 +231,17 @@ def _train(
             ending=None if ending is None else asdict(ending),
         )
 
+    latest: State | None = None
+    climbed_at = -1  # evaluations: until the next one the state belongs to the precision before
+
+    def climb(precision: str) -> Objective:
+        nonlocal climbed_at
+        climbed_at = latest.evaluations if latest else -1
+        return ready.at(precision)
+
     def begin(state: State) -> None:
+        nonlocal latest
+        latest = state
         # the first checkpoint is the first thing a run leaves: a kill at any time can be resumed, and where an earlier
         # run is replaced, nothing of it goes before this one is safe
         if folder is not None:
@@ -238,17 +261,24 @@ def _train(
             saved_at = time.monotonic()
 
     fresh = ready.network.initial_Theta(job.seed)
-    ending, state = fit(
-        ready.objective,
-        optimizer,
-        resumed.state if resumed else fresh,
-        iterations=job.iterations,
-        callbacks=[note, *callbacks],
-        stop=stop,
-        seconds=float(history[-1]["seconds"]) if history else 0.0,
-        ready=begin,
-        climb=ready.at if job.climb else None,
-    )
+    try:
+        ending, state = fit(
+            ready.objective,
+            optimizer,
+            resumed.state if resumed else fresh,
+            iterations=job.iterations,
+            callbacks=[note, *callbacks],
+            stop=stop,
+            seconds=float(history[-1]["seconds"]) if history else 0.0,
+            ready=begin,
+            climb=climb if job.climb else None,
+        )
+    except DataError:
+        # rows that cannot be read any more, or a file that changed: what was reached on good rows is kept. A step
+        # commits last, so the state is that of the step before.
+        if latest is not None and folder is not None and latest.evaluations != climbed_at:
+            folder.save(record(latest, None), keep=job.keep)
+        raise
     ending = replace(ending, reason=ending.reason + _climbs(job.precision, history, ready.objective.precision))
     if state is not None and folder is not None:
         folder.save(record(state, ending), keep=job.keep)

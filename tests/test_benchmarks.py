@@ -33,6 +33,23 @@ def test_a_short_race_ends_with_right_answers(tmp_path):
     assert race["limit_s"] > 0 and written["machine"]["cores"] >= 1 and not race["failed"]
 
 
+def test_readers_are_timed_once_their_rows_are_right(tmp_path):
+    record = tmp_path / "io.json"
+    done = subprocess.run(
+        [sys.executable, "benchmarks/io.py", "--small", "--only", "preadv,gpubp,h5py", "--json", str(record)],
+        capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = record.read_text()
+    assert str(tmp_path) not in text
+    written = json.loads(text)
+    for race in written["races"]:
+        assert not race["failed"] and all(min(one["turns"]) > 0 for one in race["results"].values())
+        assert {"preadv, 2 threads", "gpubp, 4 MB", "h5py read_direct"} <= set(race["results"])
+    reached = {(one["type"], one["layout"], one["over"]) for one in written["targets"]}
+    assert {(kind, "contiguous", "preadv, 2 threads") for kind in ("float32", "uint8")} <= reached
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
 @pytest.mark.parametrize("cost, K", [("logistic", 3), ("logistic", 1), ("softmax", 3)])
 def test_the_oracle_agrees_with_gpubp_in_float64(monkeypatch, activation, cost, K):

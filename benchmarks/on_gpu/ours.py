@@ -39,6 +39,12 @@ class OnCard:
     def read(self, start: int, stop: int, out: Any) -> None:
         raise AssertionError(f"rows {start} to {stop} are on the card and were asked of the source")
 
+    def extent(self) -> None:
+        return None
+
+    def check(self) -> None:
+        pass
+
     def where(self, row: int) -> str:
         return f"row {row} on the card"
 

@@ -42,7 +42,8 @@ history has one row for each iteration, its columns are named in history_columns
 bits of a factor of a product (fp32 24, fp64 53). optimizer/state is what the optimizer remembers; the texts (network,
 optimizer/settings, scaling/settings, targets, conditions, job, ending) are JSON.
 The first 512 bytes hold a digest of the rest: gpubp refuses the file once another program has changed it.
-The network is given (x - scaling/mean) / scaling/scale, column by column; an absent one does nothing."""
+The network is given (x - scaling/mean) / scaling/scale, column by column; an absent one does nothing. A missing value
+(NaN) is replaced by scaling/fill before that, if there is one."""
 
 
 def write(path: str | Path, checkpoint: Checkpoint) -> None:

@@ -15,6 +15,11 @@ Command = Callable[..., Any]
 DATA = click.Path(path_type=Path)
 
 
+def data_argument(function: Command) -> Command:
+    """DATA…: one data file, or several whose rows are one data set."""
+    return click.argument("data", type=DATA, nargs=-1, required=True, metavar="DATA...")(function)
+
+
 class Listing(click.Option):
     """An option whose help ends with the names that a room of the package has.
 
@@ -45,14 +50,27 @@ def json_option(function: Command) -> Command:
 
 
 def names_options(function: Command) -> Command:
-    """--x, --y, --weights, --split: which datasets of a file are meant."""
+    """--x, --y, --weights, --split, --allow: which datasets of a file are meant."""
     for option in (
-        click.option("--split", help="Rows to take: train, val or test, where the file has them.", metavar="NAME"),
-        click.option("--weights", help="Dataset with row weights.", metavar="NAME"),
         click.option(
-            "--y", help="Dataset with labels or targets, where the common names do not find it.", metavar="NAME"
+            "--allow",
+            metavar="DIR",
+            help="Folder in which the source files of virtual datasets may lie; without it those are refused.",
         ),
-        click.option("--x", help="Dataset with the rows, where the common names do not find it.", metavar="NAME"),
+        click.option("--split", help="Rows to take: train, val or test, where the file has them.", metavar="NAME"),
+        click.option(
+            "--weights", help="Dataset with row weights, or one field of a table: 'jets[w]'; none.", metavar="NAME"
+        ),
+        click.option(
+            "--y",
+            help="Dataset with labels or targets, where the common names do not find it, or a field: 'jets[label]'.",
+            metavar="NAME",
+        ),
+        click.option(
+            "--x",
+            help="Dataset with the rows, where the common names do not find it, or fields of a table: 'jets[pt,eta]'.",
+            metavar="NAME",
+        ),
     ):
         function = option(function)
     return function

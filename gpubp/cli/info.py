@@ -10,20 +10,34 @@ from typing import Any
 import click
 
 from ._info import file_text, plain
-from ._options import DATA, emit, json_option, table
+from ._options import DATA, emit, json_option, names_options, table
+from ._progress import Counter
 
 
 @click.command(name="info", short_help="This machine's backends; or what a file or run holds.")
 @click.argument("path", type=DATA, required=False)
+@click.option(
+    "--full/--quick",
+    default=None,
+    help="Of a data file, read all rows for the figures of its columns; or none. The default reads those that take "
+    "about two seconds.",
+)
+@names_options
 @json_option
-def command(path: Path | None, as_json: bool) -> None:
-    """Say what this machine computes with, and why; or what PATH holds: a data file, a run or a checkpoint."""
+def command(path: Path | None, full: bool | None, as_json: bool, **chosen: Any) -> None:
+    """Say what this machine computes with, and why; or what PATH holds: a data file, a run or a checkpoint.
+
+    Of a data file it shows the datasets and how they lie in the file, what training would make of them, how fast rows
+    are read, what is in the columns, and what to fix.
+    """
     if path is None:
         result = _machine()
     else:
         from ..describe import describe
 
-        result = describe(path)
+        with Counter("rows read") as counter:
+            rows = {None: "auto", True: "all", False: "none"}[full]
+            result = describe(path, rows=rows, progress=counter, **chosen)
     text = (
         file_text(result) if "datasets" in result else table([(name, plain(value)) for name, value in result.items()])
     )

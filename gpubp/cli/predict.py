@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from ..precision import EXACT
-from ._options import DATA, device_options, emit, json_option, names_options, of_split, table
+from ._options import DATA, data_argument, device_options, emit, json_option, names_options, of_split, table
 
 
 @click.command(name="predict", short_help="Write a model's predictions for the rows of a file.")
 @click.argument("run", type=DATA)
-@click.argument("data", type=DATA)
+@data_argument
 @click.option("-o", "--out", type=DATA, required=True, help="HDF5 file to write.", metavar="OUT.h5")
 @names_options
 @device_options
@@ -20,8 +21,8 @@ from ._options import DATA, device_options, emit, json_option, names_options, of
 @click.option("--overwrite", is_flag=True, help="Replace OUT.h5 if it exists.")
 @json_option
 def command(
-    run: Path, data: Path, out: Path, x: str | None, y: str | None, weights: str | None, split: str | None,
-    backend: str, device: int, precision: str, overwrite: bool, as_json: bool,
+    run: Path, data: tuple[Path, ...], out: Path, x: str | None, y: str | None, weights: str | None, split: str | None,
+    allow: str | None, backend: str, device: int, precision: str, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the predictions of RUN's model for the rows of DATA to OUT.h5.
 
@@ -29,15 +30,16 @@ def command(
     classifiers, `probability` (rows × classes).
     """
     from ..backend import for_forward
+    from ..data.several import files
     from ..errors import UsageError
     from ..predictions import write_predictions
     from ..prepare import open_for, rows_for
     from ..run import load
 
-    if out.exists() and (out.samefile(data) if data.exists() else False):
+    if out.exists() and any(os.path.samefile(out, file) for file in files(data) if os.path.exists(file)):
         raise UsageError(f"{out} is the data itself", wanted="another file to write the predictions to")
     model = load(run)
-    dataset = open_for(model, data, x=x, y=y, weights=weights, split=split, y_required=False)
+    dataset = open_for(model, data, x=x, y=y, weights=weights, split=split, allow=allow, y_required=False)
     rows = rows_for(model, dataset, labelled=False)
     written = write_predictions(
         model, rows, out, backend=for_forward(backend, device=device), precision=precision, overwrite=overwrite

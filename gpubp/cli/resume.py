@@ -19,7 +19,12 @@ from ._train import outcome, outcome_text, watched
     help="A new limit, counted from the beginning of the run.",
     show_default=False,
 )
-@click.option("--data", type=DATA, help="Where the data file is now, if it was moved.")
+@click.option(
+    "--data",
+    type=DATA,
+    multiple=True,
+    help="Where the data file is now, if it was moved; once for each of several, in their order, or a pattern.",
+)
 @memory_option
 @threads_option
 @click.option(
@@ -30,7 +35,7 @@ from ._train import outcome, outcome_text, watched
 @click.option("--inexact", is_flag=True, help="Go on although conditions differ on which the bits depend.")
 @json_option
 def command(
-    run: Path, iterations: int | None, data: Path | None, memory: str | None, threads: int | None,
+    run: Path, iterations: int | None, data: tuple[Path, ...], memory: str | None, threads: int | None,
     climb: bool | None, inexact: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Go on with the newest sound checkpoint of RUN; the result has the bits of a run that was never interrupted."""
@@ -40,7 +45,7 @@ def command(
         lambda **watch: resume(
             run,
             iterations=iterations,
-            data=None if data is None else str(data),
+            data=tuple(map(str, data)) or None,
             memory=memory_bytes(memory),
             threads=threads,
             climb=climb,

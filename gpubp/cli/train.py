@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from ..precision import LADDER
-from ._options import DATA, Listing, emit, engine_options, json_option, memory_bytes, memory_option, names_options
+from ._options import (
+    DATA,
+    Listing,
+    data_argument,
+    emit,
+    engine_options,
+    json_option,
+    memory_bytes,
+    memory_option,
+    names_options,
+)
 from ._train import outcome, outcome_text, watched
 
 
@@ -39,7 +49,7 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
 
 
 @click.command(name="train", short_help="Train a network on an HDF5 file.")
-@click.argument("data", type=DATA)
+@data_argument
 @click.option("--out", type=DATA, required=True, help="Run folder: checkpoints, history.", metavar="RUN")
 @click.option(
     "--hidden", default="100", callback=_hidden, metavar="SIZES", help="Units of the hidden layers: 256,128, or none."
@@ -93,20 +103,42 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
 )
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the initial Θ and the validation rows.")
 @names_options
+@click.option(
+    "--select",
+    multiple=True,
+    metavar="WHAT",
+    help="Rows to train on, rows=START:STOP[:STEP], or columns to use, columns=NAME,NUMBER,START:STOP; counted from 0. "
+    "Columns are taken in evaluate and predict as well.",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "mean", "drop"]),
+    default="error",
+    help="What is done about NaNs in x; mean: the mean of the column's other values, drop: the row does not count.",
+)
+@click.option(
+    "--class-weight",
+    metavar="WEIGHTS",
+    help="balanced: every class counts the same; or LABEL=W,LABEL=W, 1 for others. They multiply row weights.",
+)
 @memory_option
 @click.option("--checkpoint-every", default="60", metavar="WHEN", help="Seconds, or iterations: 1it for every one.")
 @click.option("--keep", type=click.IntRange(1), default=3, help="Checkpoints that stay in the run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is in the folder already.")
 @json_option
-def command(data: Path, out: Path, memory: str | None, overwrite: bool, as_json: bool, **options: Any) -> None:
+def command(
+    data: tuple[Path, ...], out: Path, memory: str | None, overwrite: bool, as_json: bool, **options: Any
+) -> None:
     """Train a network on the rows of DATA (HDF5) with the exact gradient over all of them.
+
+    DATA may be several files or a pattern such as 'part-*.h5' (sorted by name): their rows are one data set.
 
     The run folder gets checkpoints and a history; `gpubp resume RUN` goes on with it, bit for bit.
     """
     from ..job import Job
     from ..run import start
 
-    job = Job(data=str(data), memory=memory_bytes(memory), **options)
+    job = Job(data=tuple(map(str, data)), memory=memory_bytes(memory), **options)
     model, code = watched(lambda **watch: start(job, out, overwrite=overwrite, **watch))
     result = outcome(model, out)
     emit(result, as_json, outcome_text(result))

@@ -1,16 +1,16 @@
 """A data file as training sees it: rows X, targets y, weights, and what they are called.
 
-`open_dataset` finds the datasets by their usual names (`names`), takes none that leads out of the file (`guard`),
-and gives X as a source that is read in blocks, y and the weights as arrays. y comes as the user has it: numbers are
-not yet turned into classes (`targets` does that), so that 1 … 10 can stay 1 … 10.
+`open_dataset` finds the datasets by their usual names (`names`) or the fields of a table (`tables`), takes none that
+leads out of the file (`guard`) unless its folder is allowed (`virtual`), and gives X as a source that is read in
+blocks, y and the weights as arrays. y comes as the user has it: numbers are not yet turned into classes (`targets` does
+that), so that 1 … 10 can stay 1 … 10.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -18,30 +18,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from . import guard, names
+from . import guard, names, tables, virtual
 from .hdf5.file import HdfFile
 from .hdf5.rows import HdfRows, read_numbers
 from .hdf5.stored import Stored
 from .memory import available_memory
-from .source import RowSource, shape_text
-from .targets import interpret
+from .place import Place, row_of
+from .source import RowSource, row_dtype
+from .tables import FieldRows, Named
+from .virtual import Part
 
 _TEXTS = 1 << 17  # texts read at a time
-_COUNTED = 100  # classes that `describe_file` lists with their numbers of rows
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One set of rows of a file.
+    """One set of rows of a file, or of several.
 
     Attributes:
-        path: the file as the user named it.
+        path: the file as the user named it, or the first and how many more; "" for arrays.
         source: the m rows of X; `close` closes the file.
         target: y as stored, native byte order: (m,) or (m, K) numbers, or (m,) text (NumPy str); None without y.
         weights: (m,) float64, none negative, not all zero; None without weights.
         x_name, y_name, weights_name: the datasets' paths in the file.
         split: "train", "val" or "test"; None where all rows are one set.
         feature_names: one per column, where the file has them.
+        y_place: what messages call y and its rows.
+        column_names: what messages call the columns: the feature names, or the numbers they had before a selection.
     """
 
     path: str
@@ -53,6 +56,8 @@ class Dataset:
     weights_name: str | None
     split: str | None
     feature_names: tuple[str, ...] | None
+    y_place: Place = field(default_factory=lambda: Place("y"))
+    column_names: tuple[str, ...] | None = None
 
     def close(self) -> None:
         """Close the file."""
@@ -75,42 +80,58 @@ def open_dataset(
     weights: str | None = None,
     split: str | None = None,
     y_required: bool = True,
+    allow: str | None = None,
 ) -> Dataset:
     """Open one set of rows of an HDF5 file.
 
     Args:
         path: the file.
-        x, y, weights: datasets to take in place of those with the usual names; ``weights="none"`` takes no weights.
+        x, y, weights: datasets to take in place of those with the usual names, or fields of a compound one, such as
+            ``jets[pt,eta]``; ``weights="none"`` takes no weights.
         split: "train", "val" or "test"; None takes the training rows, or all rows where there are no splits.
         y_required: whether a file without y is an error (for predictions it is not).
+        allow: the folder in which the sources of virtual datasets may lie; None to refuse those.
 
     Raises:
         DataError: the file, a dataset or a value in y or the weights cannot be used; one line says which and why.
     """
     shown = os.fspath(path)
-    x, y, weights = (name if name is None else name.strip("/") for name in (x, y, weights))
     file = guard.open_file(path)
     try:
-        for name in (x, y, weights):
-            file.refuse_links(name)
-        try:
-            chosen = names.choose(
-                list(file.entries), shown, x=x, y=y, weights=weights, split=split, y_required=y_required
-            )
-        except DataError as error:
-            raise file.unseen(error) from None
-        source = HdfRows(file, file.dataset(chosen.x))
+        asked = [Named.of(name and name.strip("/"), file.entries) for name in (x, y, weights)]
+        for one in asked:
+            if allow is None or not virtual.is_virtual(file, one.path):
+                file.refuse_links(one.path)
+        chosen = _choose(file, asked, split, y_required)
+        of_x, of_y, of_w = asked
+        found = virtual.parts(file, chosen.x, allow)
+        declared = file.entries[chosen.x]
+        if declared.dtype.names and not of_x.fields:
+            raise tables.name_the_fields(shown, declared)
+        source = _rows(found, declared, of_x.fields)
         target = weighed = None
         if chosen.y is not None:
-            target = _read_target(file, file.dataset(chosen.y), chosen, source)
+            target = _read_target(file, virtual.parts(file, chosen.y, allow), chosen, of_y.fields, source)
         if chosen.weights is not None:
-            weighed = _read_weights(file, file.dataset(chosen.weights), chosen, source)
+            parts = virtual.parts(file, chosen.weights, allow)
+            weighed = _read_weights(file, parts, chosen, of_w.fields, source)
         labels = _feature_names(file, chosen.x, source.features)
+        if of_x.fields:
+            labels = FieldRows(found[0].file, found[0].stored, of_x.fields).feature_names
+        for part in found:
+            part.file.rest()
+        if all(part.file is not file for part in found):
+            file.close()
         file.rest()
     except BaseException:
         file.close()
         raise
-    return Dataset(shown, source, target, weighed, chosen.x, chosen.y, chosen.weights, chosen.split, labels)
+    x_name, y_name, w_name = (
+        None if base is None else str(Named(base, one.fields))
+        for base, one in zip((chosen.x, chosen.y, chosen.weights), asked, strict=True)
+    )
+    place = Place(f"{shown}: {names.quoted(y_name or '')}")
+    return Dataset(shown, source, target, weighed, x_name or "", y_name, w_name, chosen.split, labels, place, labels)
 
 
 def splits(path: str | os.PathLike[str], *, x: str | None = None) -> tuple[str, ...]:
@@ -120,52 +141,65 @@ def splits(path: str | os.PathLike[str], *, x: str | None = None) -> tuple[str, 
         DataError: the file cannot be read.
     """
     with guard.open_file(path) as file:
-        return names.splits(list(file.entries), x and x.strip("/"))
+        return names.splits(list(file.entries), Named.of(x and x.strip("/"), file.entries).path)
 
 
-def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a data file holds, in plain types that JSON can carry.
-
-    Returns:
-        `path`, `bytes`, `attributes` (text and numbers on the file itself), `datasets` (one record each: `name`,
-        `shape`, `dtype`, `chunks`, `compression`, `role`, `split`, `trouble`), and `parts`: for each set of rows
-        its `split`, `x`, `y`, `weights`, `rows`, `features`, and `target`, what y would be taken for with `classes`
-        and `counts`; or `trouble`, the line that training would stop with.
-
-    Raises:
-        DataError: it is no HDF5 file, or damaged.
-    """
-    shown = os.fspath(path)
-    with guard.open_file(path) as file:
-        records = [_record(entry) for _, entry in sorted(file.entries.items())]
-        attributes = file.attributes
-        there = names.splits(list(file.entries))
-    parts = [_describe_part(shown, split) for split in there or (None,)]
-    size = Path(path).stat().st_size
-    return {"path": shown, "bytes": size, "attributes": attributes, "datasets": records, "parts": parts}
+def _choose(file: HdfFile, asked: list[Named], split: str | None, y_required: bool) -> names.Names:
+    """The datasets of the rows; where a table of records could have been meant, an error that lists its fields."""
+    x, y, weights = asked
+    try:
+        return names.choose(
+            list(file.entries), file.shown, x=x.path, y=y.path, weights=weights.path, split=split, y_required=y_required
+        )
+    except DataError as error:
+        table = tables.offered(file.entries, x) if y.path is None else None
+        if table is None:
+            raise file.unseen(error) from None
+        raise tables.name_the_fields(file.shown, table, x.fields) from None
 
 
-def _read_target(file: HdfFile, values: Stored, chosen: names.Names, source: RowSource) -> NDArray[Any]:
-    shown = file.shown
-    what = f"{shown}: y {names.quoted(chosen.y or '')}"
+def _rows(parts: tuple[Part, ...], declared: Stored, fields: tuple[str, ...]) -> RowSource:
+    if fields:
+        return virtual.stack(parts, lambda file, stored: FieldRows(file, stored, fields))
+    several = len(parts) > 1
+    return virtual.stack(parts, HdfRows, row_dtype(declared.dtype, parts[0].file.shown) if several else None)
+
+
+def _values(parts: tuple[Part, ...], fields: tuple[str, ...], file: HdfFile, what: str) -> NDArray[Any]:
+    """All values of a dataset, or of fields of it, as numbers or text."""
+
+    def read(of: HdfFile, stored: Stored) -> NDArray[Any]:
+        if fields:
+            return tables.read_fields(of, stored, fields, what)
+        return _text(of, stored, what) if stored.text else read_numbers(of, stored, what)
+
+    return virtual.read_all(parts, read, file)
+
+
+def _read_target(
+    file: HdfFile, parts: tuple[Part, ...], chosen: names.Names, fields: tuple[str, ...], source: RowSource
+) -> NDArray[Any]:
+    shown, values = file.shown, file.entries[chosen.y or ""]
+    name = names.quoted(str(Named(chosen.y, fields)))
+    what = f"{shown}: y {name}"
     if len(values.shape) not in (1, 2):
         raise DataError(f"{what} has the shape {values.shape}", wanted="(rows,) or (rows, outputs)")
     if values.shape[0] != source.m:
         transposed = source.features == values.shape[0] or values.shape[0] == 1 < values.shape[-1] == source.m
         raise DataError(
-            f"{shown}: X {names.quoted(chosen.x)} has {source.m} rows and y {names.quoted(chosen.y or '')}"
-            f" has {values.shape[0]}",
+            f"{shown}: X {names.quoted(chosen.x)} has {source.m} rows and y {name} has {values.shape[0]}",
             wanted="one y for every row of X",
             do="one of them looks transposed: store it with one example per row" if transposed else "",
         )
     if 0 in values.shape:
         raise DataError(f"{what} is empty, its shape is {values.shape}", wanted="at least one column")
     # In memory a text is a Python object of some 80 bytes, or four bytes for each of its characters.
-    each = 80 if values.dtype.kind == "O" else values.dtype.itemsize * (5 if values.dtype.kind == "S" else 1)
+    kinds = [values.dtype[field] for field in fields if field in (values.dtype.names or ())] or [values.dtype]
+    each = sum(80 if one.kind == "O" else one.itemsize * (5 if one.base.kind == "S" else 1) for one in kinds)
     need, free = math.prod(values.shape) * each, available_memory()
     if need > free:
         raise DataError(f"{what} takes {need:,} bytes", wanted=f"at most the {free:,} that are free")
-    target = _text(file, values, what) if values.text else read_numbers(file, values, what)
+    target = _values(parts, fields, file, what)
     return target[:, 0] if target.ndim == 2 and target.shape[1] == 1 else target
 
 
@@ -184,25 +218,31 @@ def _text(file: HdfFile, values: Stored, what: str) -> NDArray[np.str_]:
     return np.concatenate(parts)
 
 
-def _read_weights(file: HdfFile, values: Stored, chosen: names.Names, source: RowSource) -> NDArray[np.float64]:
-    what = f"{file.shown}: weights {names.quoted(chosen.weights or '')}"
-    if values.shape not in ((source.m,), (source.m, 1)):
+def _read_weights(
+    file: HdfFile, parts: tuple[Part, ...], chosen: names.Names, fields: tuple[str, ...], source: RowSource
+) -> NDArray[np.float64]:
+    what = f"{file.shown}: weights {names.quoted(str(Named(chosen.weights, fields)))}"
+    shape = file.entries[chosen.weights or ""].shape
+    if shape not in ((source.m,), (source.m, 1)) or len(fields) > 1:
         raise DataError(
-            f"{what} has the shape {values.shape}",
+            f"{what} has the shape {shape}",
             wanted=f"one weight for each of the {source.m} rows",
             do="say --weights NAME, or --weights none to train without",
         )
-    found = read_numbers(file, values, what).reshape(-1).astype(np.float64)
+    found = _values(parts, fields, file, what)
+    if found.dtype.kind not in "buif" or found.size != source.m:
+        raise DataError(f"{what} is no single number in a row", wanted="one weight for each row")
+    found = found.reshape(-1).astype(np.float64)
     check_weights(found, what)
     return found
 
 
-def check_weights(weights: NDArray[np.float64], what: str) -> None:
+def check_weights(weights: NDArray[np.float64], what: str | Place) -> None:
     """Raise DataError unless the row weights are finite, none negative and not all zero."""
     wrong = ~(np.isfinite(weights) & (weights >= 0))
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise DataError(f"{what} row {row} is {weights[row]}", wanted="weights that are finite and not negative")
+        raise DataError(f"{row_of(what, row)} is {weights[row]}", wanted="weights that are finite and not negative")
     if not weights.any():
         raise DataError(f"{what} are all zero", wanted="at least one positive weight")
 
@@ -218,53 +258,3 @@ def _feature_names(file: HdfFile, x_name: str, features: int) -> tuple[str, ...]
     if not isinstance(found, list) or len(found) != features or any(isinstance(one, list) for one in found):
         return None
     return tuple(map(str, found))
-
-
-def _record(entry: Stored) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "name": entry.path,
-        "role": names.role_of(entry.path),
-        "split": names.split_of(entry.path),
-        "trouble": f"{entry.trouble}; {entry.remedy}" if entry.trouble else None,
-    }
-    if entry.layout == "none":
-        return record
-    kind = "text" if entry.text else entry.odd or str(entry.dtype)
-    filters = [one.name or f"filter {one.code}" for one in entry.filters]
-    return record | {
-        "shape": list(entry.shape),
-        "dtype": kind,
-        "layout": entry.layout,
-        "chunks": entry.chunk_shape and list(entry.chunk_shape),
-        "compression": ", ".join(filters) or None,
-    }
-
-
-def _describe_part(path: str, split: str | None) -> dict[str, Any]:
-    try:
-        with open_dataset(path, split=split, y_required=False) as data:
-            part: dict[str, Any] = {
-                "split": split,
-                "x": data.x_name,
-                "y": data.y_name,
-                "weights": data.weights_name,
-                "rows": data.source.m,
-                "features": data.source.features,
-                "dtype": str(data.source.dtype),
-            }
-            if data.target is not None:
-                part["target"] = _describe_target(data.target, f"{path}: {names.quoted(data.y_name or '')}")
-            return part
-    except DataError as error:
-        return {"split": split, "trouble": str(error)}
-
-
-def _describe_target(target: NDArray[Any], where: str) -> dict[str, Any]:
-    cost, spec = interpret(target, where=where)
-    found: dict[str, Any] = {"kind": spec.kind, "outputs": spec.outputs, "cost": cost, "says": spec.describe()}
-    found["stored"] = shape_text(target.shape, target.dtype)
-    if spec.classes is not None:
-        found["classes"] = list(spec.classes)
-        if len(spec.classes) <= _COUNTED:
-            found["counts"] = [int(np.count_nonzero(target == label)) for label in spec.classes]
-    return found

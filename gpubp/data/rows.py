@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NoReturn
 
 import numpy as np
 
+from ..errors import DataError
 from .dataset import check_weights
+from .direct import Direct
 from .scaling import Scaling
 from .source import RowSource
 
@@ -32,6 +35,7 @@ class Rows:
         labels: (m,) codes 0…K−1, or an (m, K) matrix; None to predict only.
         weights: (m,) float64 weights of the rows in J and ∇J, or None for 1.
         validation: (m,) float64 weights of the rows in the validation cost, or None. A validation row has weight 0.
+        dropped: how many rows have weight 0 because a value of x is missing in them.
 
     Raises:
         DataError: a negative or non-finite weight, or weights that are all zero.
@@ -43,6 +47,7 @@ class Rows:
     labels: np.ndarray | None = None
     weights: np.ndarray | None = None
     validation: np.ndarray | None = None
+    dropped: int = 0
 
     def __post_init__(self) -> None:
         for what, w in (("row weights", self.weights), ("weights of the validation rows", self.validation)):
@@ -78,6 +83,30 @@ class Rows:
         """Σw over the validation rows; 0 without any."""
         return 0.0 if self.validation is None else float(self.validation.sum())
 
+    @cached_property
+    def direct(self) -> Direct:
+        """The rows as they lie in the file."""
+        return Direct(self.source)
+
+    def check(self) -> None:
+        """Raise DataError if the file has changed that rows are still read from."""
+        if len(self.kept) < self.m:
+            self.source.check()
+
+    def refuse(self, start: int, stop: int) -> NoReturn:
+        """Say why rows [start, stop), which a pass failed to read, cannot be read.
+
+        Raises:
+            DataError: always.
+        """
+        self.source.read(start, stop, np.empty((stop - start, self.features), self.source.dtype))
+        self.check()
+        raise DataError(
+            f"{self.source.describe()}: rows {start} to {stop - 1} could not be read at first and can be now",
+            wanted="a disk that can be relied on",
+            do="go on with gpubp resume",
+        )
+
     def folds(self, products: str = "exact") -> bool:
         """Whether scaling goes into Θ^(1) and b^(1), so that x is used as it is stored."""
         mean, scale = self.scaling.mean, self.scaling.scale
@@ -90,5 +119,5 @@ class Rows:
         if stop <= len(self.kept):
             return self.kept[start:stop]
         out = buffer[: stop - start]
-        self.source.read(start, stop, out)
+        self.direct.read(start, stop, out)
         return out

@@ -8,7 +8,9 @@ caller, any rows in any order, from any thread. Nothing here knows labels, split
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +19,20 @@ from numpy.typing import NDArray
 from ..errors import DataError
 
 _PIECE = 1 << 20  # bytes of the buffer through which rows of another type pass
+_DESCRIBED = 3  # of many sources, so many are named
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where rows lie as one piece of a file, one after the other, in the very type and order that `read` gives.
+
+    Attributes:
+        fd: of the open file, the source's own; good until the source is closed.
+        offset: the byte at which row 0 begins.
+    """
+
+    fd: int
+    offset: int
 
 
 class RowSource(Protocol):
@@ -43,16 +59,25 @@ class RowSource(Protocol):
         """
         ...
 
+    @property
+    def slow(self) -> str:
+        """What reading costs and what helps, where it is far slower than it could be; measured when asked."""
+        ...
+
+    def extent(self) -> Extent | None:
+        """Where the rows lie as one piece of a file, in the very type and order that `read` gives; None otherwise."""
+        ...
+
+    def check(self) -> None:
+        """Raise DataError if the file changed (size, time, inode) since it was opened; nothing for an array."""
+        ...
+
     def where(self, row: int) -> str:
         """The place of one row as a person finds it again, for messages."""
         ...
 
     def describe(self) -> str:
         """One phrase: which file, which dataset, how many rows and columns of what."""
-        ...
-
-    def check(self) -> None:
-        """Raise DataError if what the rows come from changed since it was opened."""
         ...
 
     def close(self) -> None:
@@ -111,6 +136,8 @@ class ArrayRows:
         DataError: the array is no table of real numbers.
     """
 
+    slow = ""
+
     def __init__(self, array: NDArray[Any], name: str = "X") -> None:
         self._name = name
         self.features = columns_of(array.shape, name)
@@ -122,14 +149,17 @@ class ArrayRows:
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         np.copyto(out, self.array[start:stop])
 
+    def extent(self) -> Extent | None:
+        return None
+
+    def check(self) -> None:
+        pass
+
     def where(self, row: int) -> str:
         return f"{self._name} row {row}"
 
     def describe(self) -> str:
         return f"{self._name} {shape_text((self.m, self.features), self.dtype)}"
-
-    def check(self) -> None:
-        pass
 
     def close(self) -> None:
         pass
@@ -140,12 +170,13 @@ class StackedRows:
 
     Args:
         sources: at least one; it closes them. Their common type is NumPy's (uint8 and float32 give float32).
+        dtype: another type that holds all their values.
 
     Raises:
         DataError: the sources have different numbers of columns.
     """
 
-    def __init__(self, sources: Sequence[RowSource]) -> None:
+    def __init__(self, sources: Sequence[RowSource], dtype: np.dtype[Any] | None = None) -> None:
         first = sources[0]
         for other in sources[1:]:
             if other.features != first.features:
@@ -158,13 +189,36 @@ class StackedRows:
             self._starts.append(self._starts[-1] + source.m)
         self.m = self._starts[-1]
         self.features = first.features
-        self.dtype = np.result_type(*(source.dtype for source in sources))
+        self.dtype = np.result_type(*{source.dtype for source in sources}) if dtype is None else dtype
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        for source, first in zip(self._sources, self._starts, strict=False):
-            low, high = max(start, first), min(stop, first + source.m)
+        for at in range(self._at(start), len(self._sources)):
+            first, last = self._starts[at], self._starts[at + 1]
+            if first >= stop:
+                break
+            low, high = max(start, first), min(stop, last)
             if low < high:
-                self._read_part(source, low - first, high - first, out[low - start : high - start])
+                self._read_part(self._sources[at], low - first, high - first, out[low - start : high - start])
+
+    def _at(self, row: int) -> int:
+        """Which source has the row."""
+        return bisect_right(self._starts, row, 1, len(self._sources)) - 1
+
+    def extent(self) -> Extent | None:
+        return None  # of each part one: see `extents`
+
+    def extents(self) -> list[tuple[int, int, Extent | None]]:
+        """`extents` of the parts."""
+        found = []
+        for source, first in zip(self._sources, self._starts, strict=False):
+            same = source.dtype == self.dtype
+            parts = extents(source) if same else [(0, source.m, None)]
+            found += [(first + start, first + stop, extent) for start, stop, extent in parts]
+        return found
+
+    def check(self) -> None:
+        for source in self._sources:
+            source.check()
 
     def _read_part(self, source: RowSource, start: int, stop: int, out: NDArray[Any]) -> None:
         if source.dtype == self.dtype:
@@ -177,19 +231,24 @@ class StackedRows:
             source.read(low, high, piece[: high - low])
             out[low - start : high - start] = piece[: high - low]
 
+    @property
+    def slow(self) -> str:
+        return next(filter(None, (source.slow for source in self._sources)), "")
+
     def where(self, row: int) -> str:
-        for source, first in zip(self._sources, self._starts, strict=False):
-            if row < first + source.m:
-                return source.where(row - first)
-        return f"row {row}"
+        at = self._at(row)
+        return self._sources[at].where(row - self._starts[at])
 
     def describe(self) -> str:
-        return ", then ".join(source.describe() for source in self._sources)
-
-    def check(self) -> None:
-        for source in self._sources:
-            source.check()
+        shown = ", then ".join(source.describe() for source in self._sources[:_DESCRIBED])
+        more = len(self._sources) - _DESCRIBED
+        return shown if more <= 0 else f"{shown}, then {more} more: {self.m} rows in all"
 
     def close(self) -> None:
         for source in self._sources:
             source.close()
+
+
+def extents(source: RowSource) -> list[tuple[int, int, Extent | None]]:
+    """The rows of a source in parts (first, stop, where they lie as one piece of a file or None), in order."""
+    return source.extents() if isinstance(source, StackedRows) else [(0, source.m, source.extent())]

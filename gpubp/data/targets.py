@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from .. import cost as costs
 from ..errors import DataError, UsageError
+from .place import Place, row_of
 
 Kind = Literal["classes", "binary", "multilabel", "real"]
 Label = bool | int | str
@@ -80,13 +81,13 @@ class TargetSpec:
         return f"{len(self.classes)} classes, {_shown(self.classes)}"
 
 
-def interpret(target: NDArray[Any], cost: str = "auto", *, where: str = "y") -> tuple[str, TargetSpec]:
+def interpret(target: NDArray[Any], cost: str = "auto", *, where: str | Place = "y") -> tuple[str, TargetSpec]:
     """What y is, and the cost for it.
 
     Args:
         target: (m,) or (m, K) bool, integers or floats, or (m,) text.
         cost: "auto", or the cost the user named.
-        where: what to call y in messages, such as ``data.h5: 'y'``.
+        where: what to call y in messages, and its rows, such as ``data.h5: 'y'``.
 
     Returns:
         The cost (never "auto"), and the spec.
@@ -114,7 +115,7 @@ def interpret(target: NDArray[Any], cost: str = "auto", *, where: str = "y") -> 
     return _classes(_distinct(target, where), cost, target.shape[0], where)
 
 
-def encode(target: NDArray[Any], spec: TargetSpec, *, where: str = "y") -> NDArray[Any]:
+def encode(target: NDArray[Any], spec: TargetSpec, *, where: str | Place = "y") -> NDArray[Any]:
     """The numbers the network is given for y.
 
     Args:
@@ -160,7 +161,7 @@ def decode(codes: NDArray[Any], spec: TargetSpec) -> NDArray[Any]:
     return _labels(spec.classes)[codes]
 
 
-def _table(target: NDArray[Any], where: str) -> NDArray[Any]:
+def _table(target: NDArray[Any], where: str | Place) -> NDArray[Any]:
     """y as (m,) or (m, K ≥ 2) of a type that can be targets."""
     if target.ndim == 2 and target.shape[1] == 1:
         target = target[:, 0]
@@ -177,7 +178,7 @@ def _outputs(target: NDArray[Any]) -> int:
     return target.shape[1] if target.ndim == 2 else 1
 
 
-def _classes(labels: tuple[Label, ...], cost: str, m: int, where: str) -> tuple[str, TargetSpec]:
+def _classes(labels: tuple[Label, ...], cost: str, m: int, where: str | Place) -> tuple[str, TargetSpec]:
     """The reading of y as classes, for the labels found in m rows."""
     squares = "" if isinstance(labels[0], str) else ", or say --cost squares if they are real targets"
     if len(labels) == 1:
@@ -195,7 +196,7 @@ def _classes(labels: tuple[Label, ...], cost: str, m: int, where: str) -> tuple[
     return chosen, TargetSpec("classes", labels, len(labels))
 
 
-def _interpret_matrix(target: NDArray[Any], cost: str, where: str) -> tuple[str, TargetSpec]:
+def _interpret_matrix(target: NDArray[Any], cost: str, where: str | Place) -> tuple[str, TargetSpec]:
     K = target.shape[1]
     zero_or_one = _all(target, _is_zero_or_one)
     if cost != "auto" and costs.cost(cost).takes == "distribution":
@@ -210,7 +211,7 @@ def _interpret_matrix(target: NDArray[Any], cost: str, where: str) -> tuple[str,
     return cost, TargetSpec("real", None, K)
 
 
-def _encode_classes(target: NDArray[Any], classes: tuple[Label, ...], where: str) -> NDArray[Any]:
+def _encode_classes(target: NDArray[Any], classes: tuple[Label, ...], where: str | Place) -> NDArray[Any]:
     labels = _labels(classes)
     if (labels.dtype.kind == "U") != (target.dtype.kind == "U"):
         has = "text" if target.dtype.kind == "U" else "numbers"
@@ -223,12 +224,12 @@ def _encode_classes(target: NDArray[Any], classes: tuple[Label, ...], where: str
         wrong = labels[place] != chunk
         if wrong.any():
             row = start + int(np.argmax(wrong))
-            raise DataError(f"{where} row {row} is {_label(target[row])!r}", wanted=f"one of {_shown(classes)}")
+            raise DataError(f"{row_of(where, row)} is {_label(target[row])!r}", wanted=f"one of {_shown(classes)}")
         codes[start : start + chunk.size] = place
     return codes
 
 
-def _encode_one_hot(target: NDArray[Any], spec: TargetSpec, where: str) -> NDArray[Any]:
+def _encode_one_hot(target: NDArray[Any], spec: TargetSpec, where: str | Place) -> NDArray[Any]:
     if target.shape[1] != spec.outputs:
         raise DataError(f"{where} has {target.shape[1]} columns", wanted=f"one label a row, or {spec.outputs} columns")
     _demand(target, _is_zero_or_one, where, "0 or 1")
@@ -236,12 +237,11 @@ def _encode_one_hot(target: NDArray[Any], spec: TargetSpec, where: str) -> NDArr
     return target.argmax(axis=1).astype(np.min_scalar_type(spec.outputs - 1))
 
 
-def _distinct(target: NDArray[Any], where: str) -> tuple[Label, ...]:
+def _distinct(target: NDArray[Any], where: str | Place) -> tuple[Label, ...]:
     """The different labels in ascending order; one more than `MOST_CLASSES` is as far as they are counted."""
     if target.dtype.kind == "f":
         _demand(target, lambda y: y == np.rint(y), where, "whole numbers as classes, or use --cost squares")
-        if float(np.abs(target).max()) > 2**53:
-            raise DataError(f"{where} holds labels beyond 2^53", wanted="classes, or use --cost squares")
+        _demand(target, lambda y: np.abs(y) <= np.float64(2**53), where, "labels up to 2^53, or use --cost squares")
     found = np.unique(target[:0])
     for _, chunk in _chunks(target):
         found = np.union1d(found, chunk)
@@ -288,7 +288,9 @@ def _all(target: NDArray[Any], holds: Callable[[NDArray[Any]], NDArray[np.bool_]
     return all(holds(chunk).all() for _, chunk in _chunks(target))
 
 
-def _demand(target: NDArray[Any], holds: Callable[[NDArray[Any]], NDArray[np.bool_]], where: str, wanted: str) -> None:
+def _demand(
+    target: NDArray[Any], holds: Callable[[NDArray[Any]], NDArray[np.bool_]], where: str | Place, wanted: str
+) -> None:
     """Raise DataError at the first value for which `holds` is false."""
     for start, chunk in _chunks(target):
         wrong = ~holds(chunk)
@@ -296,15 +298,15 @@ def _demand(target: NDArray[Any], holds: Callable[[NDArray[Any]], NDArray[np.boo
             row, *column = (int(i) for i in np.argwhere(wrong)[0])
             of_column = f", column {column[0]}" if column else ""
             value = chunk[(row, *column)].item()
-            raise DataError(f"{where} row {start + row}{of_column} is {value}", wanted=wanted)
+            raise DataError(f"{row_of(where, start + row)}{of_column} is {value}", wanted=wanted)
 
 
-def _refuse_non_finite(target: NDArray[Any], where: str) -> None:
+def _refuse_non_finite(target: NDArray[Any], where: str | Place) -> None:
     if target.dtype.kind == "f":
         _demand(target, np.isfinite, where, "a finite number")
 
 
-def _demand_rows_of_one(target: NDArray[Any], where: str) -> None:
+def _demand_rows_of_one(target: NDArray[Any], where: str | Place) -> None:
     """Raise DataError unless every row sums to one, up to the rounding of its stored type."""
     slack = 1e-6 + target.shape[1] * (float(np.finfo(target.dtype).eps) if target.dtype.kind == "f" else 0.0)
     for start, chunk in _chunks(target):
@@ -313,7 +315,7 @@ def _demand_rows_of_one(target: NDArray[Any], where: str) -> None:
         if wrong.any():
             row = int(np.argmax(wrong))
             raise DataError(
-                f"{where} row {start + row} sums to {sums[row]:g}",
+                f"{row_of(where, start + row)} sums to {sums[row]:g}",
                 wanted="rows that sum to one",
                 do="use --cost logistic for several labels in a row",
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from gpubp.data.dataset import check_weights, describe_file, open_dataset, splits
+from gpubp.data.dataset import check_weights, open_dataset, splits
 from gpubp.data.hdf5 import survey
 from gpubp.errors import DataError
 
@@ -198,7 +197,6 @@ def test_no_other_file_is_opened(tmp_path):
     os.symlink("fifo", tmp_path / "other.h5")
     with pytest.raises(DataError):
         open_dataset(tmp_path / "d.h5")
-    assert describe_file(tmp_path / "d.h5")["parts"][0]["trouble"]
 
 
 def test_a_filter_that_is_not_there_is_named(tmp_path, refuses):
@@ -328,38 +326,6 @@ print(refused)
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=Path.cwd())
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == 0 and int(done.stdout) > 20
-
-
-def test_describe_file_is_json_and_says_what_training_would_find(h5, tmp_path):
-    path = h5({"train/X": X, "train/y": Y, "val/X": X[:4], "val/y": Y[:4], "test/X": X, "test/y": Y[:3],
-               "names": np.array(["a"], "S1")})  # fmt: skip
-    with h5py.File(path, "a") as file:
-        file.attrs["title"] = "a title"
-        file.attrs["numbers"] = np.arange(3)
-        file["link"] = h5py.SoftLink("/nowhere")
-    found = json.loads(json.dumps(describe_file(path)))
-    assert found["bytes"] == path.stat().st_size and found["attributes"] == {"title": "a title", "numbers": [0, 1, 2]}
-    records = {record["name"]: record for record in found["datasets"]}
-    assert records["train/X"] == {
-        "name": "train/X", "role": "x", "split": "train", "trouble": None, "shape": [12, 3], "dtype": "float32",
-        "layout": "contiguous", "chunks": None, "compression": None,
-    }  # fmt: skip
-    assert "soft link" in records["link"]["trouble"] and records["names"]["dtype"] == "text"
-    train, val, test = found["parts"]
-    assert (train["split"], train["rows"], train["features"]) == ("train", 12, 3)
-    assert train["target"]["classes"] == [1, 2, 3] and train["target"]["counts"] == [4, 4, 4]
-    assert train["target"]["cost"] == "softmax" and val["rows"] == 4
-    assert "X 'test/X' has 12 rows and y 'test/y' has 3" in test["trouble"]
-
-
-def test_describe_file_of_text_and_real_targets(tmp_path, h5):
-    path = h5({"X": X, "y": np.array([b"cat", b"dog"] * 6)})
-    target = describe_file(path)["parts"][0]["target"]
-    assert target["classes"] == ["cat", "dog"] and target["counts"] == [6, 6] and target["kind"] == "binary"
-    path = h5({"X": X, "y": RNG.normal(size=12)})
-    assert describe_file(path)["parts"][0]["target"]["says"] == "a real target"
-    path = h5({"X": X})
-    assert describe_file(path)["parts"][0]["y"] is None
 
 
 def test_check_weights_takes_good_ones():

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import threading
 import tracemalloc
 
 import numpy as np
 import pytest
+from raw_rows import later
 
-from gpubp.data import scaling
-from gpubp.data.scaling import Scaling, choose_scaling, scan
+from gpubp.data import scan as scan_module
+from gpubp.data.moments import block_shape
+from gpubp.data.scaling import Scaling, choose_scaling
+from gpubp.data.scan import scan
 from gpubp.data.source import ArrayRows, StackedRows
 from gpubp.errors import DataError, UsageError
 
@@ -129,7 +133,7 @@ def test_numbers_whose_squares_overflow_are_named(refuses):
 
 @pytest.mark.parametrize("dtype", ["u1", "f4"])
 def test_the_budget_changes_nothing_but_what_is_kept(dtype, h5, hdf_rows, monkeypatch):
-    monkeypatch.setattr(scaling, "_PIECE", 100_000)
+    monkeypatch.setattr(scan_module, "_PIECE", 100_000)
     X = (RNG.normal(size=(5003, 37)) * 30 + 100).astype(dtype)
     path = h5({"X": X})
     row = 37 * X.itemsize
@@ -146,17 +150,73 @@ def test_the_budget_changes_nothing_but_what_is_kept(dtype, h5, hdf_rows, monkey
     assert same(found, whole) and np.array_equal(kept, X[:1000])
 
 
+@pytest.mark.parametrize("dtype", ["u1", "f2", "f4", "f8"])
+@pytest.mark.parametrize(("m", "d"), [(7001, 28), (900, 700), (40_000, 1)])
+def test_threads_change_nothing(dtype, m, d, monkeypatch, h5, hdf_rows):
+    monkeypatch.setattr(scan_module, "_PIECE", 300_000)
+    X = (RNG.normal(size=(m, d)) * 30 + 100).astype(dtype)
+    source = hdf_rows(h5({"X": X}))
+    mask, weights = RNG.random(m) < 0.9, RNG.integers(1, 4, m) / 2
+    mask[: m // 2] = True  # whole blocks in one half, some rows of each in the other
+    for options in ({}, {"training": mask}, {"weights": weights}, {"training": mask, "weights": weights * mask}):
+        wanted = scan(ArrayRows(X), budget=0, threads=1, **options)[0]
+        for threads in (2, 3, 8):
+            found, kept = scan(source, budget=X.nbytes // 2, threads=threads, **options)
+            assert same(found, wanted) and np.array_equal(kept, X[: len(kept)])
+
+
+def test_blocks_at_a_time_change_nothing(monkeypatch):
+    X, weights = RNG.normal(size=(60_000, 9)), RNG.random(60_000)
+    wanted = [statistics(X), statistics(X, weights=weights)]
+    for group in (1, 3, 50):
+        monkeypatch.setattr(scan_module, "_GROUP", group)
+        assert same(statistics(X), wanted[0]) and same(statistics(X, weights=weights), wanted[1])
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i1", "u2", "i4", "u8", "i8", "f2", "f4", "f8"])
+def test_compiled_sums_are_numpys_to_the_bit(dtype, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(scan_module, "_WORTH", 0)
+    for d in (1, 2, 3, 5, 28, 511, 512, 513, 3000):
+        _, rows = block_shape(d)
+        X = (RNG.normal(size=(5 * rows + 7, d)) * 30 + 100).astype(dtype)
+        X[:, d // 2] = X[0, d // 2]
+        found = [statistics(X, compiled=compiled) for compiled in (False, True)]
+        assert same(*found), d
+
+
+def test_the_first_bad_row_is_named_whoever_finds_one(monkeypatch, refuses):
+    monkeypatch.setattr(scan_module, "_PIECE", 1)
+    X = RNG.normal(size=(300_000, 2)).astype("f4")
+    X[250_000:, 1] = np.inf
+    for threads in (1, 2, 5):
+        X[70_001, 1] = np.nan
+        with refuses(DataError, "X row 70001, column 1 is nan"):
+            scan(ArrayRows(X), budget=0, threads=threads)
+        X[70_001, 1] = -np.inf
+        mask = np.arange(len(X)) > 80_000  # rows that do not count must be finite too
+        with refuses(DataError, "X row 70001, column 1 is -inf"):
+            scan(ArrayRows(X), budget=0, threads=threads, training=mask)
+    assert not [thread for thread in threading.enumerate() if "scan" in thread.name]
+
+
+def test_a_file_that_changes_meanwhile_is_noticed(h5, hdf_rows, refuses):
+    path = h5({"X": np.ones((50, 2))})
+    with refuses(DataError, "written to after it was opened"):
+        scan(hdf_rows(path), budget=0, progress=lambda done: later(path))
+
+
 def test_memory_does_not_grow_with_the_rows(h5, hdf_rows):
     def peak(m):
         path = h5({"X": np.zeros((m, 20), "f4")}, name=f"{m}.h5")
         source = hdf_rows(path)
         tracemalloc.start()
-        scan(source, budget=0)
+        scan(source, budget=0, threads=2)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
 
-    small, large = peak(60_000), peak(240_000)
+    small, large = peak(300_000), peak(900_000)
     assert large < small + 500_000
 
 
@@ -183,7 +243,7 @@ def test_the_fingerprint_is_the_same_on_every_machine():
 
 
 def test_progress_counts_the_rows(monkeypatch):
-    monkeypatch.setattr(scaling, "_PIECE", 1)
+    monkeypatch.setattr(scan_module, "_PIECE", 1)
     done = []
     scan(ArrayRows(np.ones((100_000, 2))), budget=0, progress=done.append)
     assert done == sorted(done) and done[-1] == 100_000 and len(done) > 3
@@ -196,7 +256,7 @@ def test_a_budget_beyond_all_memory_is_a_line(refuses, h5, hdf_rows, monkeypatch
     def no_room(*_):
         raise MemoryError
 
-    monkeypatch.setattr(scaling, "_aligned", no_room)
+    monkeypatch.setattr(scan_module, "_aligned", no_room)
     with refuses(UsageError, "no room for 5 rows", "--memory"):
         scan(source, budget=BIG)
 

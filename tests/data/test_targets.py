@@ -156,7 +156,7 @@ def test_y_that_does_not_fit_the_model_is_refused(y, found, words, refuses):
         (np.array([[1.0, 2.0], [3.0, -np.inf]]), "squares", DataError, ["row 1, column 1 is -inf"]),
         (np.array([1.0, 2.0, 2.5]), "softmax", DataError, ["row 2 is 2.5", "whole numbers", "--cost squares"]),
         (np.array([0.3, 1.7]), "logistic", DataError, ["row 0 is 0.3", "--cost squares"]),
-        (np.array([1.0, 1e300, 3.0]), "softmax", DataError, ["beyond 2^53"]),
+        (np.array([1.0, 1e300, 3.0]), "softmax", DataError, ["row 1 is 1e+300", "up to 2^53"]),
         (np.array(["a", "b"]), "squares", UsageError, ["'squares' with text"]),
         (np.arange(200), "auto", DataError, ["200 different labels in 200 rows", "--cost squares"]),
         (np.arange(200).astype(str), "auto", DataError, ["200 different labels", "label column"]),

@@ -58,9 +58,11 @@ class CompiledBackend(NumpyBackend):
     def whole_sum(
         self, network: Any, feed: Any, Theta: np.ndarray, leaves: int, owners: int, block_rows: int
     ) -> WholeSum | None:
-        m = feed.rows.m
-        rows = feed.resident(0, m)
-        if rows is None or not rows.flags.c_contiguous:
+        rows, m = feed.rows, feed.rows.m
+        kept = len(rows.kept)
+        # a block that is only partly in memory is read as a whole
+        there = kept == m or rows.direct.covers(max(0, kept - block_rows))
+        if not (there and rows.kept.flags.c_contiguous):
             return None  # some rows must be read, or put in order, by Python
         from .whole import WholeSum
 
@@ -92,7 +94,7 @@ class CompiledLeaf:
 
         self._run = build.loops()[0].run
         self._feed, self._block_rows = feed, block_rows
-        self._staging = np.empty((rows, network.sizes[0]), feed.stored)
+        self._staging = aligned((rows, network.sizes[0]), feed.stored)
         self._lay_out(network, dtype, rows)
         self._addresses(library, network, dtype)
 
@@ -121,11 +123,12 @@ class CompiledLeaf:
             start, stop, count, keep, with_gradient,
         )  # fmt: skip
 
-    def part(self, rows: np.ndarray) -> tuple[Any, ...]:
-        """What `whole.WholeSum` is told of an owner, for rows that are all in memory."""
-        from .leaf import ROWS
+    def part(self, rows: Any) -> tuple[Any, ...]:
+        """What `whole.WholeSum` is told of an owner, for rows that are in memory or in files as they are used."""
+        from .leaf import FILES, KEPT, PARTS, ROWS
 
-        self._data[ROWS] = rows.ctypes.data
+        table = rows.direct.table
+        self._data[[ROWS, KEPT, FILES, PARTS]] = rows.kept.ctypes.data, len(rows.kept), table.ctypes.data, len(table)
         return self._layers, self._places, self._data, self._code, self._scratch, self._sums
 
     def _lay_out(self, network: Any, dtype: np.dtype, rows: int) -> None:
@@ -162,7 +165,7 @@ class CompiledLeaf:
 
     def _addresses(self, library: blas.Blas, network: Any, dtype: np.dtype) -> None:
         """The kernels and the constant part of the data."""
-        from . import build
+        from . import build, fetch
         from .leaf import TILE
 
         feed, g, J = self._feed, network.g, network.J
@@ -190,6 +193,7 @@ class CompiledLeaf:
                 build.address(source.slope(g.slope, dtype)) if hidden else 0,
                 build.address(end),
                 *gemm,
+                *fetch.addresses(),
             ],
             np.int64,
         )
@@ -207,6 +211,11 @@ class CompiledLeaf:
                 at(self._numbers),
                 at(feed.weights),
                 at(feed.validation),
+                1 << 62,  # `run` puts a block in place
+                at(self._staging),
+                0,
+                0,
+                *feed.rows.direct.ahead,
             ],
             np.int64,
         )

@@ -100,6 +100,13 @@ def _module(text: str) -> ModuleType:
     return module
 
 
+def column_sums() -> Any:
+    """The module `columns`, likewise."""
+    with kept_on_disk():
+        from . import columns
+    return columns
+
+
 def loops() -> tuple[Any, Any]:
     """The modules `leaf` and `owners`, whose loops are compiled when they are first called and kept on disk."""
     with kept_on_disk():

@@ -28,6 +28,18 @@ def call(context: Any, address: Any, arguments: Any) -> Any:
 
 
 @intrinsic
+def call_for(context: Any, address: Any, arguments: Any) -> Any:
+    """Likewise, for an int64 answer."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        function = ir.FunctionType(_I, [_I] * len(arguments))
+        unpacked = [builder.extract_value(values[1], k) for k in range(len(arguments))]
+        return builder.call(builder.inttoptr(values[0], function.as_pointer()), unpacked)
+
+    return types.int64(types.int64, arguments), generate
+
+
+@intrinsic
 def cblas_gemm(
     context: Any, address: Any, wide: Any, ta: Any, tb: Any, M: Any, N: Any, K: Any, one: Any, a: Any, lda: Any, b: Any,
     ldb: Any, beta: Any, c: Any, ldc: Any,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from numba import njit
 
+from .fetch import fetch
 from .intrinsics import call, cblas_gemm, read
 
 # The columns of `layers`, one row for each Θ^(l): its shape; how often a bias is repeated; where W^(l) and b^(l) begin
@@ -22,14 +23,19 @@ INPUTS, OUTPUTS, TILE, WEIGHTS, BIAS, Z, A, DELTA, BIAS_TILED, SUMS = range(10)
 X, Y, W, V, TERMS = range(5)
 # The entries of `data`: addresses and bytes per row of the rows and labels as stored; μ and σ, or 0; the outputs'
 # numbers (tiled), or 0 where labels are y itself; the rows' weights and their weights in the validation cost, or 0.
+# How many rows, the first ones, are in memory; for the others a place for one block, the table of where they lie in
+# files, and its length; how far ahead the system is told what will be read.
 ROWS, ROW_BYTES, LABELS, LABEL_BYTES, MEAN, SCALE, NUMBERS, WEIGHT, HELD = range(9)
+KEPT, STAGING, FILES, PARTS, STEP, DEPTH = range(9, 15)
 # The entries of `code`: addresses of the kernels (LOAD_X is 0 where rows are used as stored) and of the BLAS; whether
-# its integers have 64 bits.
-LOAD_X, LOAD_Y, G, SLOPE, OUTPUT, GEMM, WIDE = range(7)
+# its integers have 64 bits; see `fetch.addresses`.
+LOAD_X, LOAD_Y, G, SLOPE, OUTPUT, GEMM, WIDE, PREAD, ADVISE, ERRNO = range(10)
+
+
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 def run(layers, places, data, code, Theta, Delta, scratch, sums, cost, start, stop, blocks, keep, with_gradient):  # type: ignore[no-untyped-def]
-    """Rows start … stop − 1 in so many blocks.
+    """Rows start … stop − 1 in so many blocks; 0, or 1 + the number of the block that could not be read.
 
     Args:
         layers, places, data, code: see above; `data`'s addresses are those of row 0.
@@ -52,6 +58,14 @@ def run(layers, places, data, code, Theta, Delta, scratch, sums, cost, start, st
         first = start + (stop - start) * q // blocks
         rows = start + (stop - start) * (q + 1) // blocks - first
         x, labels = data[ROWS] + first * data[ROW_BYTES], data[LABELS] + first * data[LABEL_BYTES]
+        if first + rows > data[KEPT]:
+            x = data[STAGING]
+            there = fetch(
+                data[FILES], data[PARTS], data[STEP], data[DEPTH], data[ROW_BYTES], first, first + rows, x,
+                code[PREAD], code[ADVISE], code[ERRNO],
+            )  # fmt: skip
+            if not there:
+                return q + 1
         if code[LOAD_X]:
             stored, x = x, at + places[X] * size
             call(code[LOAD_X], (rows, n, 1 if data[MEAN] else rows, stored, data[MEAN], data[SCALE], x))
@@ -115,6 +129,7 @@ def run(layers, places, data, code, Theta, Delta, scratch, sums, cost, start, st
                 code[GEMM], code[WIDE], 1, 0, outputs, inputs, rows,
                 one, delta, outputs, a, inputs, one if keep or q else zero, at_Delta + layer[WEIGHTS] * size, inputs,
             )  # fmt: skip
+    return 0
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -26,7 +26,7 @@ from .leaf import run
 
 carray: Any = numba.carray  # type: ignore[attr-defined]  (they do not list it)
 
-PASS, DONE, STOP, GRADIENT, ROOT, LOCK, OWN = range(7)
+PASS, DONE, STOP, GRADIENT, ROOT, LOCK, FAILED, FROM, TO, OWN = range(10)
 SEEN, ASLEEP, LEAF, PER_OWNER = range(4)
 # What `work` and `help_out` answer.
 FINISHED, MORE, NO_BUFFER, SLEEP, STOPPED = range(5)
@@ -137,6 +137,8 @@ def work(
 ):  # fmt: skip # type: ignore[no-untyped-def]
     """Compute leaves and add siblings, until no leaf is left (FINISHED), `most` are done (MORE), or NO_BUFFER is free.
 
+    Where rows cannot be read, FAILED is set, the first such block's rows are in FROM and TO, and no leaf is left.
+
     nodes: the address of each buffer, a flat Δ; costs: (buffers, 2); add: the kernel a ← a + b. The rest as for `leaf`.
     """
     leaves = len(waiting)
@@ -156,7 +158,17 @@ def work(
         blocks = max(1, -(-(stop - start) // block_rows))
         costs[node] = 0.0
         Delta = carray(pointer(nodes[node], scratch[0]), len(Theta))
-        run(layers, places, data, code, Theta, Delta, scratch, sums, costs[node], start, stop, blocks, False, gradient)
+        cost = costs[node]
+        failed = run(
+            layers, places, data, code, Theta, Delta, scratch, sums, cost, start, stop, blocks, False, gradient
+        )
+        if failed:
+            if compare_and_set(shared.ctypes.data + 8 * FAILED, 0, 1) == 0:
+                shared[FROM] = start + (stop - start) * (failed - 1) // blocks
+                shared[TO] = start + (stop - start) * failed // blocks
+            give(node, shared, free)
+            empty(ranges)
+            return FINISHED
         index = leaves + leaf
         while index > 1:
             index >>= 1

@@ -1,4 +1,4 @@
-"""A whole pass over rows in memory: the threads, and what Python does between their calls. See `owners`."""
+"""A whole pass over rows in memory or in files: the threads, and what Python does between their calls. See `owners`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class WholeSum:
 
     Args:
         loops: a `CompiledLeaf` for each owner.
-        rows: all rows as they are stored.
+        rows: a `gpubp.data.rows.Rows`: what is in memory, and where in files the others lie.
         Theta: flat, (P,), of the pass; its content is read anew in each pass.
         m, leaves, block_rows: how rows become leaves and blocks.
         leaf_seconds: how long a leaf takes, roughly.
@@ -39,7 +39,7 @@ class WholeSum:
     def __init__(
         self,
         loops: list[Any],
-        rows: np.ndarray,
+        rows: Any,
         Theta: np.ndarray,
         m: int,
         leaves: int,
@@ -49,7 +49,7 @@ class WholeSum:
         from . import owners as native
 
         self._native, self._Theta = native, Theta
-        self._loops, self._rows = loops, rows  # the threads know addresses of what lies in them
+        self._loops, self._rows = loops, rows  # the threads know addresses of what lies in them, and open files
         self._parts = [loop.part(rows) for loop in loops]
         n = len(loops)
         self._shared = np.zeros(native.OWN + n * native.PER_OWNER, np.int64)
@@ -77,7 +77,11 @@ class WholeSum:
         self._finalizer = weakref.finalize(self, _stop, native, self._shared, self._asleep, self._beds)
 
     def root(self, with_gradient: bool) -> Node:
-        """One pass: the sums over all rows. An interrupt ends it between two leaves; all is ready for the next one."""
+        """One pass: the sums over all rows. An interrupt ends it between two leaves; all is ready for the next one.
+
+        Raises:
+            DataError: rows that cannot be read.
+        """
         native, shared = self._native, self._shared
         if not self._finalizer.alive:
             raise ValueError("a pass after close()")
@@ -86,7 +90,7 @@ class WholeSum:
         count = len(self._flats)
         self._free[0], self._free[1 : count + 1] = count, range(count)
         shared[native.OWN + native.LEAF :: native.PER_OWNER] = 0  # an interrupted pass may have left one
-        shared[native.DONE], shared[native.GRADIENT] = 0, with_gradient
+        shared[native.DONE], shared[native.GRADIENT], shared[native.FAILED] = 0, with_gradient, 0
         try:
             native.wake(shared, self._asleep)
             _rouse(self._asleep, self._beds)
@@ -106,6 +110,8 @@ class WholeSum:
             error = self._errors[0]
             self._errors.clear()
             raise error
+        if shared[native.FAILED]:
+            self._rows.refuse(int(shared[native.FROM]), int(shared[native.TO]))
         node = int(shared[native.ROOT])
         return Node(self._flats[node], self._costs[node])
 

@@ -3,7 +3,7 @@
 A format is one function with the decorator `reader`. It is told the path and what the user asked for, and gives
 back parts: X and y of the whole file, or of each split. Arrays may be mapped from the file or from a scratch file,
 so that a part can be larger than memory. What becomes of a part (the smallest exact type, the HDF5 file) is not the
-reader's business.
+reader's business. Files here whose names begin with ``_`` are what several readers share, no formats.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ...errors import DataError, UsageError
 from ..guard import regular_file
 
 DAMAGED = (OSError, EOFError, zlib.error)  # what reading a file raises that is damaged, or whose gzip stream is
+VALUES = {"x": "a number in every cell", "y": "a label in every row", "weights": "a weight in every row"}
 _HEAD = 512  # bytes by which a file is recognised
 _PIECE = 4 << 20
 
@@ -58,9 +59,12 @@ class Request:
     """What the user said about the source.
 
     Attributes:
-        x, y, weights: names of arrays or columns in place of the usual ones; ``y="none"``: there are no labels.
+        x, y, weights: names of arrays or columns in place of the usual ones; ``y="none"``: there are no labels. Of a
+            table, x may be several: ``"a,b,3:10"``.
         labels: a file with the labels, for formats that keep them apart.
         header: whether a text file begins with column names; None finds out.
+        missing: whether a feature without a value becomes NaN; otherwise it is an error, in formats whose cells can be
+            empty. A label or a weight without a value is always one.
         scratch: a folder with room for a file as large as the result.
     """
 
@@ -70,6 +74,7 @@ class Request:
     weights: str | None = None
     labels: Path | None = None
     header: bool | None = None
+    missing: bool = False
 
     def refuse_but(self, takes: tuple[str, ...], title: str) -> None:
         """Raise a UsageError where something was said that this format's reader does not heed."""
@@ -101,6 +106,7 @@ class Format:
     suffixes: tuple[str, ...]
     labels: ReadLabels | None
     read: Read
+    guesses: bool = False
 
 
 _formats: list[Format] = []
@@ -113,6 +119,7 @@ def reader(
     recognises: Callable[[bytes], bool],
     suffixes: tuple[str, ...],
     labels: ReadLabels | None = None,
+    guesses: bool = False,
 ) -> Callable[[Read], Read]:
     """Make a function the reader of a format.
 
@@ -120,16 +127,17 @@ def reader(
         title: with its article, such as "a CSV file".
         takes: the fields of a `Request` that the reader heeds, of x, y, weights, labels, header. The others are refused
             before it is called; ``y="none"`` never is.
-        recognises: whether a file that begins with these bytes is one, for certain.
+        recognises: whether a file that begins with these bytes is one, for certain, unless `guesses`.
         suffixes: how its names end, where the bytes do not tell; ``.gz`` after them is taken off before.
         labels: reads a file of this format that holds labels alone, where there can be such.
+        guesses: the bytes only make it likely: they are asked last, after the names.
     """
 
     def enter(read: Read) -> Read:
         for other in _formats:
             if both := set(suffixes) & set(other.suffixes):
                 raise ValueError(f"{', '.join(sorted(both))} for {title} and for {other.title}")
-        _formats.append(Format(title, takes, recognises, suffixes, labels, read))
+        _formats.append(Format(title, takes, recognises, suffixes, labels, read, guesses))
         return read
 
     return enter
@@ -138,22 +146,23 @@ def reader(
 @cache
 def formats() -> tuple[Format, ...]:
     """All formats there are, in the order of their files' names."""
-    for module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
+    for module in sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name[0] != "_"):
         importlib.import_module(f"{__name__}.{module}")
     return tuple(_formats)
 
 
 def recognise(path: Path) -> Format | None:
-    """The format of a file, by its first bytes or else by its name; None if it is none of ours."""
+    """The format of a file: by its first bytes, by its name, or else by what is likely; None if none."""
     try:
         with opened(path) as file:
             head = file.read(_HEAD)
     except DAMAGED:
         head = b""
     name = path.name.lower().removesuffix(".gz")
-    by_content = (one for one in formats() if one.recognises(head))
-    by_name = (one for one in formats() if name.endswith(one.suffixes))
-    return next(by_content, None) or next(by_name, None)
+    by_content = (one for one in formats() if not one.guesses and one.recognises(head))
+    by_name = (one for one in formats() if one.suffixes and name.endswith(one.suffixes))
+    by_guess = (one for one in formats() if one.guesses and one.recognises(head))
+    return next(by_content, None) or next(by_name, None) or next(by_guess, None)
 
 
 def read_labels(path: Path, request: Request) -> NDArray[Any]:

@@ -6,6 +6,7 @@ holds X alone, its labels come from another file.
 
 from __future__ import annotations
 
+import io
 import tokenize
 import zipfile
 from pathlib import Path
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from ...errors import DataError
 from .. import names
 from . import DAMAGED, Part, Request, Stream, opened, read_labels, reader, remaining
+from ._named import read_named
+
+_HEADER = 10_000  # bytes, NumPy's own limit, here asked before they are read
 
 
 def read_array(path: Path, request: Request) -> NDArray[Any]:
@@ -59,31 +63,14 @@ def read_npz(path: Path, request: Request) -> list[Part]:
         with zipfile.ZipFile(path) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
 
-            def array(name: str | None) -> NDArray[Any] | None:
-                if name is None:
-                    return None
+            def array(name: str, _: names.Role) -> NDArray[Any]:
+                what = f"{path}: {names.quoted(name)}"
+                if archive.getinfo(members[name]).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise DataError(f"{what} is packed in a way NumPy does not use", wanted="an archive of numpy.savez")
                 with archive.open(members[name]) as file:
-                    return _array(file, f"{path}: {names.quoted(name)}", request)
+                    return _array(file, what, request)
 
-            y_wanted = request.wants_y
-            parts = []
-            for split in names.splits(members, request.x) or (None,):
-                chosen = names.choose(
-                    members,
-                    str(path),
-                    x=request.x,
-                    y=request.y if y_wanted else None,
-                    weights=request.weights,
-                    split=split,
-                    y_required=y_wanted and request.labels is None and split in (None, "train"),
-                )
-                X = array(chosen.x)
-                y = array(chosen.y) if y_wanted else None
-                if request.labels is not None and split in (None, "train"):
-                    y = read_labels(request.labels, request)
-                assert X is not None
-                parts.append(Part(chosen.split, X, y, array(chosen.weights)))
-            return parts
+            return read_named(members, array, path, request)
     except (*DAMAGED, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path} cannot be read: {error}", wanted="a whole NPZ file", do="save it again") from None
 
@@ -91,11 +78,17 @@ def read_npz(path: Path, request: Request) -> list[Part]:
 def _array(file: Stream, what: str, request: Request) -> NDArray[Any]:
     try:
         version = npy.read_magic(file)
+        sizes = file.read(2 if version == (1, 0) else 4)
+        length = int.from_bytes(sizes, "little")
+        if length > _HEADER:
+            raise ValueError(f"its header takes {length:,} bytes")
         header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = header(file)
-    except (ValueError, SyntaxError, tokenize.TokenError) as error:
-        reason = " ".join(str(error).split())
+        shape, fortran, dtype = header(io.BytesIO(sizes + file.read(length)))
+    except (ValueError, SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise DataError(f"{what} is no NPY file: {reason}", wanted="an array saved by numpy.save") from None
     if dtype.hasobject:
         raise DataError(f"{what} holds Python objects", wanted="numbers or text", do="save it with a plain dtype")
+    if any(side < 0 for side in shape):
+        raise DataError(f"{what} has the impossible shape {shape}", wanted="an array saved by numpy.save")
     return remaining(file, dtype, shape, what, request, order="F" if fortran else "C")

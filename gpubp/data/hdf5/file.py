@@ -10,6 +10,7 @@ import math
 import os
 import re
 import threading
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ..names import listed, quoted
+from ..stamp import Stamp
 from .process import Parser, Refusal
 from .stored import MOST_CHUNK, Stored, attributes_from_json, sizes
 from .wire import REPLACED
@@ -63,7 +65,7 @@ class HdfFile:
         self.fd = fd if fd >= 0 else os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self._refuse_written()
-            self._state = _state(self.fd)
+            self._stamp, self._state = Stamp(self.fd, path), _state(self.fd)
             self.key: Key = (_absolute(path), *self._state)
             if self.key not in _surveys:
                 found = self._survey()
@@ -71,7 +73,11 @@ class HdfFile:
                     self._again_with_plugins()
                     found = self._survey()
                 _remember(_surveys, self.key, found)
-            self.entries, self.attributes = _surveys[self.key]
+            found, self.attributes = _surveys[self.key]
+            self.entries = {path: _decodable(entry) for path, entry in found.items()}
+            used = {one.code for entry in found.values() if not entry.unknown for one in entry.filters}
+            foreign = any(code > 255 and code != 32000 for code in used)  # h5py itself has the latter
+            self._plugins = self._plugins or foreign  # where another HdfFile found them
         except BaseException:
             self.close()
             raise
@@ -171,14 +177,7 @@ class HdfFile:
 
     def check(self) -> None:
         """Raise DataError if the file changed since it was opened."""
-        size, changed, *_ = _state(self.fd)
-        if (size, changed) != self._state[:2]:
-            what = "became shorter" if size < self._state[0] else "was written to"
-            raise DataError(
-                f"{self.shown} {what} while it was in use",
-                wanted="a file that stays as it is",
-                do="begin again with it",
-            )
+        self._stamp.check()
 
     def rest(self) -> None:
         """Let go of the process that looks at the file; the next question starts another."""
@@ -325,6 +324,15 @@ class HdfFile:
             wanted="a sound file",
             do="make or copy it again",
         )
+
+
+def _decodable(entry: Stored) -> Stored:
+    """A dataset whose only trouble is a filter that HDF5 lacks is none where we can undo its filters ourselves."""
+    if not entry.trouble or entry.trouble != entry.lacking():
+        return entry
+    from .codecs import missing
+
+    return entry if not entry.exact or missing(entry.filters) else replace(entry, trouble="", remedy="")
 
 
 def _cut(data: Any, lengths: list[int]) -> tuple[bytes, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ..names import quoted
-from ..source import columns_of, row_dtype, shape_text
+from ..source import Extent, columns_of, row_dtype, shape_text
 from .file import HdfFile
 from .stored import Stored
 from .ways import Way, choose
@@ -48,11 +48,9 @@ class HdfRows:
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         assert out.flags.c_contiguous and out.dtype == self.dtype  # a copy would be filled
-        self._read(start, stop, out)
-
-    def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         try:
-            self.way.read(start, stop, out.reshape(-1).view(np.uint8).data)
+            if start < stop:
+                self.way.read(start, stop, out.data.cast("B"))
         except (OSError, EOFError) as error:
             raise DataError(
                 f"{self._name}: rows {start} to {stop - 1} cannot be read: {' '.join(str(error).split())}",
@@ -62,11 +60,19 @@ class HdfRows:
         if self._swapped:
             out.byteswap(inplace=True)
 
+    @property
+    def slow(self) -> str:
+        return self.way.slow
+
     def where(self, row: int) -> str:
         return f"{self._name} row {row}"
 
     def describe(self) -> str:
         return f"{self._name} {shape_text((self.m, self.features), self.dtype)}"
+
+    def extent(self) -> Extent | None:
+        offset = getattr(self.way, "offset", None)
+        return None if offset is None or self._swapped else Extent(self._file.fd, offset)
 
     def check(self) -> None:
         """Raise DataError if the file changed since it was opened."""

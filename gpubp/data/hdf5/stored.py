@@ -147,6 +147,14 @@ class Stored:
             raise ValueError(f"{one.declared} bytes")
         return one
 
+    def lacking(self) -> str:
+        """The trouble with a filter that HDF5 does not have here; empty if it has all."""
+        for one in self.filters:
+            if self.unknown and one.code == self.unknown:
+                name = f"filter {one.code} ({one.name})" if one.name else f"filter {one.code}"
+                return f"is compressed by {name}, which is not installed here"
+        return ""
+
     def located(self, chunks: NDArray[np.int64] | None, samples: tuple[bytes, ...]) -> Stored:
         """The same with what `survey.locate` adds."""
         return replace(self, chunks=chunks, samples=samples)

@@ -270,12 +270,9 @@ def storage_trouble(values: h5py.Dataset, found: Stored, real: int) -> tuple[str
             ratio = declared // max(1, min(found.size, real))
             unpack = f"wanted at most {SUSPICIOUS_RATIO:,}; if that is true, unpack it with h5repack -f NONE"
             return f"declares {declared:,} bytes in a file of {file_size:,}, {ratio:,} times as many", unpack
-    for one in found.filters:
-        if one.code == found.unknown:
-            name = f"filter {one.code} ({one.name})" if one.name else f"filter {one.code}"
-            unpack = "wanted filters that are; pip install 'gpubp[codecs]', or h5repack -f NONE where it is"
-            return f"is compressed by {name}, which is not installed here", unpack
-    return "", ""
+    lacking = found.lacking()
+    unpack = "wanted filters that are; pip install 'gpubp[codecs]', or h5repack -f NONE where it is"
+    return lacking, unpack if lacking else ""
 
 
 def written(fd: int, start: int, stop: int) -> int:
@@ -314,6 +311,7 @@ def locate(values: h5py.Dataset) -> tuple[np.ndarray | None, list[bytes]]:
         else:  # HDF5 before 1.12.3
             for index in range(values.id.get_num_chunks()):
                 note(values.id.get_chunk_info(index))
+        chunks[:, 0] += _before(values, chunks[0])
     samples = []
     row = math.prod(values.shape[1:]) * values.id.get_type().get_size() if values.shape else 0
     stored = values.id.get_create_plist()
@@ -321,6 +319,19 @@ def locate(values: h5py.Dataset) -> tuple[np.ndarray | None, list[bytes]]:
     if values.shape and values.shape[0] and 0 < row <= SAMPLE and known and not values.dtype.hasobject:
         samples = [read(values, at, at + 1) for at in (0, values.shape[0] - 1)]
     return chunks, samples
+
+
+def _before(values: h5py.Dataset, chunk: np.ndarray) -> int:
+    """What is to be added to the places of chunks: where a file begins with a block of the user's, HDF5 counts from
+    behind it in some versions."""
+    before = values.file.userblock_size
+    if before:
+        offset, size, _ = chunk.tolist()
+        _, raw = values.id.read_direct_chunk((0,) * len(values.shape))
+        handle = values.file.id.get_vfd_handle()
+        if os.pread(handle, size, offset) != raw and os.pread(handle, size, offset + before) == raw:
+            return before
+    return 0
 
 
 def read(values: h5py.Dataset, start: int, stop: int, fields: list[str] | None = None) -> bytes:

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from gpubp.data import guard
-from gpubp.data.dataset import describe_file, open_dataset
+from gpubp.data.dataset import open_dataset
 from gpubp.data.guard import open_file
 from gpubp.data.hdf5 import file as hdf_file
 from gpubp.data.hdf5 import survey, warden
 from gpubp.data.hdf5.process import Refusal
 from gpubp.data.hdf5.stored import Stored
+from gpubp.data.report import describe_file
 from gpubp.errors import DataError, visible
 
 X = np.arange(40, dtype="f4").reshape(10, 4)
@@ -283,10 +284,10 @@ def test_a_file_that_changes_is_noticed(h5):
         data.source.check()
         with open(path, "ab") as file:
             file.write(b"more")
-        with pytest.raises(DataError, match="was written to while it was in use"):
+        with pytest.raises(DataError, match=r"had 2,.* bytes when it was opened and has 2,"):
             data.source.check()
         os.truncate(path, 2000)
-        with pytest.raises(DataError, match="became shorter"):
+        with pytest.raises(DataError, match="and has 2,000"):
             data.source.check()
         with pytest.raises(DataError, match="became shorter"):
             data.source.read(0, 10, np.empty((10, 4), "f4"))

@@ -1,0 +1,49 @@
+"""gpubp verify FILE"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import DataError
+from ._options import DATA, emit, json_option, table
+from ._progress import Counter
+
+
+@click.command(name="verify", short_help="Read every row of a file and name the damaged ones.")
+@click.argument("file", type=DATA)
+@json_option
+def command(file: Path, as_json: bool) -> None:
+    """Read every row of FILE and compare it with the checksums that `gpubp convert` wrote.
+
+    Leaves with 0 if FILE is sound and with 3 if it is damaged; damaged rows are named.
+    """
+    from ..data.verify import verify
+
+    began = time.monotonic()
+    with Counter("bytes") as counter:
+        result = verify(file, progress=counter)
+    seconds = max(time.monotonic() - began, 1e-9)
+    rate = f"{result['read']:,} bytes of rows"
+    if seconds > 0.1:
+        rate += f", {result['read'] / seconds / 1e9:.2f} GB/s"
+    lines: list[tuple[str, Any]] = [("file", f"{result['path']}, {result['bytes']:,} bytes"), ("read", rate)]
+    lines += [("damaged", one) for one in result["troubles"]]
+    lines += [("not checked", one) for one in result["unchecked"]]
+    if result["checksums"]:
+        blocks = sum(one["blocks"] for one in result["datasets"])
+        if result["sound"]:
+            lines.append(("sound", f"all {blocks:,} blocks have their checksums; {result['content']}"))
+    elif result["sound"]:
+        line = "it has no checksums: every row could be read, nothing says that none has changed"
+        lines.append(("readable", line))
+    emit(result, as_json, table(lines))
+    if not result["sound"]:
+        first, *rest = result["troubles"]
+        more = f", and {len(rest)} more" if rest else ""
+        raise DataError(
+            f"{result['path']} is damaged: {first}{more}", wanted="a sound file", do="make or copy it again"
+        )
