@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -260,10 +261,15 @@ def name_the_fields(shown: str, table: Stored, x: tuple[str, ...] = ()) -> DataE
     usual = {role: [n for n in table.dtype.names or () if role_of(n) == role] for role in ("y", "weights")}
     taken = {*usual["y"][:1], *usual["weights"][:1], "index"}
     inputs = x or tuple(name for name in numeric if name not in taken)
-    words = [f"--x '{Named(table.path, inputs[:_LISTED])}'"]
-    words.append(f"--y '{table.path}[{usual['y'][0] if usual['y'] else 'FIELD'}]'")
+    if not numeric:
+        return DataError(
+            f"{shown}: {quoted(table.path)} is a table of records without a numeric field", wanted="numbers for X"
+        )
+    # names are whatever somebody wrote into the file: a shell must not read more out of them
+    words = ["--x", shlex.quote(str(Named(table.path, inputs[:_LISTED])))]
+    words += ["--y", shlex.quote(f"{table.path}[{usual['y'][0] if usual['y'] else 'FIELD'}]")]
     if usual["weights"]:
-        words.append(f"--weights '{table.path}[{usual['weights'][0]}]'")
+        words += ["--weights", shlex.quote(f"{table.path}[{usual['weights'][0]}]")]
     return DataError(
         f"{shown}: {quoted(table.path)} is a table of records with the numeric fields {listed(numeric)}",
         wanted="fields for X and y" if not x else "a field for y",

@@ -21,7 +21,7 @@ UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeE
 class Budget:
     """What may still be said about the attributes of a file, in characters."""
 
-    left: int = 4 << 20
+    left: int = 2 << 20
 
 
 def attributes(of: Any, budget: Budget) -> dict[str, Any]:

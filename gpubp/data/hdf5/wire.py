@@ -12,7 +12,7 @@ import struct
 from typing import Any
 
 _HEAD = struct.Struct("<IQ")
-MOST_TEXT = 16 << 20  # some 30,000 datasets; what Python makes of the worst JSON of this size are 350 MB
+MOST_TEXT = 12 << 20  # some 30,000 datasets; what Python makes of the worst JSON of this size are 350 MB
 
 
 REPLACED = "it was removed or replaced"  # what is said of a file that has no name any more
@@ -29,7 +29,7 @@ def send(to: socket.socket, message: dict[str, Any], *data: bytes | memoryview) 
         Ended: nobody is there.
         ValueError: the message is longer than the other side takes, or holds what JSON does not have.
     """
-    text = json.dumps(message, allow_nan=False).encode()
+    text = json.dumps(message, allow_nan=False, ensure_ascii=False).encode("utf-8", "surrogatepass")
     if len(text) > MOST_TEXT:
         raise ValueError(f"a description of {len(text):,} bytes")
     pieces = [memoryview(piece).cast("B") for piece in data if len(piece)]
@@ -58,7 +58,7 @@ def receive(
     if size > MOST_TEXT or more > (most if into is None else len(into)):
         raise Ended
     try:
-        text = str(_exactly(of, memoryview(bytearray(size))), "utf-8")
+        text = str(_exactly(of, memoryview(bytearray(size))), "utf-8", "surrogatepass")
         message = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise Ended from None

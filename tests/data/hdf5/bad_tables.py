@@ -235,16 +235,16 @@ def _filtered(path: Path, *, optional: bool) -> None:
 
 
 @bad(
-    "{path}: 'X': rows 0 to 59 cannot be read: …; wanted a file that stays "
-    "whole and in place; check the disk and the file"
+    "{path}: 'X': rows 20 to 39 cannot be read: the chunk at byte … of the file is damaged (…); wanted a sound "
+    "file; check the disk, or make or copy the file again"
 )
 def damaged_gzip(path: Path) -> None:
     _damaged(path, compression="gzip")
 
 
 @bad(
-    "{path}: 'X': rows 0 to 59 cannot be read: …; wanted a file that stays "
-    "whole and in place; check the disk and the file"
+    "{path}: 'X': rows 20 to 39 cannot be read: the chunk at byte … of the file is damaged (…); wanted a sound "
+    "file; check the disk, or make or copy the file again"
 )
 def damaged_checksum(path: Path) -> None:
     _damaged(path, fletcher32=True)
@@ -290,7 +290,12 @@ for _name, (_values, _line) in {
     "opaque": (np.zeros((60, 4), "V6"), "{path}: 'X' holds raw bytes" + REAL),
     "compound": (
         np.zeros(60, [("a", "S3"), ("b", "S4")]),
-        "{path}: 'X' has the shape (60,); wanted a table, rows × features; store one column as (60, 1)",
+        "{path}: 'X' is a table of records without a numeric field; wanted numbers for X",
+    ),
+    "compound_with_a_name_for_the_shell": (
+        np.zeros(60, [("a'; rm -rf ~; '", "f4")]),
+        "{path}: 'X' is a table of records with the numeric fields 'a'; rm -rf ~; ''; wanted fields for X and y; "
+        """say --x 'X[a'"'"'; rm -rf ~; '"'"']' --y 'X[FIELD]'""",
     ),
     "not_a_number": (np.where(X == X[7, 2], np.nan, X), "{path}: 'X' row 7, column 2 is nan" + FINITE),
     "infinite": (np.where(X == X[9, 1], -np.inf, X), "{path}: 'X' row 9, column 1 is -inf" + FINITE),
@@ -399,7 +404,7 @@ for _name, _options, _datasets, _line in [
         "label_beyond_integers",
         ("--cost", "softmax"),
         {"y": np.where(np.arange(60) == 4, 1e300, Y)},
-        "{path}: 'y' holds labels beyond 2^53; wanted classes, or use --cost squares",
+        "{path}: 'y' row 4 is 1e+300; wanted labels up to 2^53, or use --cost squares",
     ),
     ("complex_labels", (), {"y": Y + 1j}, "{path}: y 'y' holds complex numbers" + REAL),
     (
@@ -442,7 +447,12 @@ for _name, _options, _datasets, _line in [
             "rows; say --weights NAME, or --weights none to train without"
         ),
     ),
-    ("weights_of_text", (), {"w": np.full(60, b"1")}, "{path}: weights 'w' holds text" + REAL),
+    (
+        "weights_of_text",
+        (),
+        {"w": np.full(60, b"1")},
+        "{path}: weights 'w' is no single number in a row; wanted one weight for each row",
+    ),
 ]:
     _make = _labelled(_options, **_datasets)
     _make.__name__ = _name

@@ -99,7 +99,7 @@ def read_as_training_does(path: Path) -> int:
 
 def look_at(path: Path) -> int:
     """What `gpubp info` asks."""
-    from gpubp.data.dataset import describe_file
+    from gpubp.data.report import describe_file
 
     return len(json.dumps(describe_file(path)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 from collections.abc import Callable
@@ -133,6 +134,18 @@ _KINDS: dict[str, tuple[Callable[[h5py.File], None], dict[str, object]]] = {
     "texts": (_texts, {}),
     "much": (_much, {}),
 }
+if importlib.util.find_spec("hdf5plugin") is not None:
+    import hdf5plugin
+
+    for _name, _how in {
+        "blosc": hdf5plugin.Blosc("lz4"),
+        "blosc_zstd": hdf5plugin.Blosc("zstd", 5, hdf5plugin.Blosc.BITSHUFFLE),
+        "blosc2": hdf5plugin.Blosc2("blosclz"),
+        "zstd": hdf5plugin.Zstd(),
+        "lz4": hdf5plugin.LZ4(),
+        "bitshuffle": hdf5plugin.Bitshuffle(),
+    }.items():
+        _KINDS[_name] = _table(np.round(X, 1), chunks=(M, D), **_how), {}
 NAMES = tuple(f"{kind}-{version}" for kind in _KINDS for version in ("earliest", "latest"))
 
 

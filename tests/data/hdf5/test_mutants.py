@@ -55,7 +55,7 @@ def test_none_brings_the_process_down(values, tmp_path):
     found = json.loads((tmp_path / "report").read_text())
     assert not found["wrong"], found["wrong"]
     assert sum(found["outcomes"].values()) == count and found["outcomes"]["read"] > count / 20
-    assert found["outcomes"]["refused"] > 0 and found["peak memory, MB"] < 300
+    assert found["outcomes"]["refused"] > 0 and found["peak memory, MB"] < 500
 
 
 def test_what_is_wrong_is_noticed(tmp_path):

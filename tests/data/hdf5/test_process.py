@@ -304,6 +304,16 @@ def test_where_stdin_stdout_and_stderr_are_closed(packed, tmp_path):
     assert (tmp_path / "said").read_text() == "read 1\n"
 
 
+def test_no_socket_takes_the_place_of_stdin_stdout_or_stderr():
+    """Where one of these is closed, the next descriptor would; and a new program gets others there."""
+    script = (
+        "import os; from gpubp.data.hdf5 import process; os.close(0); os.close(2)\n"
+        "print(*(end.fileno() > 2 for end in process._pair()), os.dup(1))"
+    )
+    with in_python(script) as one:
+        assert one.communicate()[0] == "True True 0\n"
+
+
 @pytest.mark.parametrize(
     ("limit", "values"),
     [("AS", (150e6, 300e6, 2e9)), ("NOFILE", (4, 6, 8, 20)), ("DATA", (30e6, 300e6))],

@@ -95,6 +95,8 @@ def test_there_and_back(one):
         ("filters", [[1, "deflate", [1.5]]]),
         ("filters", [[1, "deflate", ["1"]]]),
         ("filters", None),
+        ("filters", [[1, "deflate", [1 << 62]]]),
+        ("pieces", [[0, 5, "f", "d", 1 << 62]]),
         ("pieces", [[5, 5, "f", "d", 0]]),
         ("pieces", [[0, 5, "f", "d", -1]]),
         ("pieces", [[0, 5, 1, "d", 0]]),

@@ -27,9 +27,10 @@ def raw(theirs: socket.socket, text: bytes, more: int = 0, data: bytes = b"", si
 
 def test_there_and_back(ends):
     ours, theirs = ends
-    send(theirs, {"é": [1, None, "x" * 1000]}, b"abc", memoryview(b"defg"), b"")
+    given = {"é": [1, None, "x" * 1000, "名\udcff\x1b"]}
+    send(theirs, given, b"abc", memoryview(b"defg"), b"")
     message, data = receive(ours, most=7)
-    assert message == {"é": [1, None, "x" * 1000]} and bytes(data) == b"abcdefg"
+    assert message == given and bytes(data) == b"abcdefg"
     into = bytearray(3)
     send(theirs, {}, b"xyz")
     assert receive(ours, memoryview(into))[0] == {} and into == b"xyz"
