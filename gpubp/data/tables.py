@@ -253,11 +253,6 @@ def name_the_fields(shown: str, table: Stored, x: tuple[str, ...] = ()) -> DataE
         x: the fields that were named for X.
     """
     numeric = [name for name in table.dtype.names or () if table.dtype[name].base.kind in "buif"]
-    if not numeric:
-        return DataError(
-            f"{shown}: {quoted(table.path)} is a table of records without a numeric field",
-            wanted="fields that are real numbers",
-        )
     usual = {role: [n for n in table.dtype.names or () if role_of(n) == role] for role in ("y", "weights")}
     taken = {*usual["y"][:1], *usual["weights"][:1], "index"}
     inputs = x or tuple(name for name in numeric if name not in taken)

@@ -451,7 +451,7 @@ for _name, _options, _datasets, _line in [
         "weights_of_text",
         (),
         {"w": np.full(60, b"1")},
-        "{path}: weights 'w' is no single number in a row; wanted one weight for each row",
+        "{path}: weights 'w' holds text" + REAL,
     ),
 ]:
     _make = _labelled(_options, **_datasets)
