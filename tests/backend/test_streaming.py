@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from passes import labels, numbers, objective
 from raw_rows import RawRows, later
 
 from gpubp.backend.compiled import missing
+from gpubp.data import direct
 from gpubp.data.direct import Direct
 from gpubp.data.rows import Rows
 from gpubp.data.scaling import Scaling
@@ -113,8 +115,10 @@ def test_how_far_ahead_the_system_is_told_changes_nothing(kernel, raw, monkeypat
     """Steps shorter and longer than a block, and than the file."""
     X = table("f4")
     wanted = passes.evaluate(NETWORK, rows(ArrayRows(X), X, M), kernel=kernel, **OPTIONS)
-    for ahead in ((1 << 10, 2), (1 << 14, 1), (1 << 20, 8)):
-        monkeypatch.setattr(Direct, "ahead", ahead)
+    for step, depth, enough in ((1 << 10, 2, 1 << 60), (1 << 14, 1, 1 << 60), (1 << 20, 8, 1 << 60), (1, 1, 0)):
+        for name, value in (("STEP", step), ("DEPTH", depth), ("ENOUGH", enough)):
+            monkeypatch.setattr(direct, name, value)
+        assert Direct(raw(X)).ahead == ((step, depth) if enough else (0, 0))
         assert passes.evaluate(NETWORK, rows(raw(X), X, 0), kernel=kernel, **OPTIONS).bits == wanted.bits
 
 
@@ -149,10 +153,14 @@ def test_rows_that_fail_once_are_not_passed_over(raw):
     source = raw(X)
     with objective(NETWORK, rows(source, X, 0), **OPTIONS) as it:
         wanted = passes.at(it).bits
-        it.rows.direct.table[0, 2] = 1 << 20
+        opened = [loop._opened.table for loop in it._pass._whole._loops]
+        own = [one[0, 2] for one in opened]
+        for one in opened:
+            one[0, 2] = 1 << 20
         with pytest.raises(DataError, match=r"rows \d+ to \d+ could not be read at first"):
             passes.at(it)
-        it.rows.direct.table[0, 2] = source.fd
+        for one, fd in zip(opened, own, strict=True):
+            one[0, 2] = fd
         assert passes.at(it).bits == wanted
 
 
@@ -213,3 +221,18 @@ def test_a_file_that_is_no_longer_read_may_change(raw):
         wanted = passes.at(it).bits
         os.truncate(source.path, 0)
         assert passes.at(it).bits == wanted
+
+
+@pytest.mark.parametrize("parts", [1, 3, 9])
+def test_files_that_threads_opened_are_closed(parts, raw):
+    pytest.importorskip("numba")
+    X = table("f4")
+    edges = [M * i // parts for i in range(parts + 1)]
+    source = StackedRows([raw(X[a:b]) for a, b in pairwise(edges)])
+    before = os.listdir("/proc/self/fd")
+    with objective(NETWORK, rows(source, X, 0), threads=3, **OPTIONS) as it:
+        passes.at(it)
+        own = parts if parts <= 8 else 0  # a thread does not open very many
+        assert len(os.listdir("/proc/self/fd")) == len(before) + 3 * own
+    gc.collect()
+    assert os.listdir("/proc/self/fd") == before

@@ -125,10 +125,13 @@ class CompiledLeaf:
 
     def part(self, rows: Any) -> tuple[Any, ...]:
         """What `whole.WholeSum` is told of an owner, for rows that are in memory or in files as they are used."""
-        from .leaf import FILES, KEPT, PARTS, ROWS
+        from .leaf import DEPTH, FILES, KEPT, PARTS, ROWS, STEP
 
-        table = rows.direct.table
-        self._data[[ROWS, KEPT, FILES, PARTS]] = rows.kept.ctypes.data, len(rows.kept), table.ctypes.data, len(table)
+        self._data[[ROWS, KEPT]] = rows.kept.ctypes.data, len(rows.kept)
+        if len(rows.kept) < rows.m:
+            self._opened = rows.direct.opened_again()
+            table = self._opened.table
+            self._data[[FILES, PARTS, STEP, DEPTH]] = table.ctypes.data, len(table), *rows.direct.ahead
         return self._layers, self._places, self._data, self._code, self._scratch, self._sums
 
     def _lay_out(self, network: Any, dtype: np.dtype, rows: int) -> None:
@@ -213,9 +216,7 @@ class CompiledLeaf:
                 at(feed.validation),
                 1 << 62,  # `run` puts a block in place
                 at(self._staging),
-                0,
-                0,
-                *feed.rows.direct.ahead,
+                *(0, 0, 0, 0, -1),
             ],
             np.int64,
         )

@@ -36,12 +36,13 @@ def addresses() -> tuple[int, int, int]:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def fetch(table, parts, step, depth, row_bytes, start, stop, to, pread, advise, error):  # type: ignore[no-untyped-def]
+def fetch(table, parts, step, depth, jumped, row_bytes, start, stop, to, pread, advise, error):  # type: ignore[no-untyped-def]
     """Bring rows start … stop − 1 to an address; whether they all came.
 
     Args:
         table, parts: the address of `direct.Direct.table`, and its number of rows.
         step, depth: `direct.Direct.ahead`.
+        jumped: whether these rows do not follow the ones read last, so that nobody has asked for what comes next.
         pread, advise, error: see `addresses`.
     """
     for part in range(parts):
@@ -55,9 +56,11 @@ def fetch(table, parts, step, depth, row_bytes, start, stop, to, pread, advise, 
             return False
         place, left = to + (low - start) * row_bytes, (high - low) * row_bytes
         at, behind = offset + (low - first) * row_bytes, offset + (end - first) * row_bytes
-        ahead, last = (at // step + depth) * step, min(((at + left) // step + depth) * step, behind)
-        if ahead < last and advise:
-            call_for(advise, (fd, ahead, last - ahead, WILL_NEED))
+        if step and advise:
+            ahead = at if jumped or low == first else (at // step + depth) * step
+            last = min(((at + left) // step + depth) * step, behind)
+            if ahead < last:
+                call_for(advise, (fd, ahead, last - ahead, WILL_NEED))
         while left > 0:
             count = call_for(pread, (fd, place, left, at))
             if count < 0 and read(call_for(error, ()), _INT) == EINTR:

@@ -24,9 +24,9 @@ X, Y, W, V, TERMS = range(5)
 # The entries of `data`: addresses and bytes per row of the rows and labels as stored; μ and σ, or 0; the outputs'
 # numbers (tiled), or 0 where labels are y itself; the rows' weights and their weights in the validation cost, or 0.
 # How many rows, the first ones, are in memory; for the others a place for one block, the table of where they lie in
-# files, and its length; how far ahead the system is told what will be read.
+# files, and its length; how far ahead the system is told what will be read; the row behind those read last.
 ROWS, ROW_BYTES, LABELS, LABEL_BYTES, MEAN, SCALE, NUMBERS, WEIGHT, HELD = range(9)
-KEPT, STAGING, FILES, PARTS, STEP, DEPTH = range(9, 15)
+KEPT, STAGING, FILES, PARTS, STEP, DEPTH, NEXT = range(9, 16)
 # The entries of `code`: addresses of the kernels (LOAD_X is 0 where rows are used as stored) and of the BLAS; whether
 # its integers have 64 bits; see `fetch.addresses`.
 LOAD_X, LOAD_Y, G, SLOPE, OUTPUT, GEMM, WIDE, PREAD, ADVISE, ERRNO = range(10)
@@ -61,9 +61,10 @@ def run(layers, places, data, code, Theta, Delta, scratch, sums, cost, start, st
         if first + rows > data[KEPT]:
             x = data[STAGING]
             there = fetch(
-                data[FILES], data[PARTS], data[STEP], data[DEPTH], data[ROW_BYTES], first, first + rows, x,
-                code[PREAD], code[ADVISE], code[ERRNO],
+                data[FILES], data[PARTS], data[STEP], data[DEPTH], first != data[NEXT], data[ROW_BYTES],
+                first, first + rows, x, code[PREAD], code[ADVISE], code[ERRNO],
             )  # fmt: skip
+            data[NEXT] = first + rows
             if not there:
                 return q + 1
         if code[LOAD_X]:
