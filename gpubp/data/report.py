@@ -254,12 +254,13 @@ def _values(data: Dataset, rate: float, patience: float, progress: Progress | No
         "smallest": _smallest(found),
     }
     there = found.finite > 0
-    if there.any():
-        values["min"] = _plain(found.minimum[there].min())
-        values["max"] = _plain(found.maximum[there].max())
-        values["mean"] = _plain(float(np.average(found.mean[there], weights=found.finite[there])))
     spread = found.std[np.isfinite(found.std) & (found.std > 0)]
-    values["spread"] = float(spread.max() / spread.min()) if spread.size else None
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a number is None
+        if there.any():
+            values["min"] = _plain(found.minimum[there].min())
+            values["max"] = _plain(found.maximum[there].max())
+            values["mean"] = _plain(float(np.average(found.mean[there], weights=found.finite[there])))
+        values["spread"] = _plain(float(spread.max() / spread.min())) if spread.size else None
     return {"values": values, "columns": columns}
 
 

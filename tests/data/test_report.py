@@ -367,3 +367,14 @@ def test_one_row_and_one_wide_row(h5):
         found = describe_file(path)
         assert [one["max"] for one in found["parts"][0]["columns"]] == table.max(0).tolist()
         assert file_text(found)
+
+
+def test_numbers_near_the_largest_are_no_warning(tmp_path):
+    """Their mean and the ratio of their spreads are no numbers any more."""
+    X = np.array([[1e308, 1e-300, 1.7e308], [-1.7e308, 3e-300, 1.7e308], [1e300, 2e-300, 1e308]])
+    path = tmp_path / "large.h5"
+    with h5py.File(path, "w") as file:
+        file["X"], file["y"] = X, [0, 1, 0]
+    part = describe_file(path)["parts"][0]
+    assert part["values"]["max"] == 1.7e308
+    json.dumps(part, allow_nan=False)

@@ -22,7 +22,17 @@ from ...errors import DataError
 from ..names import listed, quoted
 from ..stamp import Stamp
 from .process import Parser, Refusal
-from .stored import MOST_CHUNK, Stored, attributes_from_json, sizes
+from .stored import (
+    MOST_CHUNK,
+    MOST_CHUNKS,
+    MOST_COMPACT,
+    SAMPLE,
+    SUSPICIOUS_BYTES,
+    SUSPICIOUS_RATIO,
+    Stored,
+    attributes_from_json,
+    sizes,
+)
 from .wire import REPLACED
 
 Key = tuple[str, int, int, int, int]
@@ -238,7 +248,7 @@ class HdfFile:
         count = math.prod(entry.grid()) if entry.layout == "chunked" else 0
         try:
             question = {"ask": "locate", "path": entry.path}
-            most = 24 * count + 2 * entry.row_bytes
+            most = 24 * count + 2 * min(entry.row_bytes, SAMPLE)
             answer, data = self._ask(question, None, most, count * _CHUNK_WAIT)
             first, *samples = sizes(answer["sizes"])
             if first + sum(samples) != len(data) or len(samples) not in (0, 2) or first != 24 * count:
@@ -273,13 +283,20 @@ class HdfFile:
         """What is said to lie in the file can lie there, whoever said it. Raises ValueError."""
         if entry.trouble or entry.odd or entry.layout == "virtual":
             return
-        itemsize = max(1, entry.dtype.itemsize)
         if entry.layout == "contiguous" and 0 not in entry.shape:
             end = self._state[0] + 1 if entry.offset is None else entry.offset + entry.exact * entry.declared
             if end > self._state[0]:
                 raise ValueError("values outside of the file")
-        if entry.layout == "chunked" and math.prod(entry.chunk_shape or ()) * itemsize > MOST_CHUNK:
-            raise ValueError("a chunk")
+        slack = 1 if entry.exact else 16  # what HDF5 converts may take more in memory than in the file
+        if entry.declared > slack * max(SUSPICIOUS_BYTES, SUSPICIOUS_RATIO * self._state[0]):
+            raise ValueError(f"{entry.declared} bytes")
+        if entry.layout == "compact" and entry.declared > slack * MOST_COMPACT:
+            raise ValueError(f"{entry.declared} bytes")
+        if entry.layout == "chunked":
+            if math.prod(entry.chunk_shape or ()) * entry.dtype.itemsize > slack * MOST_CHUNK:
+                raise ValueError("a chunk")
+            if math.prod(entry.grid()) > min(MOST_CHUNKS, self._state[0]):
+                raise ValueError(f"{math.prod(entry.grid())} chunks")
 
     def _check_chunks(self, entry: Stored, chunks: NDArray[np.int64]) -> None:
         """Every chunk is there, lies in the file, and takes no more there than encoding can have added to it."""

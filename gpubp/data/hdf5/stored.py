@@ -180,6 +180,11 @@ _PLAIN: dict[str, Any] = {
 _NEW = Stored("")
 _NEW_RECORD = {name: getattr(_NEW, name) for name in _PLAIN}
 MOST_CHUNK = 1 << 28  # bytes of a chunk: to read a row of it is to read all of it
+MOST_CHUNKS = 20_000_000
+# Real data have been seen to shrink to 1/1000, never further: deflate itself ends at 1/1032.
+SUSPICIOUS_BYTES, SUSPICIOUS_RATIO = 1 << 28, 1100
+MOST_COMPACT = 1 << 16  # bytes of values that lie in a dataset's description: HDF5 allows no more
+SAMPLE = 1 << 24  # bytes of a row that is compared with what HDF5 reads
 MOST = 1 << 62  # bytes, rows, places: more than there can be
 _NESTED = 16  # types in types, lists in lists
 

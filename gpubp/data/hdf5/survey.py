@@ -21,12 +21,9 @@ from h5py import h5o  # type: ignore[attr-defined]  (it is there)
 
 from ..names import quoted
 from .attributes import LONGEST_NAME, UNREADABLE, Budget, attributes, words
-from .stored import MOST, MOST_CHUNK, Filter, Piece, Stored
+from .stored import MOST, MOST_CHUNK, MOST_CHUNKS, SAMPLE, SUSPICIOUS_BYTES, SUSPICIOUS_RATIO, Filter, Piece, Stored
 
 DEPTH, ENTRIES = 8, 15_000  # groups and names that are looked at: a file can hold itself
-# Real data have been seen to shrink to 1/1000, never further: deflate itself ends at 1/1032.
-SUSPICIOUS_BYTES, SUSPICIOUS_RATIO = 1 << 28, 1100
-SAMPLE = 1 << 24
 EXTENTS = 1000  # pieces of a file with holes that are looked at
 AGAIN = "make or copy the file again"
 COPY = "copy the values into one file, for instance with h5repack or h5py"
@@ -264,6 +261,9 @@ def storage_trouble(values: h5py.Dataset, found: Stored, real: int) -> tuple[str
         chunks, stored = math.prod(found.grid()), values.id.get_num_chunks()
         if stored < chunks:
             return f"has only {stored:,} of its {chunks:,} chunks: the rest was never written", AGAIN
+        if chunks > MOST_CHUNKS:
+            repack = f"wanted at most {MOST_CHUNKS:,}; store it in chunks of about 1 MiB, for instance with h5repack"
+            return f"has {chunks:,} chunks", repack
         if found.size > file_size:
             return f"has chunks of {found.size:,} bytes in all, more than the file has", AGAIN
         if declared > max(SUSPICIOUS_BYTES, SUSPICIOUS_RATIO * min(found.size, real)):

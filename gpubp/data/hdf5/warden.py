@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import cage
+from .stored import MOST_CHUNKS
 from .wire import REPLACED, Ended, receive, send
 
 SURVEY_MEMORY = 200 << 20  # on top of what the process takes before
@@ -29,7 +30,6 @@ LEAST_TIME, NAME_TIME, CHUNK_TIME = 2.0, 1e-3, 2e-5
 INDEX_SPEED, READ_SPEED = 100e6, 20e6  # bytes a second: of a file that is looked through, of rows that are decoded
 LONGEST = 60.0  # what looking through a file of any size may take, names and chunks not counted
 PATIENCE = 0.5  # seconds that a child has to end by itself once nobody listens to it
-MOST_CHUNKS = 20_000_000
 
 
 def main(control: int, *, plugins: bool) -> None:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def mutant(number: int, *, values: bool = False) -> tuple[str, bytes]:
 
 
 def _change(raw: bytearray, one: Seed, at: int, places: np.ndarray, draw: random.Random) -> None:
-    kind, size = draw.random(), draw.choice((1, 2, 4, 8))
+    kind, size, at = draw.random(), draw.choice((1, 2, 4, 8)), min(at, len(raw) - 1)
     top = (1 << 8 * size) - 1
     if kind < 0.3:
         raw[at] ^= 1 << draw.randrange(8)
@@ -125,6 +126,7 @@ def outcome(path: Path, how: Callable[[Path], int]) -> str:
 
 def run(first: int, count: int, folder: Path, *, values: bool = False, keep: Path | None = None) -> dict[str, object]:
     """What became of so many mutants."""
+    warnings.simplefilter("error")  # a warning is a second line
     outcomes: collections.Counter[str] = collections.Counter()
     by_seed: collections.Counter[str] = collections.Counter()
     wrong: list[list[object]] = []

@@ -13,13 +13,14 @@ import tempfile
 from pathlib import Path
 
 import bad_files
+import bad_labels
 import bad_tables
 import h5py
 import numpy
 import pytest
 from catalogue import CATALOGUE, MOST_MEMORY, MOST_SECONDS, ROOT, listing, made, plant, remove, run_alone
 
-assert bad_files and bad_tables  # they have filled the catalogue
+assert bad_files and bad_labels and bad_tables  # they have filled the catalogue
 NAMES = [pytest.param(name, marks=pytest.mark.skipif(bool(one.skip), reason=one.skip or "-"))
          for name, one in CATALOGUE.items()]  # fmt: skip
 MADE = {name: one for name, one in CATALOGUE.items() if not one.skip}

@@ -99,6 +99,10 @@ def test_an_honest_answer_is_taken(told):
         surveyed(layout="contiguous", offset=1 << 60, chunk_shape=None),
         surveyed(layout="contiguous", offset=0, chunk_shape=None, shape=[1 << 30, 1 << 30]),
         surveyed(chunk_shape=[1 << 20, 1 << 20]),
+        surveyed(shape=[1 << 40, 4]),
+        surveyed(shape=[1 << 15, 4]),  # more chunks than bytes
+        surveyed(layout="compact", chunk_shape=None, shape=[1 << 15, 4]),
+        surveyed(layout="contiguous", chunk_shape=None, shape=[1 << 40, 4], exact=False, offset=0),
         surveyed(dtype={"base": {"base": "f4", "shape": [1 << 30]}, "shape": [1 << 30]}),
         surveyed(dtype="V2147483647", chunk_shape=[5, 4]),
     ],
