@@ -128,7 +128,7 @@ def memory_option(function: Command) -> Command:
     return click.option(
         "--memory",
         metavar="SIZE",
-        help="Memory for rows kept between passes, such as 256MB; the default is half of what is free.",
+        help="Memory for rows, labels and weights, such as 256MB; the default is half of what is free.",
     )(function)
 
 

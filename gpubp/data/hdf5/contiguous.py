@@ -65,7 +65,7 @@ class Extents:
             parts.append((offset + (a - low) * size, out[(a - start) * size : (b - start) * size]))
         if len(parts) == 1:
             read_at(self._fd, *parts[0])
-        elif len(out) < SHARED:
+        elif len(out) < SHARED or not team.idle():
             for offset, part in parts:
                 read_here(self._fd, offset, part)
         else:
@@ -99,7 +99,7 @@ def read_at(fd: int, offset: int, out: memoryview) -> None:
         EOFError: there are fewer.
     """
     size = len(out)
-    if size < SHARED:
+    if size < SHARED or not team.idle():
         read_here(fd, offset, out)
         return
 

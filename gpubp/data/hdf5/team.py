@@ -61,6 +61,7 @@ class _Job:
 _jobs: SimpleQueue[_Job] | None = None
 _helpers, _owner = 0, 0
 _starting = threading.Lock()
+_lately = (0, 0, 0)  # the threads that asked last
 
 
 def each(work: Callable[[int], object], count: int, last: int = 0) -> None:
@@ -85,6 +86,17 @@ def each(work: Callable[[int], object], count: int, last: int = 0) -> None:
     job.finish()
     if job.error is not None:
         raise job.error
+
+
+def idle() -> bool:
+    """Whether this thread has lately been the only one to ask: callers that are several keep the cores busy themselves.
+
+    Then a read that is shared would only be cut into pieces and wait for its turn.
+    """
+    global _lately
+    me = threading.get_ident()
+    before, _lately = _lately, (*_lately[1:], me)
+    return all(one == me for one in before)
 
 
 def _start() -> int:
