@@ -313,3 +313,15 @@ def test_a_forked_process_reads_too():
             os._exit(code)
     team._starting.release()
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_callers_that_are_several_read_alone(monkeypatch):
+    from gpubp.data.hdf5 import team
+
+    def from_another_thread() -> bool:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(team.idle).result()
+
+    assert [team.idle() for _ in range(5)][3:] == [True, True]
+    assert not from_another_thread()
+    assert not any(team.idle() for _ in range(3)) and team.idle()  # until the other was not heard of for three calls
