@@ -26,7 +26,8 @@ from ._digits import marks, numbers, texts
 
 MISSING = frozenset({"", "nan", "-nan", "na", "n/a", "<na>", "null", "?"})  # in any case of letters
 _MISSING = sorted(MISSING)
-_PIECE = 1 << 17  # bytes whose cells are read at once: so many that all about them stays in the cache
+# Bytes whose cells are read at once: in the cache, and long enough that two threads seldom wait for Python's lock.
+_PIECE = 1 << 18
 _TYPES = {"int": np.int64, "float": np.float64, "gaps": np.float64, "text": np.str_}
 
 
