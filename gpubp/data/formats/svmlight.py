@@ -25,7 +25,7 @@ from ...errors import DataError
 from ..names import quoted
 from . import Part, Request, read_labels, reader, scratch_file
 from ._blocks import Block, blocks, in_order, lines
-from ._digits import marks, numbers
+from ._digits import Beyond, is_beyond, marks, numbers
 from ._rows import Rows
 
 _PIECE = 1 << 17
@@ -139,7 +139,10 @@ def _quickly(text: bytes) -> _Sparse | None:
         return None
     parts = []
     for some, whole in ((line_starts, False), (index_cells, True), (index_cells + 1, False)):
-        array = numbers(found, found.starts[some], found.ends[some], whole, None)
+        try:
+            array = numbers(found, found.starts[some], found.ends[some], whole, None)
+        except Beyond:
+            return None
         if array is None:
             return None
         parts.append(array)
@@ -188,8 +191,8 @@ def _number(what: str, cell: str, name: str) -> float:
         value = float(cell)
     except ValueError:
         value = np.nan
-    if value != value or "_" in cell:
-        raise DataError(f"{what}: the {name} is {quoted(cell)}", wanted="a number")
+    if value != value or "_" in cell or is_beyond(cell):
+        raise DataError(f"{what}: the {name} is {quoted(cell)}", wanted="a number that float64 holds")
     return value
 
 
