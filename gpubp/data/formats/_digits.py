@@ -57,7 +57,6 @@ class Marks:
     minus: bool
     odd: Positions
 
-
     @property
     def has_controls(self) -> bool:
         """Whether there are control characters but tabs: some count as blanks for some readers."""
