@@ -29,6 +29,7 @@ _SPLITS = {"train": "train|training", "val": "val|valid|validation", "test": "te
 _SPLIT = "|".join(_SPLITS.values())
 _USUAL = "|".join(_ROLES.values())
 _SHOWN = 8
+_OFFERED = 40  # of a table with more numeric fields, so many are offered
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,14 @@ def role_of(path: str) -> Role | None:
         if re.fullmatch(rf"(?:(?:{_SPLIT})[-_. ]?)?(?:{usual})|(?:{usual})[-_. ]?(?:{_SPLIT})", leaf, re.IGNORECASE):
             return role
     return None
+
+
+def field_options(table: str, fields: Sequence[str], x: Sequence[str]) -> str:
+    """The options that name a table's fields: of `x` those that are not y or weights by their names, and these."""
+    usual = {role: next((name for name in fields if role_of(name) == role), None) for role in ("y", "weights")}
+    inputs = [name for name in x if name not in (usual["y"], usual["weights"], "index")][:_OFFERED]
+    named = (f"--{role} '{table}[{name}]'" for role, name in usual.items() if name)
+    return " ".join([f"--x '{table}[{','.join(inputs)}]'", *named])
 
 
 def splits(paths: Collection[str], x: str | None = None) -> tuple[str, ...]:
