@@ -13,7 +13,7 @@ numbers and back, `class_weights` weighs them; `split` chooses validation rows; 
 
 For people: `report` says what a file holds (`columns` and `speed` look, `advice` says what to fix); `convert` makes
 HDF5 of the files that the room `formats` reads, or of HDF5 (`relayout`), by the room `writing`; `verify` checks what it
-wrote; `demo` finds the example data.
+wrote; `demo` finds the example data. `in_order` shares work among threads.
 
 Nothing is imported here: h5py is loaded when a file is opened, not before.
 """

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ..in_order import in_order
 from ..names import quoted
 from . import Part, Request, read_labels, reader, scratch_file
-from ._blocks import Block, blocks, in_order, lines
+from ._blocks import WORKERS, Block, blocks, lines
 from ._digits import Beyond, is_beyond, marks, numbers
 from ._rows import Rows
 
@@ -99,8 +100,9 @@ def read(path: Path, request: Request) -> list[Part]:
 
 
 def _rows(path: Path) -> Iterator[_Sparse]:
-    for pieces in in_order(partial(_pieces, path), blocks(path)):
-        yield from pieces
+    with in_order(partial(_pieces, path), blocks(path), threads=WORKERS, ahead=WORKERS) as results:
+        for _, pieces in results:
+            yield from pieces
 
 
 def _pieces(path: Path, block: Block) -> list[_Sparse]:
