@@ -14,6 +14,7 @@ from .backend import Backend
 from .backprop import Block
 from .data.rows import Rows
 from .data.scaling import Scaling
+from .data.source import RowSource
 from .errors import DataError
 from .formula import Formula, cast, one_hot, standardise
 from .network import Network
@@ -104,7 +105,7 @@ class Feed:
             return x
         x = self.rows.read(start, stop, staging)
         if self._check:
-            refuse_non_finite(x, start)
+            refuse_non_finite(x, start, self.rows.source)
         return self.backend.upload(x)
 
     def load(self, start: int, stop: int, staging: np.ndarray, block: Block, *, labelled: bool) -> Any:
@@ -154,12 +155,16 @@ def unfold(network: Network, scaling: Scaling, gradient: np.ndarray) -> None:
         W[1] /= scaling.scale
 
 
-def refuse_non_finite(x: np.ndarray, first_row: int) -> None:
-    """Raise DataError if a value of these rows is NaN or infinite; row and column are named."""
+def refuse_non_finite(x: np.ndarray, first_row: int, source: RowSource) -> None:
+    """Raise DataError if a value of these rows of a source is NaN or infinite; file, row and column are named."""
     # the sum is finite unless a value is not (or the values are near the end of the range): one cheap look, then a
     # close one
     with np.errstate(all="ignore"):
         suspect = x.dtype.kind == "f" and not np.isfinite(x.sum(dtype=np.float64))
     if suspect and not (finite := np.isfinite(x)).all():
         row, column = (int(i) for i in np.argwhere(~finite)[0])
-        raise DataError(f"{x[row, column]} in row {first_row + row}, column {column} of X", wanted="finite numbers")
+        raise DataError(
+            f"{source.where(first_row + row)}, column {column} is {x[row, column]}",
+            wanted="finite numbers",
+            do="fill it in, or train with --missing mean" if np.isnan(x[row, column]) else "",
+        )

@@ -299,7 +299,7 @@ def first_rows(dataset: Dataset, count: int, *, gaps: bool = False) -> Dataset:
     whole = X.copy() if gaps else X
     if gaps:
         fill_gaps(whole, np.zeros(source.features))
-    refuse_non_finite(whole, 0)
+    refuse_non_finite(whole, 0, source)
     head = [None if array is None else array[:count] for array in (dataset.target, dataset.weights)]
     return replace(dataset, source=ArrayRows(X), target=head[0], weights=head[1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,10 @@ assert not {heavy} & set(sys.modules), sorted({heavy} & set(sys.modules))
 def test_no_file_holds_more_than_one_idea():
     long = {str(p.relative_to(PACKAGE)): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 420}
     assert not long
+
+
+def test_the_map_of_the_data_room_has_every_module():
+    room = PACKAGE / "data"
+    there = {path.stem for path in room.glob("*.py")} | {path.parent.name for path in room.glob("*/__init__.py")}
+    text = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
+    assert set(re.findall(r"`(\w+)`", text)) == there - {"__init__"}

@@ -164,7 +164,8 @@ def _run(arguments: list[str] | None) -> tuple[int, str]:
     except click.ClickException as error:
         ctx = error.ctx if isinstance(error, click.UsageError) else None
         hint = f"; see {ctx.command_path} --help" if ctx else ""
-        return error.exit_code, f"error: {error.format_message()}{hint}"
+        message = error.format_message()
+        return error.exit_code, f"error: {message.removesuffix('.') if hint else message}{hint}"
     except GpubpError as error:
         return error.exit_code, f"error: {' '.join(str(error).split())}"
     except (KeyboardInterrupt, click.Abort):

@@ -13,6 +13,7 @@ import click
 Command = Callable[..., Any]
 
 DATA = click.Path(path_type=Path)
+WORTH_A_RATE = 10_000_000  # bytes; what takes no time for fewer is the start
 
 
 def data_argument(function: Command) -> Command:

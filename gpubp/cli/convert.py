@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..errors import UsageError
-from ._options import DATA, emit, json_option, program, table
+from ._options import DATA, WORTH_A_RATE, emit, json_option, program, table
 from ._progress import Counter
 
 
@@ -35,6 +35,11 @@ class Formats(click.Command):
 @click.option(
     "--missing", type=click.Choice(["error", "keep"]), default="error", help="keep: missing values become NaN."
 )
+@click.option(
+    "--allow",
+    metavar="DIR",
+    help="Of HDF5: folder in which the source files of virtual datasets may lie; without it those are refused.",
+)
 @click.option("--compress", is_flag=True, help="Chunks by Blosc-LZ4: smaller, read fast. Needs gpubp[codecs].")
 @click.option("--archive", is_flag=True, help="Chunks by gzip and Fletcher's checksum: smallest, for any HDF5.")
 @click.option("--hash-source/--no-hash-source", default=None, help="Note SRC's SHA-256; by default up to 256 MiB.")
@@ -51,9 +56,9 @@ def command(src: Path, dst: Path, as_json: bool, compress: bool, archive: bool, 
     line = shlex.join([program(), *sys.argv[1:]])
     with Counter("rows") as counter:
         result = convert(src, dst, layout=layout, missing=missing == "keep", command=line, progress=counter, **options)
-    rate = f"{result['bytes'] / max(result['seconds'], 1e-9) / 1e6:,.0f} MB/s"
+    rate = f", {result['bytes'] / result['seconds'] / 1e6:,.0f} MB/s" if result["bytes"] >= WORTH_A_RATE else ""
     lines: list[tuple[str, Any]] = [
-        ("written", f"{result['target']}, {result['bytes']:,} bytes ({result['layout']}, {rate})"),
+        ("written", f"{result['target']}, {result['bytes']:,} bytes ({result['layout']}{rate})"),
         ("from", f"{result['source']} ({result['format']})"),
     ]
     for part in result["parts"]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import DataError
-from ._options import DATA, emit, json_option, table
+from ._options import DATA, WORTH_A_RATE, emit, json_option, table
 from ._progress import Counter
 
 
@@ -28,7 +28,7 @@ def command(file: Path, as_json: bool) -> None:
         result = verify(file, progress=counter)
     seconds = max(time.monotonic() - began, 1e-9)
     rate = f"{result['read']:,} bytes of rows"
-    if seconds > 0.1:
+    if result["read"] >= WORTH_A_RATE:
         rate += f", {result['read'] / seconds / 1e9:.2f} GB/s"
     lines: list[tuple[str, Any]] = [("file", f"{result['path']}, {result['bytes']:,} bytes"), ("read", rate)]
     lines += [("damaged", one) for one in result["troubles"]]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .names import quoted
+from .names import field_options, quoted
 
 KINDS = ("error", "advice", "note")
 MARKS = frozenset({-9999.0, -999.9, -999.25, -999.0, -99.0, 999.0, 9999.0, 99999.0, -99999.0})  # "no value" of tables
@@ -51,8 +51,13 @@ def train_command(record: dict[str, Any]) -> str | None:
         return None
     options = [one["do"] for one in record["advice"] if one["do"].startswith("--") and one["kind"] != "note"]
     unique = list(dict.fromkeys(option for option in options if "…" not in option))
-    path = shlex.quote(record["path"])
-    return " ".join(["gpubp", "train", path, "--out", "run", *unique])
+    return " ".join(["gpubp", "train", shlex.quote(record["path"]), "--out", "run", *_asked(record), *unique])
+
+
+def _asked(record: dict[str, Any], *but: str) -> list[str]:
+    """The options with which the record was made, for another command on the same rows."""
+    chosen = ((name, value) for name, value in record["asked"].items() if name not in but)
+    return [word for name, value in chosen for word in (f"--{name}", shlex.quote(value))]
 
 
 Line = tuple[str, str, str, str | None]
@@ -83,10 +88,10 @@ def _compound(record: dict[str, Any]) -> Iterator[Line]:
         numeric = [name for name, kind in (entry.get("fields") or {}).items() if kind.lstrip("<>=|")[:1] in "biuf"
                    and not kind.startswith("bytes")]  # fmt: skip
         if numeric and not entry["trouble"]:
-            table = f"{entry['name']}[{','.join(numeric[:_FEW])}{',…' if len(numeric) > _FEW else ''}]"
-            line = f"gpubp info {shlex.quote(record['path'])} --x {shlex.quote(table)}"
+            options = field_options(entry["name"], list(entry["fields"]), numeric)
+            line = f"gpubp info {shlex.quote(record['path'])} {options}"
             fields = _count(len(numeric), "numeric field")
-            what = f"{quoted(entry['name'])} is a table with {fields}: name those that are X"
+            what = f"{quoted(entry['name'])} is a table with {fields}: name those that are X and y"
             yield "advice", what, "", line
 
 
@@ -99,7 +104,7 @@ def _shape(part: dict[str, Any]) -> Iterator[Line]:
 
 def _layout(record: dict[str, Any], part: dict[str, Any]) -> Iterator[Line]:
     entry = next((one for one in record["datasets"] if one["name"] == part["x"]), {})
-    line, reading = _convert(record["path"]), part.get("reading")
+    line, reading = _convert(record), part.get("reading")
     plain = entry.get("layout") == "contiguous" and "HDF5" not in str((reading or {}).get("way"))
     if reading and reading["raw"] and reading["rate"] < reading["raw"] / 2 and not plain:
         times = reading["raw"] / reading["rate"]
@@ -243,10 +248,11 @@ def _between(record: dict[str, Any]) -> Iterator[Advice]:
             yield {"kind": "error", "split": split, "what": what, "do": "", "command": None}
 
 
-def _convert(path: str) -> str:
-    place = Path(path)
+def _convert(record: dict[str, Any]) -> str:
+    place = Path(record["path"])
     target = place.with_name(f"{place.name.removesuffix(place.suffix)}-new.h5")
-    return shlex.join(["gpubp", "convert", str(place), str(target)])
+    line = shlex.join(["gpubp", "convert", str(place), str(target)])
+    return " ".join([line, *_asked(record, "split")])  # it converts all of them
 
 
 def _listed(columns: Sequence[dict[str, Any]], adjective: str = "") -> str:

@@ -10,9 +10,7 @@ sums of a block and of its squares are whole numbers below 2²⁴ (255² × 256 
 from __future__ import annotations
 
 import queue
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backend.cores import available_cores
+from .in_order import in_order
 from .source import RowSource
 
 Array = NDArray[np.float64]
@@ -115,21 +114,12 @@ def look(
             buffers.put(buffer)
 
     total: _Sums | None = None
-    waiting: deque[Future[_Sums]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for start in range(0, m + 2 * threads * step, step):
-                if start < m:
-                    waiting.append(pool.submit(one, start))
-                if waiting and (start >= m or len(waiting) > 2 * threads):
-                    found = waiting.popleft().result()
-                    total = found if total is None else total.merged(found)
-                    if progress is not None:
-                        progress(total.rows, m)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    assert total is not None and total.rows == m and not waiting
+    with in_order(one, range(0, m, step), threads=threads) as results:
+        for _, found in results:
+            total = found if total is None else total.merged(found)
+            if progress is not None:
+                progress(total.rows, m)
+    assert total is not None and total.rows == m
     return total.columns()
 
 

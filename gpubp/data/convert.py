@@ -10,7 +10,6 @@ A new format is one function in `formats`; HDF5 itself and MATLAB's kind of it a
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import threading
@@ -45,6 +44,7 @@ def convert(
     labels: str | os.PathLike[str] | None = None,
     header: bool | None = None,
     missing: bool = False,
+    allow: str | None = None,
     layout: str = "contiguous",
     force: bool = False,
     overwrite: bool = False,
@@ -62,6 +62,7 @@ def convert(
         labels: the file with the labels, where they are kept apart.
         header: whether a text file begins with column names; None finds out.
         missing: whether missing values are kept, as NaN, where the format has them.
+        allow: of HDF5, the folder that the sources of virtual datasets may lie in; None refuses those.
         layout: "contiguous", "compress" or "archive"; see `layouts`.
         force: whether a file that is laid out so already is written again.
         overwrite: whether `dst` may be replaced. Where it is a symbolic link, what it leads to is.
@@ -76,25 +77,22 @@ def convert(
         its `split`, `rows`, `features`, `x_dtype`, `y_shape`, `y_dtype` (None without y): JSON can carry it.
 
     Raises:
-        DataError: the source cannot be read, or the result cannot be written.
-        UsageError: `dst` exists and may not be replaced, or is the source itself.
+        DataError: the source cannot be read, the result cannot be written, or `dst` exists and may not be replaced.
+        UsageError: `dst` is the source itself or no ordinary file, or an option means nothing for this format.
     """
     began = time.monotonic()
     source, target = regular_file(src), Path(os.path.realpath(dst))
     if target.exists() and target.samefile(source):
         raise UsageError(f"{source} would be converted to itself", do="name another file to write")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{dst} is no ordinary file", wanted="the name of a file to write", do="such as data.h5")
     if target.exists() and not overwrite:
         raise exists(Path(dst))
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent}", do="make it first")
     arrangement = LAYOUTS[layout]()
     apart = None if labels is None else regular_file(labels)
-    more: dict[str, Any] = {}
-    if missing:
-        if "missing" not in {one.name for one in dataclasses.fields(Request)}:
-            raise UsageError("--missing keep is not known to the readers of formats", do="leave it out")
-        more["missing"] = True
-    request = Request(target.parent, x, y, weights, apart, header, **more)
+    request = Request(target.parent, x, y, weights, apart, header, missing, allow)
     if version is None:
         from .. import __version__ as version
     before = os.stat(source)

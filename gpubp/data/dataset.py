@@ -97,6 +97,13 @@ def open_dataset(
     """
     shown = os.fspath(path)
     file = guard.open_file(path)
+    held = [file]
+
+    def parts(path: str) -> tuple[Part, ...]:
+        found = virtual.parts(file, path, allow)
+        held.extend(part.file for part in found)
+        return found
+
     try:
         asked = [Named.of(name and name.strip("/"), file.entries) for name in (x, y, weights)]
         for one in asked:
@@ -104,17 +111,16 @@ def open_dataset(
                 file.refuse_links(one.path)
         chosen = _choose(file, asked, split, y_required)
         of_x, of_y, of_w = asked
-        found = virtual.parts(file, chosen.x, allow)
+        found = parts(chosen.x)
         declared = file.entries[chosen.x]
         if declared.dtype.names and not of_x.fields:
             raise tables.name_the_fields(shown, declared)
         source = _rows(found, declared, of_x.fields)
         target = weighed = None
         if chosen.y is not None:
-            target = _read_target(file, virtual.parts(file, chosen.y, allow), chosen, of_y.fields, source)
+            target = _read_target(file, parts(chosen.y), chosen, of_y.fields, source)
         if chosen.weights is not None:
-            parts = virtual.parts(file, chosen.weights, allow)
-            weighed = _read_weights(file, parts, chosen, of_w.fields, source)
+            weighed = _read_weights(file, parts(chosen.weights), chosen, of_w.fields, source)
         labels = _feature_names(file, chosen.x, source.features)
         if of_x.fields:
             labels = FieldRows(found[0].file, found[0].stored, of_x.fields).feature_names
@@ -124,7 +130,8 @@ def open_dataset(
             file.close()
         file.rest()
     except BaseException:
-        file.close()
+        for opened in held:
+            opened.close()
         raise
     x_name, y_name, w_name = (
         None if base is None else str(Named(base, one.fields))

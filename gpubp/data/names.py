@@ -12,6 +12,7 @@ both be meant are an error that names them: the choice is the user's. Pure funct
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -29,6 +30,7 @@ _SPLITS = {"train": "train|training", "val": "val|valid|validation", "test": "te
 _SPLIT = "|".join(_SPLITS.values())
 _USUAL = "|".join(_ROLES.values())
 _SHOWN = 8
+_OFFERED = 40  # of a table with more numeric fields, so many are offered
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,15 @@ def role_of(path: str) -> Role | None:
         if re.fullmatch(rf"(?:(?:{_SPLIT})[-_. ]?)?(?:{usual})|(?:{usual})[-_. ]?(?:{_SPLIT})", leaf, re.IGNORECASE):
             return role
     return None
+
+
+def field_options(table: str, fields: Sequence[str], x: Sequence[str]) -> str:
+    """The options that name a table's fields: of `x` those that are not y or weights by their names, and these."""
+    usual = {role: next((name for name in fields if role_of(name) == role), None) for role in ("y", "weights")}
+    inputs = [name for name in x if name not in (usual["y"], usual["weights"], "index")][:_OFFERED]
+    named = {"x": ",".join(inputs)} | {role: name for role, name in usual.items() if name}
+    # names are whatever somebody wrote into the file: a shell must not read more out of them
+    return " ".join(f"--{role} {shlex.quote(f'{table}[{name}]')}" for role, name in named.items())
 
 
 def splits(paths: Collection[str], x: str | None = None) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def tables(source: Path, request: Request, layout: str, force: bool) -> tuple[st
     with open(source, "rb") as file:
         matlab = file.read(len(_MATLAB)) == _MATLAB
     title = "a MAT v7.3 file" if matlab else "an HDF5 file"
-    request.refuse_but(("x", "y", "weights"), title)
+    request.refuse_but(("x", "y", "weights") if matlab else ("x", "y", "weights", "allow"), title)
     if matlab:
         return title, {}, _matlab(source, request)
     said = (request.x, request.y, request.weights)
@@ -96,7 +96,9 @@ def _kept(attributes: dict[str, Any]) -> dict[str, Any]:
 def _table(source: Path, split: str | None, request: Request) -> Table:
     required = request.wants_y and split in (None, "train")
     y = request.y if request.wants_y else None
-    data = open_dataset(source, x=request.x, y=y, weights=request.weights, split=split, y_required=required)
+    data = open_dataset(
+        source, x=request.x, y=y, weights=request.weights, split=split, y_required=required, allow=request.allow
+    )
     try:
         with guard.open_file(source) as file:
             columns = [_named(file, "X", _x_column(data, file), data.x_name)]

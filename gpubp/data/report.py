@@ -60,9 +60,10 @@ def describe_file(
         progress: called with (rows read, rows in all) while all rows of a split are read.
 
     Returns:
-        `path`, `bytes`, `attributes` (text and numbers on the file itself), `checksums` (names of the datasets that
-        have some), `datasets` (one record each: `name`, `role`, `split`, `trouble`, and, unless it is a link that leads
-        elsewhere, `shape`, `dtype`, `layout`, `chunks`, `compression`, `filters`, `stored` and `declared` bytes).
+        `path`, `asked` (of x, y, weights, split and allow those that were given), `bytes`, `attributes` (text and
+        numbers on the file itself), `checksums` (names of the datasets that have some), `datasets` (one record each:
+        `name`, `role`, `split`, `trouble`, and, unless it is a link that leads elsewhere, `shape`, `dtype`, `layout`,
+        `chunks`, `compression`, `filters`, `stored` and `declared` bytes).
 
         `parts`, for each set of rows: its `split`, `x`, `y`, `weights`, `rows`, `features`, `dtype`, and
 
@@ -78,6 +79,7 @@ def describe_file(
         DataError: it is no HDF5 file, or damaged.
     """
     shown = os.fspath(path)
+    asked = {"x": x, "y": y, "weights": weights, "split": split, "allow": allow}
     with guard.open_file(path) as file:
         attributes = file.attributes
         hidden = {f"{name}{CHECKSUMS}" for name in file.entries} & set(file.entries)
@@ -86,6 +88,7 @@ def describe_file(
         there = (split,) if split else names.splits(list(file.entries), table) or (None,)
     result: dict[str, Any] = {
         "path": shown,
+        "asked": {name: os.fspath(value) for name, value in asked.items() if value is not None},
         "bytes": Path(path).stat().st_size,
         "attributes": attributes,
         "checksums": sorted(name.removesuffix(CHECKSUMS) for name in hidden),
@@ -94,8 +97,7 @@ def describe_file(
     patience = {"none": 0.0, "auto": LOOKED, "all": math.inf}[rows]
     parts = []
     for one in there:
-        chosen = {"x": x, "y": y, "weights": weights, "split": one, "allow": allow}
-        part = _part(shown, chosen, rows, patience, progress)
+        part = _part(shown, asked | {"split": one}, rows, patience, progress)
         patience -= part.get("values", {}).get("seconds", 0.0)
         parts.append(part)
     return result | {"parts": parts, "advice": advice(result | {"parts": parts})}

@@ -78,6 +78,10 @@ class Selection:
         """
         found: list[int] = []
         for text in self.columns:
+            if names and (count := names.count(text)) > 1:
+                raise DataError(
+                    f"{what} has {count} columns of the name {quoted(text)}", wanted="one", do="say its number"
+                )
             range_, name = _RANGE.fullmatch(text), names.index(text) if names and text in names else None
             if range_ is not None and name is None:
                 part = range(features)[_bounds(range_.groups(), features, f"{what}: columns {text}", "columns")]

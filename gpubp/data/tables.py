@@ -21,11 +21,10 @@ from ..errors import DataError
 from .hdf5.file import HdfFile
 from .hdf5.stored import Stored
 from .hdf5.ways import Way, choose
-from .names import listed, quoted, role_of
+from .names import field_options, listed, quoted, role_of
 from .source import row_dtype, shape_text
 
 _PIECE = 1 << 20  # bytes of records read at a time
-_LISTED = 40  # of a table with more numeric fields, so many are offered
 
 
 @dataclass(frozen=True)
@@ -253,20 +252,15 @@ def name_the_fields(shown: str, table: Stored, x: tuple[str, ...] = ()) -> DataE
         x: the fields that were named for X.
     """
     numeric = [name for name in table.dtype.names or () if table.dtype[name].base.kind in "buif"]
-    usual = {role: [n for n in table.dtype.names or () if role_of(n) == role] for role in ("y", "weights")}
-    taken = {*usual["y"][:1], *usual["weights"][:1], "index"}
-    inputs = x or tuple(name for name in numeric if name not in taken)
     if not numeric:
         return DataError(
             f"{shown}: {quoted(table.path)} is a table of records without a numeric field", wanted="numbers for X"
         )
-    # names are whatever somebody wrote into the file: a shell must not read more out of them
-    words = ["--x", shlex.quote(str(Named(table.path, inputs[:_LISTED])))]
-    words += ["--y", shlex.quote(f"{table.path}[{usual['y'][0] if usual['y'] else 'FIELD'}]")]
-    if usual["weights"]:
-        words += ["--weights", shlex.quote(f"{table.path}[{usual['weights'][0]}]")]
+    options = field_options(table.path, table.dtype.names or (), x or numeric)
+    if " --y " not in options:
+        options += f" --y {shlex.quote(f'{table.path}[FIELD]')}"
     return DataError(
         f"{shown}: {quoted(table.path)} is a table of records with the numeric fields {listed(numeric)}",
         wanted="fields for X and y" if not x else "a field for y",
-        do=f"say {' '.join(words)}",
+        do=f"say {options}",
     )

@@ -21,9 +21,9 @@ from . import guard
 from .hdf5.file import HdfFile
 from .hdf5.rows import HdfRows, read_numbers
 from .hdf5.stored import Stored
+from .in_order import in_order
 from .source import row_dtype
 from .writing.checksums import ON_DATASET, SUFFIX, Sealed, checksums_of, content_of, digest_of, rows_of_block
-from .writing.in_order import in_order
 
 _PIECE = 8 << 20  # bytes read at a time
 _NAMED = 20  # runs of damaged rows that are named, of each dataset

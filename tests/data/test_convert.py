@@ -287,6 +287,9 @@ def test_csv_under_other_names(name, tmp_path):
         (b"1,2\n3,\xff\n", {}, "is not UTF-8"),
         (gzip.compress(b"1,2\n" * 9000)[:-20], {}, "cannot be read"),
         ("1,2\n3,4\x00\n", {}, "t.csv line 2 holds a zero byte"),
+        ("a,b\n1,2\n1e400,4\n", {}, "line 3, column 0 ('a') is '1e400'; wanted a number that float64 holds"),
+        ("1,2\n3,-1e999\n", {}, "line 2, column 1 is '-1e999'"),
+        ("1,2\n,5\n9e999,4\n", {"missing": True}, "line 3, column 0 is '9e999'"),
     ],
 )
 def test_csv_that_cannot_be_used(text, options, words, tmp_path, refuses):
@@ -367,6 +370,10 @@ def test_nothing_is_overwritten(tmp_path, refuses):
         convert(tmp_path / "t.csv", tmp_path / "t.csv", overwrite=True, version="1")
     with refuses(UsageError, "there is no folder"):
         convert(tmp_path / "t.csv", tmp_path / "no" / "t.h5", version="1")
+    (tmp_path / "folder").mkdir()
+    with refuses(UsageError, "folder is no ordinary file"):
+        convert(tmp_path / "t.csv", tmp_path / "folder", overwrite=True, version="1")
+    (tmp_path / "folder").rmdir()
     with refuses(DataError, "No such file"):
         convert(tmp_path / "no.csv", tmp_path / "t.h5", version="1", overwrite=True)
     (tmp_path / "bad.csv").write_text("1,2\n3\n")

@@ -13,6 +13,7 @@ import pytest
 
 from gpubp.cli._info import duration, figure, file_text, size
 from gpubp.data import report, speed
+from gpubp.data.advice import train_command
 from gpubp.data.demo import demo_file
 from gpubp.data.guard import open_file
 from gpubp.data.hdf5.rows import HdfRows
@@ -207,6 +208,22 @@ def test_tables_with_fields_are_named(h5):
         "pt": "float32", "n": "int16", "name": "|S8",
     }  # fmt: skip
     assert "--x 'jets[pt,n]'" in advised(found)
+    table = np.zeros(20, [("pt", "f4"), ("label", "i2"), ("w", "f4")])
+    table["label"], table["w"], table["pt"] = np.arange(20) % 2, 1, np.arange(20)
+    path = h5({"jets": table})
+    options = "--x 'jets[pt]' --y 'jets[label]' --weights 'jets[w]'"
+    (line,) = [one["command"] for one in describe_file(path)["advice"] if one["command"]]
+    assert line == f"gpubp info {path} {options}"
+    chosen = {"x": "jets[pt]", "y": "jets[label]", "weights": "jets[w]"}
+    found = describe_file(path, **chosen)
+    assert found["asked"] == chosen and train_command(found) == f"gpubp train {path} --out run {options}"
+
+
+def test_the_lines_to_type_keep_what_was_asked(h5):
+    path = h5({"a/X": X.astype("f8"), "b/X": X, "y": Y})
+    found = describe_file(path, x="a/X", y="y", split=None)
+    assert f"gpubp convert {path} {str(path)[:-3]}-new.h5 --x a/X --y y" in advised(found)
+    assert str(train_command(found)).startswith(f"gpubp train {path} --out run --x a/X --y y")
 
 
 def test_no_other_file_is_opened(tmp_path):

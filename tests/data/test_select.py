@@ -102,6 +102,11 @@ def test_what_is_not_there(text, words, refuses):
         select(data(), Selection.of([text]), rows=True)
 
 
+def test_a_name_of_two_columns(refuses):
+    with refuses(DataError, "f.h5 has 2 columns of the name 'pt'", "say its number"):
+        select(data(("pt", "eta", "pt", "m", "7")), Selection.of(["columns=eta,pt"]), rows=True)
+
+
 def test_a_name_that_is_another_columns_number(refuses):
     with refuses(DataError, "1 is the name of column 0 and the number of another", "say 1:2 or 0"):
         select(data(("1", "0", "2", "3", "4")), Selection.of(["columns=1"]), rows=True)

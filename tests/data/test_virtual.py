@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from gpubp.data.convert import convert
 from gpubp.data.dataset import open_dataset
 from gpubp.errors import DataError
 
@@ -138,6 +139,28 @@ def test_other_links_stay_refused(folder, refuses):
         file["X"], file["y"] = h5py.ExternalLink("a.h5", "/X"), Y
     with refuses(DataError, "'X' is a link into another file"):
         open_dataset(folder / "data" / "d.h5", allow=folder)
+
+
+def test_files_of_an_x_without_its_y_are_closed(folder):
+    labels = [(np.s_[0:12], "a.h5", "y", (12,), np.s_[:]), (np.s_[12:16], "b.h5", "y", (8,), np.s_[0:4])]
+    path = virtual(folder / "data" / "v.h5", X=((17, 3), "f4", both("X", (3,))), y=((16,), "i8", labels))
+    there, errors = [], []
+    for _ in range(4):  # the first starts the processes that parse; errors are kept, and with them all that they hold
+        with pytest.raises(DataError, match="has 17 rows and y 'y' has 16") as error:
+            open_dataset(path, allow=folder)
+        errors.append(error)
+        there.append(len(os.listdir("/proc/self/fd")))
+    assert there[-1] == there[0]
+
+
+def test_converted_it_is_one_file(folder, refuses):
+    path = virtual(folder / "data" / "v.h5", X=((17, 3), "f4", both("X", (3,))), y=((17,), "i8", both("y", ())))
+    with refuses(DataError, "'X' is a virtual dataset", "--allow DIR"):
+        convert(path, folder / "one.h5")
+    convert(path, folder / "one.h5", allow=str(folder / "data"))
+    taken = np.r_[0:12, 15:20]
+    data, rows, _ = opened(folder / "one.h5")
+    assert np.array_equal(rows, X[taken]) and np.array_equal(data.target, Y[taken])
 
 
 def test_all_files_are_closed(folder):

@@ -341,8 +341,9 @@ def test_where_it_is_written(tmp_path, refuses):
             convert(tmp_path / "X.npy", tmp_path / "elsewhere" / "new.h5", y="none", version="1")
         (tmp_path / "elsewhere").chmod(0o700)
     os.mkfifo(tmp_path / "pipe")
-    with refuses(DataError, "pipe exists"):
-        convert(tmp_path / "X.npy", tmp_path / "pipe", y="none", version="1")
+    for overwrite in (False, True):
+        with refuses(UsageError, "pipe is no ordinary file"):
+            convert(tmp_path / "X.npy", tmp_path / "pipe", y="none", overwrite=overwrite, version="1")
 
 
 def _umask() -> int:

@@ -65,6 +65,7 @@ class Request:
         header: whether a text file begins with column names; None finds out.
         missing: whether a feature without a value becomes NaN; otherwise it is an error, in formats whose cells can be
             empty. A label or a weight without a value is always one.
+        allow: the folder that the sources of HDF5's virtual datasets may lie in; None refuses those.
         scratch: a folder with room for a file as large as the result.
     """
 
@@ -75,11 +76,12 @@ class Request:
     labels: Path | None = None
     header: bool | None = None
     missing: bool = False
+    allow: str | None = None
 
     def refuse_but(self, takes: tuple[str, ...], title: str) -> None:
         """Raise a UsageError where something was said that this format's reader does not heed."""
         said = {"x": self.x, "y": self.y if self.wants_y else None, "weights": self.weights,
-                "labels": self.labels, "header": self.header}  # fmt: skip
+                "labels": self.labels, "header": self.header, "allow": self.allow}  # fmt: skip
         for name, value in said.items():
             if value is not None and name not in takes:
                 option = f"--{'no-' if value is False else ''}{name}"
@@ -126,7 +128,7 @@ def reader(
     Args:
         title: with its article, such as "a CSV file".
         takes: the fields of a `Request` that the reader heeds, of x, y, weights, labels, header. The others are refused
-            before it is called; ``y="none"`` never is.
+            before it is called; ``y="none"`` never is, and `missing` means nothing where no cell can be empty.
         recognises: whether a file that begins with these bytes is one, for certain, unless `guesses`.
         suffixes: how its names end, where the bytes do not tell; ``.gz`` after them is taken off before.
         labels: reads a file of this format that holds labels alone, where there can be such.

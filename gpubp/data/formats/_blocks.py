@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from ...backend.cores import available_cores
 from ...errors import DataError
 from . import DAMAGED, opened
 
-T = TypeVar("T")
 BLOCK = 1 << 20
 WORKERS = min(4, available_cores())  # blocks worked on at a time: each takes some 10 MB
 LONGEST = 16 << 20  # no line of a table is longer; a file unpacked without end and without a line is given up here
@@ -59,18 +55,6 @@ def blocks(path: Path, start: int = 0, line: int = 1) -> Iterator[Block]:
                     line += lines_in(text[:end])
     except DAMAGED as error:
         raise DataError(f"{path} cannot be read: {error}", wanted="a whole file", do="get the file again") from None
-
-
-def in_order(work: Callable[[Block], T], found: Iterator[Block]) -> Iterator[T]:
-    """What `work` makes of each block, in their order; several are worked on at a time."""
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        while True:
-            while len(waiting) <= WORKERS and (block := next(found, None)):
-                waiting.append(pool.submit(work, block))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
 
 
 def lines_in(text: bytes) -> int:

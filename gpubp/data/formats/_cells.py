@@ -22,7 +22,7 @@ from ..names import quoted
 from . import VALUES
 from ._blocks import Block, Line, lines
 from ._columns import Columns
-from ._digits import marks, numbers, texts
+from ._digits import Beyond, is_beyond, marks, numbers, texts
 
 MISSING = frozenset({"", "nan", "-nan", "na", "n/a", "<na>", "null", "?"})  # in any case of letters
 _MISSING = sorted(MISSING)
@@ -135,9 +135,12 @@ def _read_plain(block: Block, layout: Layout, kinds: Kinds) -> Cells | None:
     text = _plain(block.text, layout)
     if text is None:
         return None
-    found = _all_at_once(text, layout, kinds) if layout.width > 1 else None  # of one column, a blank line is a cell
-    if found is None and (b"\n\n" in text or text[:1] == b"\n" or layout.width == 1):
-        found = _all_at_once(re.sub(rb"^\n+|(?<=\n)\n+", b"", text), layout, kinds)
+    try:
+        found = _all_at_once(text, layout, kinds) if layout.width > 1 else None  # of one column, a blank line is a cell
+        if found is None and (b"\n\n" in text or text[:1] == b"\n" or layout.width == 1):
+            found = _all_at_once(re.sub(rb"^\n+|(?<=\n)\n+", b"", text), layout, kinds)
+    except Beyond:
+        return None
     return found
 
 
@@ -279,6 +282,15 @@ def _parse(layout: Layout, rows: list[Line], columns: list[int], role: str, kind
         column = int(place[2]) - 1 if place else columns[0]
         column = columns[column] if kind == "gaps" else column
         raise _trouble(layout, rows[row], column, role, kind) from None
+    if kind in ("float", "gaps"):
+        for row, column in np.argwhere(np.isinf(found)):
+            number, line = rows[row]
+            if is_beyond(cell := layout.cut(line)[columns[column]]):
+                raise DataError(
+                    f"{layout.place(number, columns[column])} is {quoted(cell)}",
+                    wanted="a number that float64 holds, up to 1.8e308",
+                    do="correct it, or write inf",
+                )
     if kind == "text":
         found = np.char.strip(found)
         lost = np.isin(np.char.lower(found), _MISSING)

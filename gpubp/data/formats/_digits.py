@@ -9,6 +9,7 @@ rounding twice could matter. What does not fit is given to `float` cell by cell.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,10 @@ _WHOLE = re.compile(rb"[ \t]*[-+]?\d{1,40}[ \t]*")
 _FLOAT = re.compile(rb"[ \t]*[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?)[ \t]*", re.IGNORECASE)
 _ZERO, _DOT, _MINUS = np.uint8(ord("0")), np.uint8(ord(".")), np.uint8(ord("-"))
 _DIGITS = 18  # an int64 holds them
+
+
+class Beyond(Exception):
+    """A number in digits that float64 does not reach: who reads line by line says where it is."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,6 @@ class Marks:
     dots: Positions
     minus: bool
     odd: Positions
-
 
     @property
     def has_controls(self) -> bool:
@@ -98,6 +102,9 @@ def numbers(
 
     Returns:
         int16, int32 or int64, or float64; None if a cell is not such a number, or not a finite or infinite one.
+
+    Raises:
+        Beyond: a float is too large.
     """
     dots, strange = _dots(found, starts, ends)
     if whole and dots is not None:
@@ -183,6 +190,11 @@ def _long(mantissas: Positions, decimals: Positions, floats: NDArray[np.float64]
     return by_hand
 
 
+def is_beyond(cell: str) -> bool:
+    """Whether a cell is a number, written in digits, that float64 does not reach: ``1e400``."""
+    return math.isinf(float(cell)) and "inf" not in cell.lower()
+
+
 def _by_hand_whole(
     text: Bytes, starts: Positions, ends: Positions, strange: NDArray[np.bool_], values: NDArray[Any]
 ) -> NDArray[Any] | None:
@@ -198,7 +210,7 @@ def _by_hand_whole(
 
 
 def _by_hand(
-    text: Bytes,
+    signs: Bytes,
     starts: Positions,
     ends: Positions,
     strange: NDArray[np.bool_],
@@ -207,13 +219,15 @@ def _by_hand(
 ) -> NDArray[np.float64] | None:
     """Cells with exponents, many digits, infinity or nothing in them."""
     for at in np.flatnonzero(strange):
-        cell = text[starts[at] : ends[at]].tobytes()
+        cell = signs[starts[at] : ends[at]].tobytes()
         if gaps is not None and cell.decode("latin-1").strip().lower() in gaps:
             floats[at] = np.nan
             continue
         if not _FLOAT.fullmatch(cell):
             return None
-        floats[at] = float(cell)
+        if is_beyond(text := cell.decode()):
+            raise Beyond
+        floats[at] = float(text)
     return floats
 
 

@@ -137,5 +137,3 @@ def _upto(found: Iterator[Block], size: int | None) -> Iterator[Block]:
             size -= len(text)
             if size <= 0:
                 return
-
-

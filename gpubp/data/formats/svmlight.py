@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ..in_order import in_order
 from ..names import quoted
 from . import Part, Request, read_labels, reader, scratch_file
-from ._blocks import Block, blocks, in_order, lines
-from ._digits import marks, numbers
+from ._blocks import WORKERS, Block, blocks, lines
+from ._digits import Beyond, is_beyond, marks, numbers
 from ._rows import Rows
 
 _PIECE = 1 << 17
@@ -99,8 +100,9 @@ def read(path: Path, request: Request) -> list[Part]:
 
 
 def _rows(path: Path) -> Iterator[_Sparse]:
-    for pieces in in_order(partial(_pieces, path), blocks(path)):
-        yield from pieces
+    with in_order(partial(_pieces, path), blocks(path), threads=WORKERS, ahead=WORKERS) as results:
+        for _, pieces in results:
+            yield from pieces
 
 
 def _pieces(path: Path, block: Block) -> list[_Sparse]:
@@ -139,7 +141,10 @@ def _quickly(text: bytes) -> _Sparse | None:
         return None
     parts = []
     for some, whole in ((line_starts, False), (index_cells, True), (index_cells + 1, False)):
-        array = numbers(found, found.starts[some], found.ends[some], whole, None)
+        try:
+            array = numbers(found, found.starts[some], found.ends[some], whole, None)
+        except Beyond:
+            return None
         if array is None:
             return None
         parts.append(array)
@@ -188,8 +193,8 @@ def _number(what: str, cell: str, name: str) -> float:
         value = float(cell)
     except ValueError:
         value = np.nan
-    if value != value or "_" in cell:
-        raise DataError(f"{what}: the {name} is {quoted(cell)}", wanted="a number")
+    if value != value or "_" in cell or is_beyond(cell):
+        raise DataError(f"{what}: the {name} is {quoted(cell)}", wanted="a number that float64 holds")
     return value
 
 

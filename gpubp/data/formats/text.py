@@ -9,9 +9,7 @@ again: labels then all become text as the user wrote them. Lines that are blank 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ..in_order import in_order
 from . import Part, Request, read_labels, reader
 from ._blocks import WORKERS, Block, Line, below, blocks, lines
 from ._cells import Cells, Kinds, Layout, is_missing, is_number, read_cells
@@ -190,15 +189,13 @@ def _read_as(
 
 def _in_order(layout: Layout, kinds: Kinds, found: Iterator[Block]) -> Iterator[Cells]:
     """The cells of all blocks; several are read at a time, since NumPy does most of it outside Python's lock."""
-    waiting: deque[tuple[Block, Kinds, Future[Cells | None]]] = deque()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        while True:
-            while len(waiting) <= WORKERS and (block := next(found, None)):
-                waiting.append((block, kinds, pool.submit(read_cells, block, layout, kinds)))
-            if not waiting:
-                return
-            block, asked, future = waiting.popleft()
-            cells = future.result()
+
+    def work(block: Block) -> tuple[Kinds, Cells | None]:
+        asked = kinds
+        return asked, read_cells(block, layout, asked)
+
+    with in_order(work, found, threads=WORKERS, ahead=WORKERS) as results:
+        for block, (asked, cells) in results:
             if asked != kinds:  # a wider kind turned up meanwhile: each block is read as if it had waited for that
                 cells = read_cells(block, layout, kinds)
             if cells is not None:

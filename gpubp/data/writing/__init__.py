@@ -2,5 +2,5 @@
 
 `tables` is what is to be written, as columns read in blocks; `narrow` finds the smallest type that holds them exactly;
 `layouts` says how they lie in the file, `checksums` what is noted about each MiB of rows; `writer` does it in one pass
-by several threads (`in_order`); `unfinished` gives the file its name when it is on the disk.
+by several threads; `unfinished` gives the file its name when it is on the disk.
 """

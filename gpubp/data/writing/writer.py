@@ -21,8 +21,8 @@ from h5py import h5d, h5f, h5g, h5p, h5s, h5t  # type: ignore[attr-defined]  (th
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ..in_order import in_order
 from .checksums import SUFFIX, Sealed, checksums_of, content_of, digest_of, rows_of_block
-from .in_order import in_order
 from .layouts import Layout
 from .narrow import exactly
 from .tables import Column, Table, guessed, scanned
@@ -202,7 +202,8 @@ def _stream(one: _Dataset, to: Unfinished, layout: Layout) -> Generator[int, Non
         return stop, sums, [layout.encode(chunk) for chunk in chunks if not stopped.is_set()]
 
     rest = (0,) * (len(one.column.shape) - 1)
-    with in_order(work, range(0, m, step), stopped) as results:  # Ctrl-C does not wait for all chunks that are begun
+    # Ctrl-C does not wait for all chunks that are begun
+    with in_order(work, range(0, m, step), stopped=stopped) as results:
         for start, (stop, sums, chunks) in results:
             first = start // rows
             one.checksums[first : first + len(sums)] = sums

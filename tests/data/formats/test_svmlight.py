@@ -71,6 +71,7 @@ def test_the_quick_way_agrees_with_line_by_line(tmp_path, read_parts, monkeypatc
         ("1 3:1 2:3", "line 2: index 2 comes after 3"),
         ("1 2:x", "line 2: the value of feature 2 is 'x'"),
         ("1 2:nan", "line 2: the value of feature 2 is 'nan'"),
+        ("1 2:1e999", "line 2: the value of feature 2 is '1e999'; wanted a number that float64 holds"),
         ("1 2:", "line 2: the value of feature 2 is ''"),
         ("1 :2", "line 2 holds ':2'; wanted index:value"),
         ("1 -1:2", "line 2 holds '-1:2'"),
