@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from ..backend.cores import available_cores
 from ..errors import DataError, UsageError
 from .direct import Direct
+from .in_order import in_order
 from .moments import Moments, Tree, block_shape, moments, moments_of_each
 from .scaling import Array, Statistics
 from .source import ArrayRows, RowSource
@@ -67,18 +66,20 @@ def scan(
     look = _Look(source, training, weights, kept, resident, feature_names, compiled)
     digest = hashlib.blake2b(repr((source.m, source.features, source.dtype.str)).encode(), digest_size=16)
     tree = Tree()
-    for stop, checksum, found in _in_order(look.piece, look.pieces, threads or min(available_cores(), _MOST_THREADS)):
-        digest.update(checksum.to_bytes(4, "little"))
-        with np.errstate(over="ignore", invalid="ignore"):  # `_statistics` refuses what came of it
-            for node in found:
-                tree.add(node)
-        if progress is not None:
-            progress(stop)
+    many = threads or min(available_cores(), _MOST_THREADS)
+    with in_order(lambda rows: look.piece(*rows), look.pieces, threads=min(many, len(look.pieces))) as results:
+        for (_, stop), (checksum, found) in results:
+            digest.update(checksum.to_bytes(4, "little"))
+            with np.errstate(over="ignore", invalid="ignore"):  # `_statistics` refuses what came of it
+                for node in found:
+                    tree.add(node)
+            if progress is not None:
+                progress(stop)
     source.check()
     return _statistics(tree.root(), look.shift, source, digest, feature_names), kept
 
 
-Piece = tuple[int, int, list[Moments]]  # the row behind it, its checksum, and the moments of its blocks
+Piece = tuple[int, list[Moments]]  # its checksum, and the moments of its blocks
 
 
 class _Look:
@@ -124,7 +125,7 @@ class _Look:
             for low in range(start, stop, group):
                 high = min(low + group, stop)
                 found += self._blocks(rows[low - start : high - start], low, high)
-        return stop, checksum, found
+        return checksum, found
 
     def _blocks(self, rows: NDArray[Any], low: int, high: int) -> list[Moments]:
         """The moments of some blocks, as far as any of their rows counts."""
@@ -182,25 +183,6 @@ class _Look:
         if start < kept.shape[0]:
             kept[start:] = piece[: kept.shape[0] - start]
         return piece
-
-
-def _in_order(work: Callable[[int, int], Piece], pieces: list[tuple[int, int]], threads: int) -> Iterator[Piece]:
-    """``work`` on each piece by so many threads; what they found comes in order, and so does the first error."""
-    if threads == 1 or len(pieces) == 1:
-        for piece in pieces:
-            yield work(*piece)
-        return
-    waiting: deque[Future[Piece]] = deque()
-    pool = ThreadPoolExecutor(threads, "gpubp scan")
-    try:
-        for piece in pieces:
-            waiting.append(pool.submit(work, *piece))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _statistics(
