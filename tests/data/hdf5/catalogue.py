@@ -9,13 +9,13 @@ words, which change). Beside the files lie others that must never be opened: see
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,17 +105,27 @@ def run_alone(one: Bad, folder: Path) -> tuple[int, str, str, float, float, int]
     made(one, path)
     before = listing(folder)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GPUBP_")} | {"PYTHONPATH": str(ROOT)}
-    begun = time.monotonic()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said, tempfile.NamedTemporaryFile() as used:
         command = [sys.executable, "-m", "gpubp", *one.arguments(path, run)]
-        process = subprocess.Popen(command, stdout=out, stderr=said, cwd=folder, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - begun
-        process.returncode = os.waitstatus_to_exitcode(status)
+        measured = [sys.executable, "-S", "-c", _MEASURED, used.name, *command]
+        done = subprocess.run(measured, stdout=out, stderr=said, cwd=folder, env=environment)
         out.seek(0), said.seek(0)
         assert listing(folder) == before, f"{one.name}: something was written"
         texts = out.read().decode(), said.read().decode()
-    return process.returncode, *texts, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10
+        seconds, computing, memory = json.loads(used.read())
+    return done.returncode, *texts, seconds, computing, memory
+
+
+# A small process that starts another: what a process starts counts with its own memory at that moment.
+_MEASURED = """
+import json, resource, subprocess, sys, time
+begun = time.monotonic()
+code = subprocess.run(sys.argv[2:]).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    json.dump([time.monotonic() - begun, used.ru_utime + used.ru_stime, used.ru_maxrss << 10], file)
+sys.exit(code)
+"""
 
 
 def made(one: Bad, path: Path) -> None:

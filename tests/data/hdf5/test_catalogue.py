@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -42,8 +41,15 @@ def answers(tmp_path_factory):
     environment["GPUBP_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")  # of compiled code, kept for all tests
     command = [sys.executable, str(Path(__file__).parent / "run_catalogue.py"), str(asked), str(said)]
     traced = _tracer(trace)
-    subprocess.run([*traced, *command], check=True, cwd=folder, env=environment, timeout=300)
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+    # through a small process: what a process starts counts with its own memory at that moment, and ours may be large
+    most = tmp_path_factory.mktemp("most") / "memory"
+    small = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[2:], check=True); "
+        "open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10))"
+    )
+    measured = [sys.executable, "-c", small, str(most), *traced, *command]
+    subprocess.run(measured, check=True, cwd=folder, env=environment, timeout=300)
+    memory = int(most.read_text())
     assert listing(folder) == before, "something was written"
     for name in MADE:
         remove(folder / f"{name}.h5")
@@ -95,8 +101,11 @@ def test_no_other_file_is_opened(answers):
     python += [Path(one) for one in ("/dev/null", "/etc/ld.so.cache", "/etc/localtime")]
     outside = {"secret.txt", "other.h5", "other-0.h5", "pipe-that-waits.h5", "gone.h5", "gone.bin", "passwd", "environ"}
     searched = {str(ROOT), str(Path(__file__).parent), *sys.path}  # folders, for modules
+    first = next(iter(opened))
     for name, files in opened.items():
         allowed = searched | {f"{folder}/{name}.h5"}
+        if name == first:  # Intel's BLAS looks there for its settings when it is loaded, before any file
+            files = [file for file in files if file != "/proc/self/environ"]
         places = {os.path.normpath(folder / file) for file in files}
         assert not {Path(file).name for file in places} & outside, name
         wrong = {file for file in places if not any(Path(file).is_relative_to(part) for part in python)} - allowed
