@@ -13,7 +13,7 @@ import numpy as np
 
 from . import optimizers
 from .backend import Backend, choose
-from .data.class_weights import class_weights
+from .data.class_weights import class_weights, shown
 from .data.dataset import Dataset, check_weights
 from .data.digits import refuse_lost_features, refuse_lost_targets
 from .data.memory import default_budget
@@ -193,8 +193,11 @@ def prepare(
         )
         scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
         refuse_lost_features(source, statistics, scaling, precision, dataset.column_names)
+        weighed: dict[str, str] = {}
         if job.class_weight is not None:
-            of_class = class_weights(job.class_weight, labels, spec, _counted(weights, training))[labels]
+            each = class_weights(job.class_weight, labels, spec, _counted(weights, training))
+            weighed = {"classes": f"weigh {shown(each, spec)}"}
+            of_class = each[labels]
             weights = of_class if weights is None else weights * of_class
         w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
         v = None if mask is None else np.where(mask, 1.0 if weights is None else weights, 0.0)
@@ -210,6 +213,7 @@ def prepare(
             "cost": f"{cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
             "scale": scaling.describe(),
             "rows": _describe_rows(rows, mask, dropped),
+            **weighed,
             "network": "-".join(map(str, network.sizes)) + f", {network.parameters:,} parameters",
         }
         opened.pop_all()

@@ -20,7 +20,9 @@ from gpubp import run
 from gpubp.backend import choose
 from gpubp.checkpoint import read
 from gpubp.checkpoint import write as write_checkpoint
+from gpubp.cli import train
 from gpubp.cli._main import cli
+from gpubp.data import missing
 from gpubp.errors import CheckpointError, DataError, GpubpError, UsageError
 from gpubp.inference import evaluate
 from gpubp.job import Job
@@ -338,3 +340,8 @@ def test_the_command_line_of_a_process(gpubp_command, tmp_path):
     assert "2-100-3" in done.stderr and "120 rows" in done.stderr
     error = gpubp_command("train", "part-1.h5", "--out", "w", "--class-weight", "9=2", check=3).error
     assert "a class weight for '9'" in error
+
+
+def test_the_command_line_offers_every_rule_for_missing_values():
+    option = next(one for one in train.command.params if one.name == "missing")
+    assert isinstance(option.type, click.Choice) and tuple(option.type.choices) == missing.KINDS

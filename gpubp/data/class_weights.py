@@ -20,6 +20,7 @@ from ..errors import DataError, UsageError
 from .targets import TargetSpec
 
 BALANCED = "balanced"
+_SHOWN = 6
 
 
 def parse(text: str) -> str | dict[str, float]:
@@ -92,3 +93,9 @@ def class_weights(
             raise DataError(f"a class weight for {label!r}, which y has not", wanted=f"labels of y: {spec.describe()}")
         found[at] = weight
     return found
+
+
+def shown(weights: NDArray[np.float64], spec: TargetSpec) -> str:
+    """Such as ``cat 0.717, dog 0.714, emu 4.88``; of many classes the first few."""
+    texts = [f"{label} {weight:.3g}" for label, weight in zip(spec.classes or (), weights.tolist(), strict=True)]
+    return ", ".join(texts) if len(texts) <= _SHOWN else f"{', '.join(texts[:_SHOWN])} …"

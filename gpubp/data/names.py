@@ -29,6 +29,7 @@ _ROLES: dict[Role, str] = {
 _SPLITS = {"train": "train|training", "val": "val|valid|validation", "test": "test|testing"}
 _SPLIT = "|".join(_SPLITS.values())
 _USUAL = "|".join(_ROLES.values())
+CHECKSUMS = ".crc32"  # ends the name of a dataset that `convert` wrote beside another: its checksums
 _SHOWN = 8
 _OFFERED = 40  # of a table with more numeric fields, so many are offered
 
@@ -53,6 +54,11 @@ def listed(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(quoted(name) for name in names[:_SHOWN]) or "nothing"
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def own(paths: Collection[str]) -> list[str]:
+    """The names in order, without those of checksums: what a user may have meant."""
+    return sorted(path for path in paths if path.removesuffix(CHECKSUMS) not in paths or not path.endswith(CHECKSUMS))
 
 
 def split_of(path: str) -> str | None:
@@ -121,7 +127,7 @@ def choose(
     if split is None and there and "train" not in there and len(there) > 1:
         raise DataError(f"{file} has {' and '.join(there)} rows but no train rows", do="say --x NAME")
     if split is not None and split not in there and x not in paths:
-        held = f"it holds {' and '.join(there)} rows" if there else f"it holds {listed(sorted(paths))}"
+        held = f"it holds {' and '.join(there)} rows" if there else f"it holds {listed(own(paths))}"
         raise DataError(f"{file} has no {split} rows; {held}", wanted=f"{split}/X or X_{split}", do="or say --x NAME")
     if there and split is None:
         split = "train" if "train" in there else there[0]
@@ -170,7 +176,7 @@ def _one(
 
 
 def _missing(paths: Collection[str], file: str, role: Role, forced: str | None, split: str | None) -> DataError:
-    held = f"it holds {listed(sorted(paths))}"
+    held = f"it holds {listed(own(paths))}"
     if forced is not None:
         return DataError(f"{file} has no dataset {quoted(forced)}; {held}", do=f"say another --{role} NAME")
     usual = {"x": "X, data, features, inputs or images", "y": "y, labels, targets or outputs", "weights": ""}[role]

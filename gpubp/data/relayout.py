@@ -31,7 +31,7 @@ from .writing.tables import (
     DROPPED,
     AcrossColumn,
     Column,
-    Named,
+    NamedColumn,
     SourceColumn,
     Table,
     column_of,
@@ -119,16 +119,16 @@ def _x_column(data: Dataset, file: HdfFile) -> Column:
     return SourceColumn(data.source, stored.chunk_shape[0] if stored and stored.chunk_shape else 1)
 
 
-def _named(file: HdfFile, name: str, column: Column, stored_as: str) -> Named:
+def _named(file: HdfFile, name: str, column: Column, stored_as: str) -> NamedColumn:
     stored, beside = file.entries.get(stored_as), file.entries.get(stored_as + SUFFIX)
     if stored is None:
-        return Named(name, column, {"source_name": stored_as})
+        return NamedColumn(name, column, {"source_name": stored_as})
     sealed = None
     rows = beside.attributes.get("block_rows") if beside is not None else None
     if beside is not None and isinstance(rows, int) and "digest" in file.attributes:
         checksums = read_numbers(file, file.dataset(beside.path), f"{file.shown}: {names.quoted(beside.path)}")
         sealed = Sealed(f"{file.shown}: {stored_as}", stored.shape, stored.dtype, rows, checksums.astype(np.uint32), {})
-    return Named(name, column, {"source_name": stored_as, "source_dtype": stored.dtype.str}, sealed)
+    return NamedColumn(name, column, {"source_name": stored_as, "source_dtype": stored.dtype.str}, sealed)
 
 
 def _class_names(file: HdfFile, data: Dataset) -> tuple[str, ...] | None:

@@ -32,7 +32,6 @@ from .targets import TargetSpec, encode, interpret
 
 COUNTED = 100  # classes that are listed with their numbers of rows
 LOOKED = 2.0  # seconds that reading all rows may take without being asked for
-CHECKSUMS = ".crc32"  # ends the name of a dataset that holds the checksums of another
 _LOOK_RATE = 1.0e9  # bytes per second that `columns.look` is reckoned to do where reading is no faster
 
 Rows = Literal["none", "auto", "all"]
@@ -82,8 +81,8 @@ def describe_file(
     asked = {"x": x, "y": y, "weights": weights, "split": split, "allow": allow}
     with guard.open_file(path) as file:
         attributes = file.attributes
-        hidden = {f"{name}{CHECKSUMS}" for name in file.entries} & set(file.entries)
-        entries = [entry for name, entry in sorted(file.entries.items()) if name not in hidden]
+        entries = [file.entries[name] for name in names.own(file.entries)]
+        hidden = set(file.entries).difference(entry.path for entry in entries)
         table = Named.of(x and x.strip("/"), file.entries).path
         there = (split,) if split else names.splits(list(file.entries), table) or (None,)
     result: dict[str, Any] = {
@@ -91,7 +90,7 @@ def describe_file(
         "asked": {name: os.fspath(value) for name, value in asked.items() if value is not None},
         "bytes": Path(path).stat().st_size,
         "attributes": attributes,
-        "checksums": sorted(name.removesuffix(CHECKSUMS) for name in hidden),
+        "checksums": sorted(name.removesuffix(names.CHECKSUMS) for name in hidden),
         "datasets": [_record(entry) for entry in entries],
     }
     patience = {"none": 0.0, "auto": LOOKED, "all": math.inf}[rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpubp.data.class_weights import checked, class_weights, parse
+from gpubp.data.class_weights import checked, class_weights, parse, shown
 from gpubp.data.digits import refuse_lost_features, refuse_lost_targets
 from gpubp.data.scaling import choose_scaling
 from gpubp.data.scan import scan
@@ -53,6 +53,12 @@ def lost(X, kind: str, precision: str = "fp32"):
     source = ArrayRows(X, "X")
     statistics, _ = scan(source, budget=0)
     refuse_lost_features(source, statistics, choose_scaling(kind, statistics, X.dtype), precision, ("a", "time"))
+
+
+def test_weights_in_words():
+    few = TargetSpec("classes", ("ant", "bee", "c"), 3)
+    assert shown(np.array([0.71667, 1.0, 4.88]), few) == "ant 0.717, bee 1, c 4.88"
+    assert shown(np.ones(9), TargetSpec("classes", tuple(range(9)), 9)) == "0 1, 1 1, 2 1, 3 1, 4 1, 5 1 …"
 
 
 def test_features_that_float32_cannot_tell_apart(refuses):

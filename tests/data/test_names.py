@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpubp.data.names import Names, choose, role_of, split_of, splits
+from gpubp.data.names import Names, choose, own, role_of, split_of, splits
 from gpubp.errors import DataError
 
 
@@ -113,3 +113,9 @@ def test_without_y():
 def test_what_cannot_be_decided_is_said(paths, options, words, refuses):
     with refuses(DataError, *words):
         choose(paths, "f", **options)
+
+
+def test_checksums_are_not_offered(refuses):
+    assert own(["y", "X", "X.crc32", "z.crc32"]) == ["X", "y", "z.crc32"]
+    with refuses(DataError, "f.h5 has no dataset 'v'; it holds 'X', 'y'; say another --y NAME"):
+        choose(["X", "X.crc32", "y", "y.crc32"], "f.h5", y="v")

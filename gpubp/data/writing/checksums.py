@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SUFFIX = ".crc32"
+from ..names import CHECKSUMS
+
+SUFFIX = CHECKSUMS
 BLOCK = 1 << 20  # bytes of rows under one checksum
 # What `digest` covers beside the content; an attribute that a user adds is the user's.
 ON_FILE = ("converted_by", "created", "command", "source", "source_format", "source_bytes", "source_sha256",

@@ -168,7 +168,7 @@ class TextColumn:
 
 
 @dataclass
-class Named:
+class NamedColumn:
     """A column under a name.
 
     Attributes:
@@ -194,7 +194,7 @@ class Table:
     """
 
     split: str | None
-    columns: list[Named]
+    columns: list[NamedColumn]
     check: Callable[[], object] = lambda: None
     close: Callable[[], object] = lambda: None
 
@@ -211,9 +211,9 @@ def column_of(values: NDArray[Any], shape: tuple[int, ...] | None = None) -> Col
     return ArrayColumn(values, shape or values.shape)
 
 
-def texts(name: str, values: tuple[str, ...] | None) -> list[Named]:
+def texts(name: str, values: tuple[str, ...] | None) -> list[NamedColumn]:
     """A list of names as a column; none of it without them."""
-    return [] if not values else [Named(name, TextColumn(np.array(values, dtype=np.str_)))]
+    return [] if not values else [NamedColumn(name, TextColumn(np.array(values, dtype=np.str_)))]
 
 
 def table_of(part: Part, source: str) -> Table:
@@ -226,7 +226,7 @@ def table_of(part: Part, source: str) -> Table:
     features = columns_of(part.X.shape, f"{what}: X")
     row_dtype(part.X.dtype, f"{what}: X")
     m = part.X.shape[0]
-    columns = [Named("X", ArrayColumn(part.X, (m, features)), {"source_dtype": part.X.dtype.str})]
+    columns = [NamedColumn("X", ArrayColumn(part.X, (m, features)), {"source_dtype": part.X.dtype.str})]
     for name, values in (("y", part.y), ("weights", part.weights)):
         if values is None:
             continue
@@ -235,9 +235,8 @@ def table_of(part: Part, source: str) -> Table:
             raise DataError(f"{what}: X has {m} rows and {name} has the shape {shape}", wanted=f"one {name} a row")
         if values.dtype.kind not in "SU":
             row_dtype(values.dtype, f"{what}: {name}")
-        columns.append(Named(name, column_of(values), {"source_dtype": values.dtype.str}))
+        columns.append(NamedColumn(name, column_of(values), {"source_dtype": values.dtype.str}))
     columns += texts("feature_names", part.feature_names)
-    columns += texts("class_names", getattr(part, "class_names", None))
     return Table(part.split, columns)
 
 
