@@ -173,6 +173,8 @@ def prepare(
         progress = None if scanned is None else (lambda done: scanned(done, source.m))
         dropped = 0
         if job.missing != "error" and source.dtype.kind == "f":
+            if job.missing not in ("mean", "drop"):  # a new rule is not one of these by default
+                raise NotImplementedError(f"what missing = {job.missing!r} puts in place of a NaN")
             gaps = look(
                 source, training=training, weights=weights, column_names=dataset.column_names, progress=progress
             )

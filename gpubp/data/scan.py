@@ -226,10 +226,11 @@ def _refuse_non_finite(
     finite = np.isfinite(block)
     if not finite.all():
         row, column = (int(i) for i in np.argwhere(~finite)[0])
+        gap = bool(np.isnan(block[row, column]))
         raise DataError(
             f"{source.where(first + row)}, {_column(column, feature_names)} is {block[row, column]}",
             wanted="finite numbers (rows and columns are counted from 0)",
-            do="remove or fill in the row",
+            do="say --missing mean or --missing drop, or fill it in" if gap else "remove or fill in the row",
         )
 
 

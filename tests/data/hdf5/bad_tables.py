@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from catalogue import AGAIN, DAMAGED, ELSEWHERE, FINITE, LACKING, NAME_X, REAL, UNPACK, X, bad, h5, patched
+from catalogue import AGAIN, DAMAGED, ELSEWHERE, FINITE, GAP, LACKING, NAME_X, REAL, UNPACK, X, bad, h5, patched
 
 # --------------------------------------------------------------------------------- what was never written, and too much
 
@@ -281,7 +281,7 @@ for _name, (_values, _line) in {
         "{path}: 'X' is a table of records with the numeric fields 'a'; rm -rf ~; ''; wanted fields for X and y; "
         """say --x 'X[a'"'"'; rm -rf ~; '"'"']' --y 'X[FIELD]'""",
     ),
-    "not_a_number": (np.where(X == X[7, 2], np.nan, X), "{path}: 'X' row 7, column 2 is nan" + FINITE),
+    "not_a_number": (np.where(X == X[7, 2], np.nan, X), "{path}: 'X' row 7, column 2 is nan" + GAP),
     "infinite": (np.where(X == X[9, 1], -np.inf, X), "{path}: 'X' row 9, column 1 is -inf" + FINITE),
     "too_large_a_spread": (
         np.where(X == X[5, 3], 1e300, X.astype("f8")),

@@ -2,7 +2,7 @@
 
 A chunk is untrusted: lengths in its headers are compared with what they must be before a C library sees a byte of it,
 nothing is written beyond the chunk's own size, and what comes out must have that very size. Each codec is one entry of
-`_CODECS`, a function that makes it from the filter's client data or raises `Unavailable`.
+`_make`, a function that makes it from the filter's client data or raises `Unavailable`.
 
 A codec is imported when a file needs it. Where its package is absent, the file is read by way of HDF5.
 """
