@@ -17,6 +17,7 @@ import numpy as np
 from . import backprop
 from .backend import Backend, for_forward
 from .backprop import Workspace
+from .data.missing import RULES
 from .data.rows import Rows
 from .data.scaling import Scaling
 from .data.select import Selection
@@ -61,7 +62,8 @@ class Model:
     @property
     def drops(self) -> bool:
         """Whether rows with a missing value were left out of the training."""
-        return self.job.get("missing") == "drop"
+        rule = RULES.get(self.job.get("missing", "error"))
+        return rule is not None and rule.drops
 
     @property
     def selection(self) -> Selection:

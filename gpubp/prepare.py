@@ -17,7 +17,7 @@ from .data.class_weights import class_weights, shown
 from .data.dataset import Dataset, check_weights
 from .data.digits import refuse_lost_features, refuse_lost_targets
 from .data.memory import default_budget
-from .data.missing import look, rows_with_gaps
+from .data.missing import RULES, look, rows_with_gaps
 from .data.rows import Rows
 from .data.scaling import Scaling, choose_scaling
 from .data.scan import scan
@@ -172,15 +172,14 @@ def prepare(
         budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask))
         progress = None if scanned is None else (lambda done: scanned(done, source.m))
         dropped = 0
-        if job.missing != "error" and source.dtype.kind == "f":
-            if job.missing not in ("mean", "drop"):  # a new rule is not one of these by default
-                raise NotImplementedError(f"what missing = {job.missing!r} puts in place of a NaN")
+        rule = RULES.get(job.missing)
+        if rule is not None and source.dtype.kind == "f":
             gaps = look(
                 source, training=training, weights=weights, column_names=dataset.column_names, progress=progress
             )
-            fill = gaps.means if fill is None else fill
+            fill = np.asarray(getattr(gaps, rule.fill) if fill is None else fill)
             source = Filled(source, fill)
-            if job.missing == "drop" and gaps.rows is not None:
+            if rule.drops and gaps.rows is not None:
                 dropped = int(gaps.rows.sum())
                 weights = np.where(gaps.rows, 0.0, 1.0 if weights is None else weights)
         statistics, kept = scan(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from bisect import bisect_right
 from contextlib import suppress
 from typing import Any
 
@@ -41,6 +42,8 @@ class Direct:
         self._row = source.features * source.dtype.itemsize
         parts = [(*rows, -1, 0) if at is None else (*rows, at.fd, at.offset) for *rows, at in extents(source)]
         self.table = np.array(parts, np.int64).reshape(-1, 4)
+        self._parts: list[list[int]] = self.table.tolist()
+        self._ends = [end for _, end, _, _ in self._parts]
         self._files = sorted({fd for *_, fd, _ in parts if fd >= 0})
         self.ahead = (0, 0) if all(_read_ahead(fd) >= ENOUGH for fd in self._files) else (STEP, DEPTH)
 
@@ -58,10 +61,11 @@ class Direct:
         Raises:
             DataError: the rows cannot be read.
         """
-        for first, end, fd, offset in self.table.tolist():
+        for part in range(bisect_right(self._ends, start), len(self._parts)):
+            first, end, fd, offset = self._parts[part]
             low, high = max(start, first), min(stop, end)
             if low >= high:
-                continue
+                break
             piece = out[low - start : high - start]
             at = offset + (low - first) * self._row
             if fd < 0 or not self._fill(fd, piece, at, offset + (end - first) * self._row, low == first):

@@ -22,7 +22,17 @@ from ..errors import DataError
 from .source import RowSource
 from .views import may_have_gaps
 
-KINDS = ("error", "mean", "drop")
+
+@dataclass(frozen=True)
+class Rule:
+    """What a kind of ``--missing`` does: the field of `Gaps` that fills, and whether rows with gaps do not count."""
+
+    fill: str
+    drops: bool
+
+
+RULES = {"mean": Rule("means", False), "drop": Rule("means", True)}
+KINDS = ("error", *RULES)
 _PIECE = 4 << 20  # bytes read at a time
 
 

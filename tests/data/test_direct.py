@@ -119,3 +119,15 @@ def test_sources_that_are_files_are_checked(h5, hdf_rows, refuses):
     for one in (source, stack):
         with refuses(DataError, "written to after"):
             one.check()
+
+
+def test_of_many_parts_only_those_that_are_wanted_are_looked_at(tmp_path):
+    X = RNG.integers(0, 99, (600, 3)).astype("i2")
+    sources = [RawRows(tmp_path / str(i), X[2 * i : 2 * i + 2]) for i in range(300)]
+    direct = Direct(StackedRows(sources))
+    for start, stop in ((0, 1), (1, 2), (0, 600), (299, 305), (598, 600), (7, 7)):
+        out = np.empty((stop - start, 3), "i2")
+        direct.read(start, stop, out)
+        assert np.array_equal(out, X[start:stop])
+    for source in sources:
+        source.close()

@@ -143,7 +143,8 @@ def _direct(file: HdfFile, stored: Stored, name: str) -> Direct:
     """
     if not stored.exact:
         raise Unavailable("its type is none that NumPy has" if stored.layout != "virtual" else "it is virtual")
-    os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    if hasattr(os, "posix_fadvise"):  # macOS has none
+        os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     if stored.layout == "contiguous" and stored.offset is not None:
         zero = np.zeros(1, np.int64)
         rows = Extents(file.fd, zero, zero + stored.offset, stored.shape[0], stored.row_bytes)

@@ -91,6 +91,19 @@ def unlzf(data, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def longer(data, i, end):  # type: ignore[no-untyped-def]
+    """A length of 15 or more, that goes on from data[i] until a byte is not 255; and where it ended, −1 for nowhere."""
+    n, more = 15, 255
+    while more == 255:
+        if i >= end:
+            return n, -1
+        more = np.int64(data[i])
+        i += 1
+        n += more
+    return n, i
+
+
+@njit(nogil=True, cache=True)
 def unlz4(data, i, end, out, first, stop):  # type: ignore[no-untyped-def]
     """One LZ4 block, data[i:end], into out[first:stop]; where it ended in `out`, or −1."""
     o = first
@@ -99,13 +112,9 @@ def unlz4(data, i, end, out, first, stop):  # type: ignore[no-untyped-def]
         i += 1
         n = token >> 4
         if n == 15:
-            more = 255
-            while more == 255:
-                if i >= end:
-                    return -1
-                more = np.int64(data[i])
-                i += 1
-                n += more
+            n, i = longer(data, i, end)
+            if i < 0:
+                return -1
         if i + n > end or o + n > stop:
             return -1
         for k in range(n):
@@ -120,13 +129,9 @@ def unlz4(data, i, end, out, first, stop):  # type: ignore[no-untyped-def]
         i += 2
         n = token & 15
         if n == 15:
-            more = 255
-            while more == 255:
-                if i >= end:
-                    return -1
-                more = np.int64(data[i])
-                i += 1
-                n += more
+            n, i = longer(data, i, end)
+            if i < 0:
+                return -1
         n += 4
         if back == 0 or back > o - first or o + n > stop:
             return -1
