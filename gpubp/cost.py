@@ -9,7 +9,15 @@ The last layer is taken in four steps, each a formula:
 `delta(h, y, w)` δ^(L) = w · ∂cost/∂z^(L). For the matching pairs it is a^(L) − y, the line of the course; the classic
                 `sigmoid_squares` shows that this is a property of the pair and not of backpropagation.
 
-To add a cost, add one class with these four and `takes`, what y it can be given; its name is the class's name.
+Two more say how it curves, to those optimizers that ask: H is the (K, K) matrix of a row by which the Gauss–Newton
+matrix of J is w·(∂z/∂Θ)ᵀ H (∂z/∂Θ), summed over rows. For a matching pair H = ∂²cost/∂z² = ∂h/∂z; for
+`sigmoid_squares` it is what is left of it where h = y.
+
+`curvature(h, v, w)`  w · H v.
+`root(h, e, w)`       √w · B e with B Bᵀ = H: of random signs e, a δ whose mean product with itself is w · H.
+
+To add a cost, add one class with the four and `takes`, what y it can be given; its name is the class's name. Without
+the last two it can be trained by all optimizers but those that need them, and those say so.
 """
 
 from __future__ import annotations
@@ -31,6 +39,7 @@ class Cost:
         score, cell, h, delta: the four steps.
         takes: what y such a cost can be given: "labels", each output from 0 to 1 by itself; "distribution", the outputs
             of a row sum to one; "numbers", any. Integer and text classes become 0/1 outputs for the first two.
+        curvature, root: how it curves, or None.
     """
 
     name: str
@@ -40,6 +49,8 @@ class Cost:
     h: Formula
     delta: Formula
     takes: Literal["labels", "distribution", "numbers"]
+    curvature: Formula | None = None
+    root: Formula | None = None
 
 
 _COSTS: dict[str, Cost] = {}
@@ -67,7 +78,7 @@ def _entry(described: Any) -> Any:
     _COSTS[name] = Cost(
         name, (described.__doc__ or "").split("\n")[0],
         described.score, described.cell, described.h, described.delta,
-        described.takes,
+        described.takes, getattr(described, "curvature", None), getattr(described, "root", None),
     )  # fmt: skip
     return described
 
@@ -90,6 +101,18 @@ def sigmoid_output(xp: Any, s: Any) -> Any:
     return 1 / (1 + xp.exp(-s))
 
 
+@elementwise("T h, T v, T w", "T c", "c = w * ((h * (T(1) - h)) * v)")
+def sigmoid_curvature(xp: Any, h: Any, v: Any, w: Any) -> Any:
+    """w · h(1 − h) v: of sigmoid outputs, each by itself."""
+    return w * ((h * (1 - h)) * v)
+
+
+@elementwise("T h, T e, T w", "T d", "d = sqrt(w * (h * (T(1) - h))) * e")
+def sigmoid_root(xp: Any, h: Any, e: Any, w: Any) -> Any:
+    """√(w · h(1 − h)) e."""
+    return xp.sqrt(w * (h * (1 - h))) * e
+
+
 # A row of weight 0 costs nothing even where its cost is not finite: validation rows have training weight 0.
 
 
@@ -105,6 +128,8 @@ class logistic:
     score = weighted_input
     h = sigmoid_output
     delta = difference
+    curvature = sigmoid_curvature
+    root = sigmoid_root
 
     @total(
         "T s, T y, T w",
@@ -143,6 +168,27 @@ class softmax:
     def h(xp: Any, s: Any) -> Any:
         return xp.exp(s)
 
+    @rowwise(
+        "T h, T v, T w",
+        "T c",
+        "const double mean = row_sum([&](int j) { return double(h(j) * v(j)); });"
+        " each([&](int j) { c(j) = w(j) * (h(j) * (v(j) - T(mean))); })",
+    )
+    def curvature(xp: Any, h: Any, v: Any, w: Any) -> Any:
+        # H = diag(h) − h hᵀ
+        return w * (h * (v - (h * v).sum(axis=1, keepdims=True)))
+
+    @rowwise(
+        "T h, T e, T w",
+        "T d",
+        "const T mean = T(row_sum([&](int j) { return double(sqrt(h(j)) * e(j)); })), by = sqrt(w(0));"
+        " each([&](int j) { d(j) = by * (sqrt(h(j)) * e(j) - h(j) * mean); })",
+    )
+    def root(xp: Any, h: Any, e: Any, w: Any) -> Any:
+        # B = diag(√h) − h √hᵀ, since Σ h = 1
+        r = xp.sqrt(h) * e
+        return xp.sqrt(w) * (r - h * r.sum(axis=1, keepdims=True))
+
     @total("T s, T y, T w", "cell = w == T(0) || y == T(0) ? 0.0 : -double(w) * double(y) * double(s)")
     def cell(xp: Any, s: Any, y: Any, w: Any) -> Any:
         return xp.where((w == 0) | (y == 0), 0.0, -(w * (y * s.astype("float64"))))
@@ -159,6 +205,14 @@ class squares:
     @elementwise("T s", "T h", "h = s")
     def h(xp: Any, s: Any) -> Any:
         return s
+
+    @elementwise("T h, T v, T w", "T c", "c = w * v")
+    def curvature(xp: Any, h: Any, v: Any, w: Any) -> Any:
+        return w * v
+
+    @elementwise("T h, T e, T w", "T d", "d = sqrt(w) * e")
+    def root(xp: Any, h: Any, e: Any, w: Any) -> Any:
+        return xp.sqrt(w) * e
 
     @total("T s, T y, T w", "const double e = double(s) - double(y); cell = w == T(0) ? 0.0 : 0.5 * double(w) * e * e")
     def cell(xp: Any, s: Any, y: Any, w: Any) -> Any:
@@ -177,6 +231,15 @@ class sigmoid_squares:
     @elementwise("T h, T y, T w", "T d", "d = w * ((h - y) * (h * (T(1) - h)))")
     def delta(xp: Any, h: Any, y: Any, w: Any) -> Any:
         return w * ((h - y) * (h * (1 - h)))
+
+    @elementwise("T h, T v, T w", "T c", "const T g = h * (T(1) - h); c = w * (g * (g * v))")
+    def curvature(xp: Any, h: Any, v: Any, w: Any) -> Any:
+        g = h * (1 - h)
+        return w * (g * (g * v))
+
+    @elementwise("T h, T e, T w", "T d", "d = sqrt(w) * ((h * (T(1) - h)) * e)")
+    def root(xp: Any, h: Any, e: Any, w: Any) -> Any:
+        return xp.sqrt(w) * ((h * (1 - h)) * e)
 
     @total(
         "T s, T y, T w",

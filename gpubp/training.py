@@ -45,6 +45,7 @@ class Progress:
         validation: the cost without the λ term on the validation rows, or None.
         seconds: training time of the whole run, earlier sessions counted.
         precision: of the passes it was reached with.
+        passes: all that the run has cost so far in passes: the evaluations, and what else the optimizer asked for.
     """
 
     iteration: int
@@ -54,6 +55,7 @@ class Progress:
     validation: float | None
     seconds: float
     precision: str = ""
+    passes: float = 0.0
 
     def asdict(self) -> dict[str, Any]:
         """As a line of the history."""
@@ -100,6 +102,7 @@ class _Watched:
         self.precision = objective.precision
         self.threads, self.vectors = objective.threads, objective.vectors
         self.noise = precision(objective.precision).noise
+        self.curvature = getattr(objective, "curvature", None)
         self.seen: list[tuple[Any, Any]] = []
 
     def value_and_gradient(self, Theta: Any, out: Any) -> Any:
@@ -170,6 +173,7 @@ def fit(
                     f.validation(state.J),
                     time.perf_counter() - began,
                     f.precision,
+                    state.passes,
                 )
                 wishes = any([callback(progress, state) for callback in callbacks])  # all of them are called
             stalled = ending is not None and ending.kind == "stalled" and state.iteration < iterations

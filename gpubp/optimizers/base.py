@@ -34,7 +34,7 @@ class Function(Protocol):
     """J(Θ) with its gradient; one call is one evaluation.
 
     It may have numbers `threads`, how many it works with, which are free between two calls, and `noise`, the relative
-    rounding of a difference of its J; and `vectors`, where its vectors are to live.
+    rounding of a difference of its J; `vectors`, where its vectors are to live; and `curvature`, see there.
     """
 
     def value_and_gradient(self, Theta: Any, out: Any) -> Any:
@@ -75,6 +75,7 @@ class State:
             anew after each one.
         J: the cost at Θ, as the function returned it.
         iteration, evaluations: steps finished and evaluations of J that went into them, in the whole run.
+        extra: what else they cost, products with the curvature and the like, in passes for J and ∇J.
         vectors: where Θ and all other vectors live, scratch.
         measured: max|∇J| and the evaluations it was read after, scratch; see `steepest`.
     """
@@ -84,13 +85,24 @@ class State:
     J: float = math.nan
     iteration: int = 0
     evaluations: int = 0
+    extra: float = 0.0
     vectors: Vectors = field(default=HOST, metadata=SCRATCH)
     measured: tuple[float, int] = field(default=(math.nan, -1), metadata=SCRATCH)
 
     @property
+    def passes(self) -> float:
+        """All that the run has cost, in passes over the rows for J and ∇J."""
+        return self.evaluations + self.extra
+
+    @property
+    def best(self) -> tuple[Any, float]:
+        """The Θ that the run is to return, and its J: the last one where J cannot rise."""
+        return self.Theta, self.J
+
+    @property
     def Theta_on_host(self) -> np.ndarray:
-        """Θ as an array of NumPy's; it may be the state's own."""
-        return self.vectors.to_host(self.Theta)
+        """The best Θ as an array of NumPy's; it may be the state's own."""
+        return self.vectors.to_host(self.best[0])
 
     @property
     def steepest(self) -> float:
@@ -113,7 +125,8 @@ AnyState = TypeVar("AnyState", bound=State)
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC, Generic[AnyState]):
-    """The parent of every optimizer. A subclass writes `blank` and `advance`, and `check` for its own fields.
+    """The parent of every optimizer. A subclass writes `blank` and `advance`, and `check` for its own fields; `equip`
+    and `within` if it asks how J curves, or remembers more than it must.
 
     Attributes:
         tolerance: a run has converged when max|∇J| ≤ tolerance.
@@ -149,6 +162,18 @@ class Optimizer(ABC, Generic[AnyState]):
     def blank(self, P: int, vectors: Vectors = HOST) -> AnyState:
         """A state for P parameters with all its buffers, made by `vectors`, before anything is known."""
 
+    def equip(self, f: Function, state: AnyState) -> None:
+        """Give a blank state what depends on the function.
+
+        Raises:
+            UsageError: the function lacks what this optimizer needs.
+        """
+
+    def within(self, P: int, memory: int) -> tuple[Optimizer[AnyState], str]:
+        """This optimizer for P parameters with its memory shortened to so many bytes, and a sentence that says so; ""
+        if that was not necessary."""
+        return self, ""
+
     @abstractmethod
     def advance(self, f: Function, state: AnyState) -> Ending | None:
         """One iteration from a state where J and ∇J are finite and max|∇J| is above the tolerance. Commits last."""
@@ -177,6 +202,7 @@ class Optimizer(ABC, Generic[AnyState]):
         vectors = vectors_of(f)
         state = self.blank(P, vectors)
         state.vectors = vectors
+        self.equip(f, state)
         return state
 
     @staticmethod

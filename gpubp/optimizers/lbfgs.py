@@ -25,14 +25,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from .base import FILLED, SCRATCH, Ending, Function, Optimizer
-from .line import Line, LineState
-from .line_search import Search, wolfe
+from .base import FILLED, SCRATCH, Function
+from .descent import Descent, DescentState
+from .line_search import Search
 from .vectors import HOST, Vectors
 
 # A pair whose s and y are closer to a right angle than this carries rounding, not curvature: with condition number κ
@@ -41,22 +41,18 @@ SMALLEST_COSINE = 1e-10
 
 
 @dataclass(kw_only=True)
-class LBFGSState(LineState):
-    """Θ, the rings of pairs, and what shows a standstill.
+class LBFGSState(DescentState):
+    """Θ and the rings of pairs.
 
     Attributes:
         S, Y: the pairs, (history, P) float64.
         rho: ρ of each pair, (history,) float64.
         gamma: γ of the newest pair.
         pairs: pairs stored since the last restart; the last `history` of them are in the rings.
-        lowest: the lowest J of the run.
-        flattest: the smallest max|∇J| of the run.
-        idle: iterations since either of them fell.
         SY, YY: SᵀY and YᵀY, (history, history) scratch: of pairs i and j at [i mod history, j mod history]; SᵀY where i
             is not newer than j. They follow from S and Y, bit for bit.
         known: scratch: the pairs whose products are in them.
         Sg, Yg: Sᵀ∇J and Yᵀ∇J, (history,) scratch, and gg, ∇Jᵀ∇J, where it was asked for; of Θ's ∇J if `fresh`.
-        used: scratch: the pairs that the present search goes by.
         step, change: s and y of the last point tried, (P,) scratch.
     """
 
@@ -65,9 +61,6 @@ class LBFGSState(LineState):
     rho: np.ndarray
     gamma: float = 1.0
     pairs: int = 0
-    lowest: float = math.inf
-    flattest: float = math.inf
-    idle: int = 0
     SY: np.ndarray = field(metadata=SCRATCH)
     YY: np.ndarray = field(metadata=SCRATCH)
     known: int = field(default=0, metadata=SCRATCH)
@@ -75,7 +68,6 @@ class LBFGSState(LineState):
     Yg: np.ndarray = field(metadata=SCRATCH)
     gg: float = field(default=math.nan, metadata=SCRATCH)
     fresh: bool = field(default=False, metadata=SCRATCH)
-    used: int = field(default=0, metadata=SCRATCH)
     step: Any = field(metadata=SCRATCH)
     change: Any = field(metadata=SCRATCH)
 
@@ -132,7 +124,7 @@ class LBFGSState(LineState):
         pairs = (s, y), (s, s), (y, y), (s, g), (y, g)
         # only where reading is dear the slope is made of gᵀg
         dots = vectors.dots(*pairs, (g, g)) if vectors.early else [*vectors.dots(*pairs), math.nan]
-        return (*dots, vectors.products((self.S, self.Y), self.rows(self.used), (g, y)))
+        return (*dots, vectors.products((self.S, self.Y), self.rows(self.pairs if self.aimed else 0), (g, y)))
 
     def remember(self, foreseen: Sequence[Any]) -> None:
         """Store the pair of the step from Θ to the trial in place of the oldest, if it carries curvature.
@@ -140,9 +132,9 @@ class LBFGSState(LineState):
         `foreseen` is what was asked for by `foresee`: the products of the step and of the trial's ∇J.
         """
         sy, ss, yy, sg, yg, self.gg, (of_S, of_Y) = foreseen
-        rows = self.rows(self.used)
-        if self.used != self.pairs:
-            self.pairs = self.known = self.used
+        if not self.aimed:
+            self.pairs = self.known = 0  # they misled
+        rows = self.rows(self.pairs)
         self.Sg[rows], self.Yg[rows] = of_S[0], of_Y[0]
         if yy > 0 and sy > SMALLEST_COSINE * math.sqrt(ss) * math.sqrt(yy):
             j = self.pairs % len(self.rho)
@@ -158,33 +150,26 @@ class LBFGSState(LineState):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LBFGS(Optimizer[LBFGSState]):
+class LBFGS(Descent[LBFGSState]):
     """L-BFGS with a strong-Wolfe line search.
 
     Attributes:
         history: pairs remembered. A pair costs 16 bytes for each parameter.
-        c1, c2: the constants of the line search, 0 < c₁ < c₂ < 1.
-        max_trials: evaluations of one line search.
-        noise: ν, the relative rounding of a difference of J. J never rises by more than ν|J| above its lowest; with 0
-            it never rises at all. None: what the function says of itself, or 1e-7, which suits float32 passes.
-        patience: iterations without a lower J or a smaller max|∇J| after which the run has stalled. It can only count
-            where J no longer tells points apart.
     """
 
     history: int = 30
-    c1: float = 1e-4
-    c2: float = 0.9
-    max_trials: int = 20
-    noise: float | None = None
-    patience: int = 20
 
     def check(self) -> None:
         self.require(self.history >= 1, "history", "1 or more")
-        self.require(0 < self.c1 < 1, "c1", "a number between 0 and 1")
-        self.require(self.c1 < self.c2 < 1, "c2", f"a number between c1 = {self.c1:g} and 1")
-        self.require(self.max_trials >= 1, "max_trials", "1 or more")
-        self.require(self.noise is None or 0 <= self.noise < 1, "noise", "0 or more, below 1")
-        self.require(self.patience >= 1, "patience", "1 or more")
+        super().check()
+
+    def within(self, P: int, memory: int) -> tuple[LBFGS, str]:
+        most = max(1, memory // (16 * P))
+        if self.history <= most:
+            return self, ""
+        return replace(self, history=most), (
+            f"history shortened from {self.history} to {most} pairs of {16 * P / 1e6:,.0f} MB each"
+        )
 
     def blank(self, P: int, vectors: Vectors = HOST) -> LBFGSState:
         n = self.history
@@ -207,65 +192,16 @@ class LBFGS(Optimizer[LBFGSState]):
 
     def renew(self, f: Function, state: LBFGSState) -> None:
         super().renew(f, state)
-        state.lowest, state.flattest, state.idle = math.inf, math.inf, 0
         state.fresh = False
 
-    def advance(self, f: Function, state: LBFGSState) -> Ending | None:
-        if state.idle >= self.patience:
-            return self._stalled(state)  # so it was saved
-        line = Line(f, state)
-        lowest = min(state.lowest, state.J)
-        search = self._search(line, state, lowest, state.pairs)
-        if search.problem and state.pairs:
-            search = self._search(line, state, lowest, 0)  # the pairs may be what misleads: once more without them
-        if search.problem:
-            state.measured = state.steepest, state.evaluations + line.evaluations
-            state.evaluations += line.evaluations
-            return self._stuck(state, search)
-        steepest, *foreseen = line.settle(search.alpha)
+    def aim(self, f: Function, state: LBFGSState) -> tuple[float, float] | None:
+        if not state.pairs:
+            return None
+        vectors, g = state.vectors, state.gradient
+        slope = state.times_H(g, state.direction, sign=-1.0)
+        if not vectors.early:  # as a product of vectors it would be one more wait
+            (slope,) = vectors.read(vectors.dot(g, state.direction))
+        return slope, 1.0
+
+    def learn(self, state: LBFGSState, search: Search, foreseen: Sequence[Any], considered: Any) -> None:
         state.remember(foreseen)
-        state.accept(search.J, steepest, line.evaluations)
-        return self._standstill(state, lowest)
-
-    def _search(self, line: Line, state: LBFGSState, lowest: float, pairs: int) -> Search:
-        """Search along −H∇J with the newest `pairs` pairs, along −∇J without any."""
-        vectors, g, alpha = state.vectors, state.gradient, 1.0
-        state.used = pairs
-        if pairs:
-            slope = state.times_H(g, state.direction, sign=-1.0)
-            if not vectors.early:  # as a product of vectors it would be one more wait
-                (slope,) = vectors.read(vectors.dot(g, state.direction))
-        else:
-            vectors.combine(-1.0, 1.0, g, (), state.direction)
-            slope, steep = vectors.read(vectors.dot(g, state.direction), vectors.sum_abs(g))
-            alpha = min(1.0, 1 / steep)
-        noise = float(getattr(line.f, "noise", 1e-7)) if self.noise is None else self.noise
-        return wolfe(
-            line, state.J, slope, alpha,
-            c1=self.c1, c2=self.c2, max_trials=self.max_trials, noise=noise, lowest=lowest,
-        )  # fmt: skip
-
-    def _stuck(self, state: LBFGSState, search: Search) -> Ending:
-        steepest = state.steepest
-        numbers = f"max|∇J| = {steepest:.3g}, wanted {self.tolerance:g} or less"
-        (square,) = state.vectors.read(state.vectors.dot(state.gradient, state.gradient))
-        overflown = not math.isfinite(square)
-        if overflown or 0 < search.trials == search.nonfinite:
-            return Ending("failed", f"failed: {search.problem}; {numbers}")
-        return Ending("stalled", f"stalled: straight against the gradient, {search.problem}; {numbers}")
-
-    def _standstill(self, state: LBFGSState, lowest: float) -> Ending | None:
-        steepest = state.steepest
-        falls = state.J < lowest or steepest < state.flattest
-        state.idle = 0 if falls else state.idle + 1
-        state.lowest, state.flattest = min(lowest, state.J), min(state.flattest, steepest)
-        return self._stalled(state) if state.idle >= self.patience else None
-
-    def _stalled(self, state: LBFGSState) -> Ending:
-        steepest = state.steepest
-        return Ending(
-            "stalled",
-            f"stalled: for {state.idle} iterations neither J = {state.J:.9g} (lowest {state.lowest:.9g}) nor "
-            f"max|∇J| = {steepest:.3g} (smallest {state.flattest:.3g}) has fallen, so rounding is all that is left "
-            f"of their differences; wanted max|∇J| = {self.tolerance:g} or less",
-        )
