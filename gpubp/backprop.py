@@ -100,14 +100,18 @@ def backward(backend: Backend, network: Network, Theta: Layers, block: Block, De
 
     δ^(L) = a^(L) − y (what the cost says);  δ^(l) = (Θ^(l))ᵀ δ^(l+1) ∘ g′(z^(l)), the bias left out.
     """
-    W, b = Theta
-    z, a, delta, L = block.z, block.a, block.delta, network.L
-    slope = network.g.slope
+    a, delta, L = block.a, block.delta, network.L
     backend.apply(network.J.delta, a[L], block.y, block.w, out=delta[L])
     for l in range(L - 1, 0, -1):
         backend.gemm(delta[l + 1], a[l], out=Delta.W[l], transpose="tn", beta=beta)
         backend.gemm(block.ones, delta[l + 1], out=Delta.b[l], transpose="tn", beta=beta)
         if l > 1:
-            backend.gemm(delta[l + 1], W[l], out=delta[l])
-            at = (a[l],) if network.g.slope_from_a else (z[l], b[l - 1])
-            backend.apply(slope, delta[l], *at, out=delta[l])
+            back(backend, network, Theta, block, l)
+
+
+def back(backend: Backend, network: Network, Theta: Layers, block: Block, l: int) -> None:
+    """δ^(l) = (Θ^(l))ᵀ δ^(l+1) ∘ g′(z^(l)), the bias left out."""
+    delta = block.delta
+    backend.gemm(delta[l + 1], Theta.W[l], out=delta[l])
+    at = (block.a[l],) if network.g.slope_from_a else (block.z[l], Theta.b[l - 1])
+    backend.apply(network.g.slope, delta[l], *at, out=delta[l])

@@ -126,3 +126,15 @@ def one_hot(xp: Any, label: Any, k: Any) -> Any:
 def plus(xp: Any, a: Any, b: Any) -> Any:
     """c = a + b: two siblings of the sum tree become their parent."""
     return a + b
+
+
+@elementwise("T a, T w", "T c", "c = w * a")
+def weigh(xp: Any, a: Any, w: Any) -> Any:
+    """c = w·a."""
+    return w * a
+
+
+@elementwise("T a, T w", "T c", "c = w * (a * a)")
+def weigh_square(xp: Any, a: Any, w: Any) -> Any:
+    """c = w·a²."""
+    return w * (a * a)

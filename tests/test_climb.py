@@ -23,7 +23,8 @@ from gpubp.errors import MismatchError
 from gpubp.job import Job
 from gpubp.objective import Objective
 from gpubp.optimizers import Ending, Function, make
-from gpubp.optimizers.lbfgs import LBFGS, LBFGSState
+from gpubp.optimizers.lbfgs import LBFGS
+from gpubp.optimizers.pairs import PairsState
 from gpubp.precision import LADDER, precision
 from gpubp.prepare import array_dataset, prepare
 from gpubp.run import resume, start
@@ -246,7 +247,7 @@ def test_a_step_that_stalls_without_an_iteration_and_is_stopped_counts_nothing(s
     stop, seen = StopRequest(), []
 
     class Stuck(LBFGS):
-        def advance(self, f: Function, state: LBFGSState) -> Ending | None:
+        def advance(self, f: Function, state: PairsState) -> Ending | None:
             seen.append(f.noise)  # pyright: ignore[reportAttributeAccessIssue]
             f.value_and_gradient(state.Theta, np.zeros(6))
             state.evaluations += 1

@@ -125,8 +125,8 @@ AnyState = TypeVar("AnyState", bound=State)
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC, Generic[AnyState]):
-    """The parent of every optimizer. A subclass writes `blank` and `advance`, and `check` for its own fields; `equip`
-    and `within` if it asks how J curves, or remembers more than it must.
+    """The parent of every optimizer. A subclass writes `blank` and `advance`, and `check` for its own fields; `equip`,
+    `begin` and `within` if it asks how J curves, or remembers more than it must.
 
     Attributes:
         tolerance: a run has converged when max|∇J| ≤ tolerance.
@@ -169,6 +169,9 @@ class Optimizer(ABC, Generic[AnyState]):
             UsageError: the function lacks what this optimizer needs.
         """
 
+    def begin(self, f: Function, state: AnyState) -> None:
+        """What else a new state is to know of the function at the initial Θ, where J and ∇J are finite."""
+
     def within(self, P: int, memory: int) -> tuple[Optimizer[AnyState], str]:
         """This optimizer for P parameters with its memory shortened to so many bytes, and a sentence that says so; ""
         if that was not necessary."""
@@ -196,6 +199,8 @@ class Optimizer(ABC, Generic[AnyState]):
         state = self._blank(f, len(Theta))
         state.vectors.put(Theta, state.Theta)
         self._evaluate(f, state, state.gradient)
+        if math.isfinite(state.J) and math.isfinite(state.steepest):
+            self.begin(f, state)
         return state
 
     def _blank(self, f: Function, P: int) -> AnyState:

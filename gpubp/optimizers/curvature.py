@@ -27,27 +27,31 @@ class Layer:
         weights: of W^(l), row after row.
         biases: of b^(l).
         outputs, inputs: W's shape (s_{l+1}, s_l).
+        full: whether the factor A of its inputs, and G of its outputs, is a full matrix or its diagonal.
     """
 
     weights: slice
     biases: slice
     outputs: int
     inputs: int
+    full: tuple[bool, bool] = (True, True)
 
 
 @dataclass(frozen=True)
 class Factors:
-    """Kronecker factors of B without λ: of layer l about `A[l]` ⊗ `G[l]` (Martens and Grosse 2015, eq. 1).
+    """Kronecker factors of B without λ: of layer l about A ⊗ G (Martens and Grosse 2015, eq. 1).
 
     Each is a full matrix, float64, or where the layer is too wide for that its diagonal alone, a vector.
 
     Attributes:
-        A: the second moments of (1, a^(l)), the bias's 1 first: (s_l + 1, s_l + 1) or (s_l + 1,).
+        A: of each layer the second moments of (1, a^(l)), the bias's 1 first: (s_l + 1, s_l + 1) or (s_l + 1,).
         G: those of δ^(l+1) for random signs: (s_{l+1}, s_{l+1}) or (s_{l+1},).
+        passes: what they cost, in passes for J and ∇J.
     """
 
     A: Sequence[np.ndarray]
     G: Sequence[np.ndarray]
+    passes: float
 
 
 class Curvature(Protocol):
@@ -55,12 +59,16 @@ class Curvature(Protocol):
 
     Attributes:
         layers: where the layers' parameters lie; between them a vector has gaps, where B is 0.
+        factored: whether it has `factors`.
         decay: λ/Σw.
+        operations: arithmetic operations of a pass for J and ∇J.
         product_passes, matrix_passes: what `product` and `matrix` cost, in passes for J and ∇J, by arithmetic.
     """
 
     layers: Sequence[Layer]
+    factored: bool
     decay: float
+    operations: float
     product_passes: float
     matrix_passes: float
 
@@ -75,8 +83,8 @@ class Curvature(Protocol):
         """
         ...
 
-    def factors(self, Theta: Any, draw: int) -> tuple[Factors, float]:
-        """The Kronecker factors at Θ, and what they cost in passes.
+    def factors(self, Theta: Any, draw: int) -> Factors:
+        """The Kronecker factors at Θ.
 
         Args:
             draw: whose random signs; equal draws at equal Θ give equal bits.

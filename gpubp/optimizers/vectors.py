@@ -84,6 +84,15 @@ class Vectors(Protocol):
         """
         ...
 
+    def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
+        """out ← op(a)·op(b) + beta·out for contiguous matrices, views of vectors; `transpose` is two letters of n and
+        t, beta 0 or 1."""
+        ...
+
+    def multiply(self, a: Vector, b: Vector, out: Vector) -> None:
+        """out ← a ∘ b, element by element."""
+        ...
+
     def read(self, *numbers: Any) -> list[Any]:
         """What was asked for as floats and arrays, in order. Floats and arrays are given back as they are."""
         ...
@@ -157,6 +166,25 @@ class HostVectors:
 
         done = shared(of_row, [M[i] for M in matrices for i in rows], matrices[0].shape[1], self._threads)
         return np.array(done, np.float64).reshape(len(matrices), len(rows), len(vectors)).swapaxes(1, 2)
+
+    def gemm(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, *, transpose: str = "nn", beta: int = 0) -> None:
+        a = a.T if transpose[0] == "t" else a
+        b = b.T if transpose[1] == "t" else b
+        P = out.size if a.shape[1] > 1 else 0
+
+        def columns(piece: slice) -> None:
+            if beta:
+                out[:, piece] += a @ b[:, piece]
+            else:
+                np.matmul(a, b[:, piece], out=out[:, piece])
+
+        # cut where the shape says and not the number of threads: no bit depends on it
+        width = -(-out.shape[1] // max(1, min(4, out.shape[1] // 128)))
+        pieces = [slice(at, at + width) for at in range(0, out.shape[1], width)]
+        shared(columns, pieces, P * a.shape[1] // 64, self._threads)
+
+    def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        np.multiply(a, b, out=out)
 
     def read(self, *numbers: Any) -> list[Any]:
         return list(numbers)

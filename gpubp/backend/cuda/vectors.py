@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ...formula import weigh
 from ..kernels import THREADS
-from .device import Device
+from .device import Device, elementwise
 from .vector_kernels import (
     ADD_UP,
     CHUNK,
@@ -175,6 +176,13 @@ class DeviceVectors:
                 numbers = self._of_rows(matrices, these, some)
                 parts.append((slice(v, v + len(some)), slice(r, r + len(these)), numbers))
         return _Products((len(matrices), len(vectors), len(rows)), parts)
+
+    def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
+        self._device.multiply(a, b, out, "float64", transpose=transpose, beta=beta)
+
+    def multiply(self, a: Any, b: Any, out: Any) -> None:
+        rows = tuple(v.reshape(1, -1) for v in (a, b, out))
+        elementwise(self._device, weigh, (_REAL,) * 3, *rows)
 
     def read(self, *numbers: Any) -> list[Any]:
         return [float(n) if isinstance(n, Number) else n.value() if isinstance(n, _Products) else n for n in numbers]
