@@ -126,3 +126,9 @@ def one_hot(xp: Any, label: Any, k: Any) -> Any:
 def plus(xp: Any, a: Any, b: Any) -> Any:
     """c = a + b: two siblings of the sum tree become their parent."""
     return a + b
+
+
+@elementwise("T e, T a", "T c", "c = e * a")
+def times(xp: Any, e: Any, a: Any) -> Any:
+    """c = e · a: with a column e and a row-wise slice of a, a row's derivatives by the weights of one unit."""
+    return e * a
