@@ -24,18 +24,19 @@ import numpy as np
 
 from . import backprop
 from .backend import Backend
-from .backprop import Block, Workspace
+from .backprop import Block
 from .communicator import Communicator
 from .data.rows import Rows
 from .errors import UsageError
 from .feed import Feed, fold, unfold
 from .formula import cast, plus, times
 from .network import Layers, Network, Place
-from .tree import SumTree, blocks, leaf_rows
+from .walk import Owner, Stretch, Walk, spread
 
 MOST_PARAMETERS = 4096  # of a matrix: 128 MB, of which a sum over rows needs several
 DERIVATIVES = 1 << 20  # numbers of a block of rows × p, so that they stay near the cores
 FEWEST_ROWS = 512  # of such a block: adding p² sums must be little beside making them
+STRETCHES = 32  # of a sample of rows, at least: spread over the data, which may be in some order
 MATRICES = 512 << 20  # bytes of the matrices of all leaves together
 _REAL = np.dtype(np.float64)
 
@@ -53,63 +54,6 @@ def forward_along(backend: Backend, network: Network, Theta: Layers, V: Layers, 
             backend.apply(network.g.slope, R[l], *backprop.slope_at(network, Theta, block, l), out=R[l])
             backend.gemm(R[l], Theta.W[l], out=R[l + 1], transpose="nt", beta=1)
         backend.apply(plus, R[l + 1], V.b[l], out=R[l + 1])
-
-
-class Owner:
-    """One thread's buffers for blocks of up to `rows` rows."""
-
-    def __init__(self, backend: Backend, network: Network, feed: Feed, dtype: np.dtype, rows: int) -> None:
-        self.work = Workspace(backend, network, dtype, rows)
-        self.staging = np.empty((rows, network.sizes[0]), feed.stored)
-        self.derivatives: Derivatives | None = None
-
-
-class Walk:
-    """Sums over all rows, block by block on a tree of leaves; what is summed is the caller's.
-
-    Args:
-        make: a node's array; siblings are added elementwise.
-        leaves, owners, block_rows: how the rows are cut and shared.
-    """
-
-    def __init__(
-        self, backend: Backend, network: Network, rows: Rows, feed: Feed, dtype: np.dtype, communicator: Communicator,
-        make: Callable[[], Any], leaves: int, owners: int, block_rows: int,
-    ) -> None:  # fmt: skip
-        self._backend, self._network, self._rows, self._feed = backend, network, rows, feed
-        self._communicator, self._leaves, self._block_rows = communicator, leaves, block_rows
-        longest = min(block_rows, -(-rows.m // leaves))
-        owners = min(owners, leaves)
-        with backend.guard():
-            self._owners = [Owner(backend, network, feed, dtype, longest) for _ in range(owners)]
-            self._tree = SumTree(leaves, owners, make, backend.add)
-
-    def sum(self, Theta: Layers, add: Callable[[Owner, Block, Any], None]) -> np.ndarray:
-        """The root, on the host: ``add(owner, block, node)`` adds a block's part, all of whose a and z are there."""
-        backend, network = self._backend, self._network
-
-        def fill(owner: int, leaf: int, node: Any) -> None:
-            it = self._owners[owner]
-            start, stop = leaf_rows(leaf, self._leaves, self._rows.m)
-            with backend.guard():
-                backend.zero(node)
-                for u, v in blocks(start, stop, self._block_rows):
-                    block = it.work.block(v - u)
-                    self._feed.load(u, v, it.staging, block, labelled=True)
-                    backprop.forward(backend, network, Theta, block)
-                    backprop.output(backend, network, block)
-                    add(it, block, node)
-
-        self._rows.check()
-        nodes = self._tree.root(fill)
-        root = np.array(backend.to_host(self._communicator.combine(nodes)), _REAL)
-        self._tree.release(list(nodes.values()))
-        self._rows.check()
-        return root
-
-    def close(self) -> None:
-        """End its threads."""
-        self._tree.close()
 
 
 class Curvature:
@@ -149,6 +93,7 @@ class Curvature:
         self._flats: list[tuple[np.ndarray, Any, Any]] = [(np.zeros(network.P, dtype), None, None) for _ in range(2)]
         self._products: Walk | None = None
         self._matrices: Walk | None = None
+        self._sampled: tuple[Any, Any] = (None, None)
 
     def product(self, Theta: Any, v: Any, out: Any) -> None:
         """out ← B(Θ) v over all rows; all three (P,) float64, where the objective's vectors live or NumPy's.
@@ -188,34 +133,77 @@ class Curvature:
         Raises:
             UsageError: more parameters than `MOST_PARAMETERS`, or a cost that does not tell how it curves.
         """
-        root = self._told(self.network.J.root)
-        backend, network, p = self.backend, self.network, self.network.parameters
-        if p > MOST_PARAMETERS:
+        self._check_size()
+        if self._matrices is None:
+            p = self.network.parameters
+            most = max(1, MATRICES // (8 * p * p))
+            leaves = min(self.leaves, 1 << (most.bit_length() - 1))
+            self._matrices = self._matrix_walk(leaves, self.block_rows)
+        return self._matrix(Theta, self._matrices, self.weight_sum, None)
+
+    def sampled_matrix(self, Theta: Any, rows: int, draw: int) -> tuple[np.ndarray, float]:
+        """`matrix` of about so many rows that a draw chooses, weighted as they are; and what it cost in passes.
+
+        The rows are short stretches all over the data. Where there are no more rows than that, or those drawn have no
+        weight, it is the matrix of all.
+
+        Raises:
+            UsageError: as `matrix`.
+        """
+        self._check_size()
+        m, p = self.rows.m, self.network.parameters
+        most = max(FEWEST_ROWS, DERIVATIVES // p)
+        leaves = 1 << max(0, (-(-rows // most) - 1).bit_length())
+        count = max(leaves, STRETCHES)
+        each = -(-rows // count)
+        if count * each >= m:
+            return self.matrix(Theta), self.matrix_passes
+        stretches = spread(m, count, each, draw)
+        w = self.rows.weights
+        weight_sum = count * each if w is None else sum(float(w[u:v].sum()) for u, v in stretches) / self.rows.unit
+        if weight_sum == 0:
+            return self.matrix(Theta), self.matrix_passes
+        if self._sampled[0] != (leaves, each):
+            self._let_go("_sampled")
+            self._sampled = (leaves, each), self._matrix_walk(leaves, count // leaves * each)
+        n = count // leaves
+        B = self._matrix(Theta, self._sampled[1], weight_sum, lambda leaf: stretches[leaf * n : (leaf + 1) * n])
+        return B, self.matrix_passes * count * each / m
+
+    def _check_size(self) -> None:
+        if (p := self.network.parameters) > MOST_PARAMETERS:
             raise UsageError(
                 f"the {p:,} × {p:,} matrix of {p:,} parameters", wanted=f"{MOST_PARAMETERS:,} parameters or fewer",
                 do="take --optimizer klbfgs or gn, which need no matrix",
             )  # fmt: skip
-        if self._matrices is None:
-            most = max(1, MATRICES // (8 * p * p))
-            leaves = min(self.leaves, 1 << (most.bit_length() - 1))
-            rows = min(self.block_rows, max(FEWEST_ROWS, DERIVATIVES // p))
-            self._matrices = self.walk(lambda: backend.empty((p, p), _REAL), leaves, rows)
+
+    def _matrix_walk(self, leaves: int, block_rows: int) -> Walk:
+        p = self.network.parameters
+        rows = min(block_rows, max(FEWEST_ROWS, DERIVATIVES // p))
+        return self.walk(lambda: self.backend.empty((p, p), _REAL), leaves, rows)
+
+    def _matrix(
+        self, Theta: Any, walk: Walk, weight_sum: float, sample: Callable[[int], list[Stretch]] | None
+    ) -> np.ndarray:
+        root = self._told(self.network.J.root)
+        backend, network, p = self.backend, self.network, self.network.parameters
         layers = self._uploaded(Theta, 0)
         with backend.guard():
             unit = backend.upload(np.eye(network.K, dtype=self.dtype))
             directions = [unit[k : k + 1] for k in range(network.K)]
 
         def add(owner: Owner, block: Block, node: Any) -> None:
-            if owner.derivatives is None:
-                owner.derivatives = Derivatives(backend, network, self.dtype, owner.work.rows)
+            derivatives = owner.own.get("derivatives")
+            if derivatives is None:
+                derivatives = owner.own["derivatives"] = Derivatives(backend, network, self.dtype, owner.work.rows)
             last = block.delta[network.L]
             for direction in directions:
                 backend.apply(root, block.a[network.L], direction, block.w, out=last)
-                owner.derivatives.square(layers, block, node)
+                derivatives.square(layers, block, node)
 
         with backend.guard():
-            B = self._matrices.sum(layers, add)
-        B /= self.weight_sum
+            B = walk.sum(layers, add, sample)
+        B /= weight_sum
         self._unfold(B)
         diagonal = B.reshape(-1)[:: p + 1]
         for weights, _ in self._compact():
@@ -231,12 +219,16 @@ class Curvature:
 
     def close(self) -> None:
         """End its threads, let go of its buffers and the rows."""
-        for name in ("_products", "_matrices"):
-            walk = getattr(self, name)
-            if walk is not None:
-                walk.close()
-            setattr(self, name, None)
+        for name in ("_products", "_matrices", "_sampled"):
+            self._let_go(name)
         del self.feed
+
+    def _let_go(self, name: str) -> None:
+        held = getattr(self, name)
+        walk = held[1] if isinstance(held, tuple) else held
+        if walk is not None:
+            walk.close()
+        setattr(self, name, (None, None) if isinstance(held, tuple) else None)
 
     def _told(self, formula: Any) -> Any:
         if formula is None:

@@ -20,6 +20,7 @@ from gpubp.errors import UsageError
 from gpubp.objective import Objective
 from gpubp.optimizers.curvature import Layer
 from gpubp.training import StopRequest, _Stopped, _Watched
+from gpubp.walk import spread
 
 NONE = Scaling("none", None, None)
 
@@ -307,3 +308,32 @@ def test_no_walk_begins_after_a_request_to_stop():
         for use in (lambda: f.curvature.product(out, out, out), lambda: f.curvature.matrix(out)):
             with pytest.raises(_Stopped):
                 use()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_matrix_of_a_sample_is_that_of_its_rows(scaled):
+    network = gpubp.Network((3, 4, 2), activation="tanh")
+    scaling = Scaling("standard", np.array([1.0, 0.5, 2]), np.array([2.0, 0.5, 1])) if scaled else NONE
+    rows = rows_of(network, 2000, scaling=scaling)
+    Theta = theta_of(network)
+    drawn = spread(2000, 32, 3, 5)
+    assert all(i * 62.5 - 1 < u and v - u == 3 and v <= (i + 1) * 62.5 for i, (u, v) in enumerate(drawn))
+    assert drawn == spread(2000, 32, 3, 5) != spread(2000, 32, 3, 6)
+    own = np.concatenate([np.arange(u, v) for u, v in drawn])
+    array, labels, weights = rows.kept, rows.labels, rows.weights
+    assert labels is not None and weights is not None
+    few = Rows(ArrayRows(array[own]), array[own], scaling, labels[own], weights[own])
+    found = []
+    for threads, kept in ((1, None), (3, 700), (2, 0)):
+        rows = Rows(ArrayRows(array), array[:kept], scaling, labels, weights)
+        with objective(network, rows, threads=threads) as it:
+            for _ in range(2):
+                B, passes = it.curvature.sampled_matrix(Theta, 80, 5)
+                assert passes == pytest.approx(it.curvature.matrix_passes * 96 / 2000)
+                found.append(B)
+            decay = it.curvature.decay
+            whole, passes = it.curvature.sampled_matrix(Theta, 1999, 5)
+            assert passes == it.curvature.matrix_passes and np.array_equal(whole, it.curvature.matrix(Theta))
+    assert len({B.tobytes() for B in found}) == 1
+    with objective(network, few, decay * few.weight_sum) as it:
+        close(found[0], it.curvature.matrix(Theta), 1e-12)
