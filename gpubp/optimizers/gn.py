@@ -12,7 +12,8 @@ and K is smaller). Every d of positive semidefinite B has q(d) ≤ q(start); one
 CG begins at 0.
 
 α meets the strong Wolfe conditions (`line_search`), so J never rises. μ is Levenberg's: with the reduction ratio
-r = (J(Θ + αd) − J(Θ)) / (∇J·αd + α²dᵀBd/2), μ ← 2/3 μ where r > 3/4 and ← 3/2 μ where r < 1/4.
+r = (J(Θ + αd) − J(Θ)) / (∇J·αd + α²dᵀBd/2), μ ← 3/2 μ where r < 1/4 or α < 1/2, and
+else ← 2/3 μ where r > 3/4.
 
 If the function has Kronecker factors of B, CG is preconditioned by (diag G ⊗ diag A + λ/Σw + μ)^¾, taken anew in each
 iteration (the exponent is Martens's, 2010, section 4.7); else not.
@@ -35,6 +36,7 @@ from .vectors import HOST, Vectors
 
 SHORTEST = 3  # iterations of CG over which progress is judged, at least
 LEAST = 1e-12  # of μ
+SHORT = 0.5  # α: a step so much shorter than d says that B is too small, whatever it then promised
 SOLVED = 1e-24  # of ‖r‖² against ‖∇J‖²: nothing is left to be gained
 
 
@@ -68,7 +70,7 @@ class GaussNewton(Descent[GNState]):
 
     Attributes:
         damping: μ of the first step.
-        most_products: products with B of one iteration.
+        most_products: products with B of one iteration; as many again where the last direction misleads CG.
         decay: what of the last direction CG begins with, from 0 to 1.
         progress: how little progress of an iteration, relative to all, ends CG.
     """
@@ -104,7 +106,7 @@ class GaussNewton(Descent[GNState]):
         return ending
 
     def aim(self, f: Function, state: GNState) -> tuple[float, float] | None:
-        warm = self.decay > 0 and state.iteration > 0
+        warm = self.decay > 0 and state.iteration > 0 and self.most_products > 1
         scale = self._preconditioner(f, state)
         q = self._conjugate_gradients(f, state, scale, warm)
         if warm and not q < 0:
@@ -119,10 +121,10 @@ class GaussNewton(Descent[GNState]):
         state.vectors.copy(state.direction, state.last)
         promised = search.alpha * state.slope + search.alpha**2 * state.curve / 2
         ratio = (search.J - state.J) / promised if promised < 0 else 0.0
-        if ratio > 0.75:
-            state.damping = max(state.damping * 2 / 3, LEAST)
-        elif ratio < 0.25:
+        if ratio < 0.25 or search.alpha < SHORT:
             state.damping *= 1.5
+        elif ratio > 0.75:
+            state.damping = max(state.damping * 2 / 3, LEAST)
 
     def _conjugate_gradients(self, f: Any, state: GNState, scale: np.ndarray | None, warm: bool) -> float:
         """Leave d in `state.direction`, ∇J·d and dᵀBd in `slope` and `curve`; q(d), NaN where something overflows.
