@@ -5,15 +5,13 @@
 J. Martens, Deep learning via Hessian-free optimization, ICML 2010, and J. Martens and I. Sutskever, Training deep and
 recurrent networks with Hessian-free optimization, 2012; truncated Newton is Nocedal and Wright (N&W), Algorithm 7.1.
 
-CG minimises q(d) = ∇J·d + dᵀ(B + μ I)d/2 from the last direction times `decay`, which mostly points the right way. It
-stops where an iteration no longer pays: after i of them, when the last k = max(K, i/10) made less than k·`progress` of
-what all made (Martens 2010, section 4.4, with K = 10 and 5e-4; here an iteration's product costs a pass and a half,
-and K is smaller). Every d of positive semidefinite B has q(d) ≤ q(start); one whose q is not below 0 is dropped, and
-CG begins at 0.
+CG minimises q(d) = ∇J·d + dᵀ(B + μ I)d/2 from the last direction times `decay`, which mostly points the right way;
+where that leads nowhere, q ≥ 0, it begins again at 0. It stops where an iteration no longer pays: after i of them, when
+the last k = max(K, i/10) made less than k·`progress` of what all made (Martens 2010, section 4.4, with K = 10 and 5e-4,
+for data of which a product took a small part; here it costs a pass and a half, and 3 and 0.1 took the fewest passes).
 
 α meets the strong Wolfe conditions (`line_search`), so J never rises. μ is Levenberg's: with the reduction ratio
-r = (J(Θ + αd) − J(Θ)) / (∇J·αd + α²dᵀBd/2), μ ← 3/2 μ where r < 1/4 or α < 1/2, and
-else ← 2/3 μ where r > 3/4.
+r = (J(Θ + αd) − J(Θ)) / (∇J·αd + α²dᵀBd/2), μ ← 3/2 μ where r < 1/4 or α < 1/2, and else ← 2/3 μ where r > 3/4.
 
 If the function has Kronecker factors of B, CG is preconditioned by (diag G ⊗ diag A + λ/Σw + μ)^¾, taken anew in each
 iteration (the exponent is Martens's, 2010, section 4.7); else not.
@@ -77,8 +75,8 @@ class GaussNewton(Descent[GNState]):
 
     damping: float = 1e-2
     most_products: int = 30
-    decay: float = 0.9
-    progress: float = 5e-3
+    decay: float = 0.5
+    progress: float = 0.1
 
     def check(self) -> None:
         self.require(self.damping > 0, "damping", "above 0")
