@@ -69,9 +69,12 @@ class Curvature:
     Attributes:
         layers: where the layers' parameters lie.
         decay: λ/Σw.
+        most_parameters: of a `matrix`.
         product_passes, matrix_passes: what `product` and `matrix` cost, in passes for J and ∇J: operations of the
             matrix products against the 2m(3n − n₁) of a pass, n the weights and n₁ those of the first layer.
     """
+
+    most_parameters = MOST_PARAMETERS
 
     def __init__(
         self, network: Network, rows: Rows, lambda_: float, backend: Backend, feed: Feed, dtype: np.dtype,
@@ -171,9 +174,9 @@ class Curvature:
         return B, self.matrix_passes * count * each / m
 
     def _check_size(self) -> None:
-        if (p := self.network.parameters) > MOST_PARAMETERS:
+        if (p := self.network.parameters) > self.most_parameters:
             raise UsageError(
-                f"the {p:,} × {p:,} matrix of {p:,} parameters", wanted=f"{MOST_PARAMETERS:,} parameters or fewer",
+                f"the {p:,} × {p:,} matrix of {p:,} parameters", wanted=f"{self.most_parameters:,} parameters or fewer",
                 do="take --optimizer klbfgs or gn, which need no matrix",
             )  # fmt: skip
 

@@ -287,6 +287,8 @@ def test_too_many_parameters_and_a_cost_that_does_not_tell_are_refused_in_words(
     rows = Rows(ArrayRows(np.ones((29, 70))), np.ones((29, 70)), NONE, rows.labels)
     with objective(network, rows) as it, pytest.raises(UsageError, match=r"5,183 .*; wanted 4,096 .* klbfgs or gn"):
         it.curvature.matrix(theta_of(network))
+    with objective(network, rows) as it, pytest.raises(UsageError, match=r"^lm for 5,183 parameters.*klbfgs or gn"):
+        optimizers.make("lm").init(it, theta_of(network))
     monkeypatch.setitem(
         cost._COSTS,
         "plain",

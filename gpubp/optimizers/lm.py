@@ -88,10 +88,17 @@ class LevenbergMarquardt(Optimizer[LMState]):
         return LMState(Theta=Theta, gradient=gradient, direction=direction, trial=trial, trial_gradient=trial_gradient)
 
     def equip(self, f: Function, state: LMState) -> None:
-        if getattr(f, "curvature", None) is None:
+        curvature = getattr(f, "curvature", None)
+        if curvature is None:
             raise UsageError(
                 "a function that does not tell how it curves", wanted="one with `curvature` for lm",
                 do="take lbfgs, which needs J and ∇J alone",
+            )  # fmt: skip
+        most = getattr(curvature, "most_parameters", None)
+        if most is not None and (p := parameters(curvature.layers)) > most:
+            raise UsageError(
+                f"lm for {p:,} parameters, of which it makes a matrix", wanted=f"{most:,} or fewer",
+                do="take klbfgs or gn, which need no matrix",
             )  # fmt: skip
 
     def renew(self, f: Function, state: LMState) -> None:
@@ -147,8 +154,8 @@ class LevenbergMarquardt(Optimizer[LMState]):
         sampled = getattr(curvature, "sampled_matrix", None)
         if sampled is None or not self.rows_per_parameter:
             return curvature.matrix(state.Theta), curvature.matrix_passes
-        p = sum(one.outputs * (one.inputs + 1) for one in curvature.layers)
-        return sampled(state.Theta, self.rows_per_parameter * p, state.iteration)
+        rows = self.rows_per_parameter * parameters(curvature.layers)
+        return sampled(state.Theta, rows, state.iteration)
 
     def _stuck(self, state: LMState, problem: str, mu: float, trials: int, nonfinite: int) -> Ending:
         numbers = f"max|∇J| = {state.steepest:.3g}, wanted {self.tolerance:g} or less"
@@ -173,6 +180,11 @@ class LevenbergMarquardt(Optimizer[LMState]):
             f"max|∇J| = {state.steepest:.3g} (smallest {state.flattest:.3g}) has fallen; "
             f"wanted max|∇J| = {self.tolerance:g} or less",
         )
+
+
+def parameters(layers: Sequence[Any]) -> int:
+    """How many there are, gaps not counted."""
+    return sum(one.outputs * (one.inputs + 1) for one in layers)
 
 
 def where(layers: Sequence[Any], P: int) -> np.ndarray:
