@@ -9,6 +9,7 @@ These functions say what is computed; the backend says where.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,18 +101,31 @@ def backward(backend: Backend, network: Network, Theta: Layers, block: Block, De
 
     δ^(L) = a^(L) − y (what the cost says);  δ^(l) = (Θ^(l))ᵀ δ^(l+1) ∘ g′(z^(l)), the bias left out.
     """
-    a, delta, L = block.a, block.delta, network.L
-    backend.apply(network.J.delta, a[L], block.y, block.w, out=delta[L])
-    for l in range(L - 1, 0, -1):
+    backend.apply(network.J.delta, block.a[network.L], block.y, block.w, out=block.delta[network.L])
+    backward_from(backend, network, Theta, block, Delta, beta=beta)
+
+
+def backward_from(backend: Backend, network: Network, Theta: Layers, block: Block, Delta: Layers, *, beta: int) -> None:
+    """Likewise from the δ^(L) that is there, whatever it stands for."""
+    a, delta = block.a, block.delta
+
+    def add(l: int) -> None:
         backend.gemm(delta[l + 1], a[l], out=Delta.W[l], transpose="tn", beta=beta)
         backend.gemm(block.ones, delta[l + 1], out=Delta.b[l], transpose="tn", beta=beta)
+
+    errors(backend, network, Theta, block, add)
+
+
+def errors(backend: Backend, network: Network, Theta: Layers, block: Block, use: Callable[[int], None]) -> None:
+    """δ from right to left; ``use(l)`` while δ^(l+1) is there, for l = L−1 … 1. Two buffers are all that δ has."""
+    W, delta = Theta.W, block.delta
+    for l in range(network.L - 1, 0, -1):
+        use(l)
         if l > 1:
-            back(backend, network, Theta, block, l)
+            backend.gemm(delta[l + 1], W[l], out=delta[l])
+            backend.apply(network.g.slope, delta[l], *slope_at(network, Theta, block, l), out=delta[l])
 
 
-def back(backend: Backend, network: Network, Theta: Layers, block: Block, l: int) -> None:
-    """δ^(l) = (Θ^(l))ᵀ δ^(l+1) ∘ g′(z^(l)), the bias left out."""
-    delta = block.delta
-    backend.gemm(delta[l + 1], Theta.W[l], out=delta[l])
-    at = (block.a[l],) if network.g.slope_from_a else (block.z[l], Theta.b[l - 1])
-    backend.apply(network.g.slope, delta[l], *at, out=delta[l])
+def slope_at(network: Network, Theta: Layers, block: Block, l: int) -> tuple[Any, ...]:
+    """What g′ of layer l is a function of: a^(l), or z^(l) and its bias."""
+    return (block.a[l],) if network.g.slope_from_a else (block.z[l], Theta.b[l - 1])

@@ -33,7 +33,7 @@ from .data.rows import Rows
 from .data.scaling import Scaling
 from .data.source import ArrayRows
 from .feed import Feed
-from .formula import weigh, weigh_square
+from .formula import times, weigh_square
 from .network import Network
 from .tree import SumTree, leaf_rows
 
@@ -125,12 +125,13 @@ class FactorSample:
             w = block.w if self._w is None else self._w[start:stop]
             assert network.J.root is not None
             backend.apply(network.J.root, block.a[L], e[start:stop], w, out=block.delta[L])
-            for l in range(L - 1, 0, -1):
+
+            def add(l: int) -> None:
                 self._add_G(owner, block, node.G[l], l + 1)
                 if l > 1 or first:
                     self._add_A(owner, block, node, l, w)
-                if l > 1:
-                    backprop.back(backend, network, layers, block, l)
+
+            backprop.errors(backend, network, layers, block, add)
 
     def _add_G(self, owner: _Owner, block: Block, out: Any, l: int) -> None:
         delta = block.delta[l]
@@ -145,7 +146,7 @@ class FactorSample:
         """Σ w a aᵀ or its diagonal, and Σ w a."""
         a, backend = block.a[l], self._backend
         weighed = owner.scaled(block, a)
-        backend.apply(weigh, a, w, out=weighed)
+        backend.apply(times, w, a, out=weighed)
         backend.gemm(block.ones, weighed, out=node.sums[l], transpose="tn")
         if len(node.A[l]) < a.shape[1]:
             backend.apply(weigh_square, a, w, out=weighed)

@@ -128,13 +128,13 @@ def plus(xp: Any, a: Any, b: Any) -> Any:
     return a + b
 
 
-@elementwise("T a, T w", "T c", "c = w * a")
-def weigh(xp: Any, a: Any, w: Any) -> Any:
-    """c = w·a."""
-    return w * a
-
-
 @elementwise("T a, T w", "T c", "c = w * (a * a)")
 def weigh_square(xp: Any, a: Any, w: Any) -> Any:
     """c = w·a²."""
     return w * (a * a)
+
+
+@elementwise("T e, T a", "T c", "c = e * a")
+def times(xp: Any, e: Any, a: Any) -> Any:
+    """c = e·a."""
+    return e * a

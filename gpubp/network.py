@@ -42,6 +42,15 @@ class Layers(NamedTuple):
     b: list[Any]
 
 
+class Place(NamedTuple):
+    """Where the parameters of one layer lie in a flat vector: W^(l) row after row and b^(l), and W's shape."""
+
+    weights: slice
+    biases: slice
+    outputs: int
+    inputs: int
+
+
 @dataclass(frozen=True)
 class Network:
     """A feed-forward network: what it looks like, not what it has learned.
@@ -105,6 +114,15 @@ class Network:
     def P(self) -> int:
         """The length of the flat vector, gaps included."""
         return self._offsets[-1]
+
+    @property
+    def places(self) -> list[Place]:
+        """Where Θ^(1) … Θ^(L−1) lie in the flat vector; what lies between them is a gap."""
+        starts = iter(self._offsets)
+        return [
+            Place(slice(at := next(starts), at + n * k), slice(at := next(starts), at + n), n, k)
+            for k, n in self._layers
+        ]
 
     def views(self, flat: Any) -> Layers:
         """The W^(l) and b^(l) of a flat vector of any array library and dtype, shape (P,): views, not copies."""

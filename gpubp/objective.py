@@ -20,12 +20,13 @@ import numpy as np
 
 from .backend import Backend
 from .communicator import Communicator, Solo
+from .curvature import Curvature
 from .data.rows import Rows
 from .errors import DataError, UsageError
 from .network import Network
 from .on_device import OnDevice
 from .on_host import OnHost
-from .precision import on
+from .precision import on, precision
 
 
 class Objective:
@@ -73,7 +74,9 @@ class Objective:
         self.network, self.rows, self.lambda_ = network, rows, float(lambda_)
         self.backend, self.precision = backend, precision
         self._validation: Any = None
-        plan = chosen, communicator or Solo(), leaves, block_rows
+        self._curvature: Curvature | None = None
+        self._communicator = communicator or Solo()
+        plan = chosen, self._communicator, leaves, block_rows
         place: type[OnDevice] | type[OnHost] = OnDevice if backend.has_engine else OnHost
         self._pass: Any = place(network, rows, self.lambda_, backend, *plan)
         self.leaves, self.block_rows, self.threads = self._pass.leaves, self._pass.block_rows, self._pass.threads
@@ -82,6 +85,19 @@ class Objective:
     def vectors(self) -> Any:
         """Where Θ and ∇J are best kept: an `optimizers.vectors.Vectors`, or None for the host's."""
         return getattr(self._pass, "vectors", None)
+
+    @property
+    def curvature(self) -> Curvature:
+        """How J curves, see `gpubp.curvature`; made when first asked for."""
+        if self._curvature is None:
+            leaves, block_rows = self.leaves, self.block_rows
+            if self.kernel == "fused":  # its tiles are too short for one operation after the other
+                leaves, block_rows = self.backend.leaves_and_block(self.rows.m, self.network.sizes)
+            self._curvature = Curvature(
+                self.network, self.rows, self.lambda_, self.backend, self._pass.feed, precision(self.precision).dtype,
+                self._communicator, self.vectors, leaves, self.threads, block_rows,
+            )  # fmt: skip
+        return self._curvature
 
     @property
     def kernel(self) -> str:
@@ -148,6 +164,9 @@ class Objective:
 
         No pass can follow.
         """
+        if self._curvature is not None:
+            self._curvature.close()
+            self._curvature = None
         self._pass.close()
 
     def _evaluate(self, Theta: Any, gradient: Any) -> Any:

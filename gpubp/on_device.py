@@ -72,6 +72,11 @@ class OnDevice:
         self.leaves, self.block_rows = self._engine.leaves, self._engine.block_rows
 
     @property
+    def feed(self) -> Feed:
+        """What brings the rows."""
+        return self._feed
+
+    @property
     def resident_rows(self) -> int:
         """How many of the rows stay on the device."""
         return self._feed.resident_rows

@@ -110,6 +110,11 @@ class OnHost:
         self._pool = ThreadPoolExecutor(n - 1, "gpubp") if n > 1 else None
 
     @property
+    def feed(self) -> Feed:
+        """What brings the rows."""
+        return self._feed
+
+    @property
     def resident_rows(self) -> int:
         """How many rows are in memory."""
         return self._feed.resident_rows

@@ -102,20 +102,42 @@ class _Watched:
         self.precision = objective.precision
         self.threads, self.vectors = objective.threads, objective.vectors
         self.noise = precision(objective.precision).noise
-        self.curvature = getattr(objective, "curvature", None)
+        curvature = getattr(objective, "curvature", None)
+        self.curvature = curvature and _WatchedCurvature(curvature, self._unless_stopped)
         self.seen: list[tuple[Any, Any]] = []
 
     def value_and_gradient(self, Theta: Any, out: Any) -> Any:
-        if self._stop.by:
-            raise _Stopped
+        self._unless_stopped()
         J = self.objective.value_and_gradient(Theta, out)
         self.seen.append((J, self.objective.validation_number))
         return J
+
+    def _unless_stopped(self) -> None:
+        if self._stop.by:
+            raise _Stopped
 
     def validation(self, J: float) -> float | None:
         """The validation cost of the evaluation of the step that gave this J."""
         found = next((validation for seen, validation in reversed(self.seen) if float(seen) == J), None)
         return None if found is None else float(found)
+
+
+class _WatchedCurvature:
+    """The objective's curvature: likewise, no walk over the rows begins after a request to stop."""
+
+    def __init__(self, curvature: Any, check: Callable[[], None]) -> None:
+        self._curvature, self._check = curvature, check
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._curvature, name)
+        if not callable(found):
+            return found
+
+        def watched(*arguments: Any) -> Any:
+            self._check()
+            return found(*arguments)
+
+        return watched
 
 
 def fit(

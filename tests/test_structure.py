@@ -22,7 +22,8 @@ FLOORS = [
     {"network"},
     {"backprop", "data"},
     {"feed"},
-    {"on_device", "on_host", "optimizers", "checkpoint"},
+    {"factors"},
+    {"on_device", "on_host", "walk", "curvature", "optimizers", "checkpoint"},
     {"objective"},
     {"training", "inference", "diagnostics", "bench", "run_folder", "job"},
     {"prepare", "predictions"},
@@ -32,7 +33,7 @@ FLOORS = [
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 APART = {("optimizers", room) for room in FLOOR if room not in ("errors", "optimizers")}
-APART |= {(room, "optimizers") for room in ("objective", "on_device", "on_host")}
+APART |= {(room, "optimizers") for room in ("objective", "on_device", "on_host", "walk", "curvature", "factors")}
 
 
 def room_of(path: Path) -> str:

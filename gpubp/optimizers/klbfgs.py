@@ -24,7 +24,7 @@ import numpy as np
 
 from .base import FILLED, SCRATCH, Function
 from .curvature import Curvature, Factors, Layer
-from .kronecker import Kronecker
+from .kronecker import Kronecker, level
 from .line_search import Search
 from .pairs import PairsState, QuasiNewton
 from .vectors import HOST, Vectors
@@ -96,7 +96,9 @@ class KLBFGSState(PairsState):
         """P, made of the factors if it is not there yet, as after a restore."""
         assert self.kronecker is not None
         if not self.ready:
-            self.kronecker.set(*self._split(), self.damping, self.shares)
+            assert self.curvature is not None
+            A, G = self._split()
+            self.kronecker.set(A, G, level(A, G, self.damping, self.curvature.decay), self.shares)
             self.ready = True
         return self.kronecker
 
@@ -115,8 +117,9 @@ class KLBFGSState(PairsState):
         np.concatenate(parts, out=self.factors)
         A, G = self._split()
         same = self.draws > 0 and np.array_equal(before[: A[0].size], self.factors[: A[0].size])
-        self.shares[...] = kept.shares(A, G, self.damping, self.shares, same)
-        operations = kept.set(A, G, self.damping, self.shares)
+        mu = level(A, G, self.damping, self.curvature.decay)
+        self.shares[...] = kept.shares(A, G, mu, self.shares, same)
+        operations = kept.set(A, G, mu, self.shares)
         self.ready = True
         self.draws += 1
         rows = self.rows(self.pairs)
@@ -186,7 +189,7 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
         state.factors = np.zeros(sum(int(np.prod(shape)) for shape in _shapes(layers)))
         state.shares = np.zeros(len(layers))
         state.curvature = curvature
-        state.kronecker = Kronecker(layers, curvature.decay, state.vectors)
+        state.kronecker = Kronecker(layers, state.vectors)
 
     def begin(self, f: Function, state: KLBFGSState) -> None:
         if state.curvature is not None:
@@ -198,7 +201,7 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
         state.curvature = getattr(f, "curvature", None)
         if state.curvature is not None and state.kronecker is not None:
             state.kronecker, state.ready = (
-                Kronecker(state.curvature.layers, state.curvature.decay, state.vectors),
+                Kronecker(state.curvature.layers, state.vectors),
                 False,
             )
             state.P.apply(state.gradient, state.Pg)

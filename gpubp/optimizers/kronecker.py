@@ -36,17 +36,17 @@ class Kronecker:
 
     Args:
         layers: where the layers' parameters lie; beyond them results are 0.
-        decay: λ/Σw.
         vectors: where vectors live.
     """
 
-    def __init__(self, layers: Sequence[Layer], decay: float, vectors: Vectors) -> None:
-        self._layers, self._decay, self._vectors = layers, decay, vectors
+    def __init__(self, layers: Sequence[Layer], vectors: Vectors) -> None:
+        self._layers = layers
         self._work = vectors.zeros(max(layer.outputs * layer.inputs for layer in layers))
         self._short = vectors.zeros(max(layer.outputs for layer in layers))
         self._parts = [_Inverse(layer, vectors) for layer in layers]
 
-    def shares(self, A: Factor, G: Factor, damping: float, known: np.ndarray, same: bool) -> np.ndarray:
+    @staticmethod
+    def shares(A: Factor, G: Factor, mu: float, known: np.ndarray, same: bool) -> np.ndarray:
         """What is to be added to the diagonal of each layer's A, (layers,).
 
         Args:
@@ -54,15 +54,13 @@ class Kronecker:
             same: whether the first layer's A is still the same, so that its share may stay.
         """
         means = [(max(_mean(a), TINY), max(_mean(g), TINY)) for a, g in zip(A, G, strict=True)]
-        mu = self._mu(A, G, damping)
         found = np.array([math.sqrt(a / g * mu) for a, g in means])
         if same and found[0] / KEEP < known[0] < found[0] * KEEP:
             found[0] = known[0]
         return found
 
-    def set(self, A: Factor, G: Factor, damping: float, shares: np.ndarray) -> int:
-        """Have the inverse of these factors; the arithmetic operations it took."""
-        mu = self._mu(A, G, damping)
+    def set(self, A: Factor, G: Factor, mu: float, shares: np.ndarray) -> int:
+        """Have the inverse of these factors damped by μ; the arithmetic operations it took."""
         each = zip(self._parts, A, G, shares.tolist(), strict=True)
         return sum(part.set(a, g, share, mu / share) for part, a, g, share in each)
 
@@ -77,9 +75,11 @@ class Kronecker:
         each = ((l.inputs, l.outputs, *l.full) for l in self._layers)
         return sum(2 * n * k * ((n if full_A else 1) + (k if full_G else 1)) for n, k, full_A, full_G in each)
 
-    def _mu(self, A: Factor, G: Factor, damping: float) -> float:
-        means = [_mean(a) * _mean(g) for a, g in zip(A, G, strict=True)]
-        return max(damping * math.fsum(means) / len(means) + self._decay, TINY)
+
+def level(A: Factor, G: Factor, damping: float, decay: float) -> float:
+    """μ: `damping` times the mean over layers of the mean eigenvalue of A ⊗ G, and λ/Σw, `decay`."""
+    means = [_mean(a) * _mean(g) for a, g in zip(A, G, strict=True)]
+    return max(damping * math.fsum(means) / len(means) + decay, TINY)
 
 
 class _Inverse:

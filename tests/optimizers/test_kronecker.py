@@ -7,7 +7,7 @@ import pytest
 
 from gpubp.optimizers import kronecker
 from gpubp.optimizers.curvature import Layer
-from gpubp.optimizers.kronecker import Kronecker
+from gpubp.optimizers.kronecker import Kronecker, level
 from gpubp.optimizers.vectors import HOST, HostVectors
 
 P = 64
@@ -50,12 +50,13 @@ def test_it_is_the_inverse_of_the_damped_product(first, threads):
     )
     mean = [np.trace(a if a.ndim == 2 else np.diag(a)) / len(a) for a in A]
     mean_G = [np.trace(g if g.ndim == 2 else np.diag(g)) / len(g) for g in G]
-    mu = 0.3 * np.mean(np.multiply(mean, mean_G)) + 0.01
-    it = Kronecker(parts, 0.01, HostVectors(threads))
-    shares = it.shares(A, G, 0.3, np.zeros(2), same=False)
+    mu = float(0.3 * np.mean(np.multiply(mean, mean_G)) + 0.01)
+    it = Kronecker(parts, HostVectors(threads))
+    assert level(A, G, 0.3, 0.01) == pytest.approx(mu)
+    shares = it.shares(A, G, mu, np.zeros(2), same=False)
     # π² = (tr A/dim A)/(tr G/dim G); π√μ is added to A and √μ/π to G
     np.testing.assert_allclose(shares, np.sqrt(np.divide(mean, mean_G) * mu))
-    it.set(A, G, 0.3, shares)
+    it.set(A, G, mu, shares)
     v, out = np.random.default_rng(5).normal(size=P), np.zeros(P)
     it.apply(v, out)
     touched = np.zeros(P, bool)
@@ -67,7 +68,7 @@ def test_it_is_the_inverse_of_the_damped_product(first, threads):
 
 
 def test_the_first_inverse_is_kept_while_its_share_is_near_enough(monkeypatch):
-    it = Kronecker(layers(), 0.0, HOST)
+    it = Kronecker(layers(), HOST)
     asked: list[int] = []
     real = kronecker._inverted
     monkeypatch.setattr(kronecker, "_inverted", lambda f, added: asked.append(len(f)) or real(f, added))
@@ -95,7 +96,7 @@ def test_factors_without_an_inverse():
     bent[0, 1] = bent[1, 0] = 1.1
     found = kronecker._inverted(bent, 1e-6)
     assert np.isfinite(found).all() and (np.linalg.eigvalsh(found) > 0).all()
-    it = Kronecker(layers(), 0.0, HOST)
+    it = Kronecker(layers(), HOST)
     nothing = [np.zeros_like(a) for a in FACTORS[0]], [np.zeros_like(g) for g in FACTORS[1]]
     it.set(*nothing, 0.3, it.shares(*nothing, 0.3, np.zeros(2), same=False))
     out = np.zeros(P)

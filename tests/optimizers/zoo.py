@@ -9,30 +9,56 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.optimizers.curvature import Layer
+
 Pair = tuple[Any, np.ndarray]  # J, a number; ∇J, (P,)
+
+
+class Curved:
+    """How a function of `zoo` curves: one layer of all parameters, without decay; a product costs a pass."""
+
+    layers = (Layer(weights=slice(0, None), biases=slice(0, 0), outputs=1, inputs=1),)
+    decay = 0.0
+    product_passes, matrix_passes = 1.0, 2.0
+
+    def __init__(self, matrix: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.matrix = matrix
+
+    def product(self, Theta: np.ndarray, v: np.ndarray, out: np.ndarray) -> None:
+        out[...] = self.matrix(Theta) @ v
 
 
 @dataclass(frozen=True)
 class Problem:
-    """J and ∇J as one function, a start, and J at the minimum reached from there."""
+    """J and ∇J as one function, a start, J at the minimum reached from there, and a matrix that tells how J curves: of
+    sums of squares 2JᵀJ, of those that were given none 1."""
 
     name: str
     J_and_gradient: Callable[[np.ndarray], Pair]
     start: tuple[float, ...]
     minimum: float
+    gauss_newton: Callable[[np.ndarray], np.ndarray] = lambda Theta: np.eye(len(Theta))
+
+    @property
+    def curvature(self) -> Any:
+        return Curved(self.gauss_newton)
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         J, out[:] = self.J_and_gradient(Theta)
         return float(J)
 
 
-def quadratic(Theta: np.ndarray) -> Pair:
-    """½ (Θ − 1)ᵀ A (Θ − 1) + 3 with eigenvalues from 1 to 100 in a rotated frame."""
+def rotated(Theta: np.ndarray) -> np.ndarray:
+    """A with eigenvalues from 1 to 100 in a rotated frame."""
     P = len(Theta)
     v = np.sin(np.arange(1.0, P + 1))
     Q = np.eye(P) - 2 * np.outer(v, v) / (v @ v)
-    A = Q @ np.diag(np.logspace(0, 2, P)) @ Q
-    r = Theta - 1
+    return Q @ np.diag(np.logspace(0, 2, P)) @ Q
+
+
+def quadratic(Theta: np.ndarray) -> Pair:
+    """½ (Θ − 1)ᵀ A (Θ − 1) + 3."""
+    A, r = rotated(Theta), Theta - 1
     return r @ A @ r / 2 + 3, A @ r
 
 
@@ -60,12 +86,34 @@ def himmelblau(Theta: np.ndarray) -> Pair:
     return r * r + s * s, np.array([4 * x * r + 2 * s, 2 * r + 4 * y * s])
 
 
+def of_rosenbrock(Theta: np.ndarray) -> np.ndarray:
+    """2JᵀJ of 10 (b − a²) and 1 − a."""
+    a, i = Theta[:-1], np.arange(len(Theta) - 1)
+    J = np.zeros((2 * len(a), len(Theta)))
+    J[i, i], J[i, i + 1], J[i + len(a), i] = -20 * a, 10.0, -1.0
+    return 2 * J.T @ J
+
+
+def of_beale(Theta: np.ndarray) -> np.ndarray:
+    """2JᵀJ of c − x (1 − yⁱ)."""
+    (x, y), i = Theta, np.array([1, 2, 3])
+    J = np.stack([y**i - 1, x * i * y ** (i - 1)], axis=1)
+    return 2 * J.T @ J
+
+
+def of_himmelblau(Theta: np.ndarray) -> np.ndarray:
+    """2JᵀJ of x² + y − 11 and x + y² − 7."""
+    x, y = Theta
+    J = np.array([[2 * x, 1.0], [1.0, 2 * y]])
+    return 2 * J.T @ J
+
+
 ZOO = (
-    Problem("quadratic", quadratic, tuple(np.cos(np.arange(9.0))), 3.0),
-    Problem("rosenbrock", rosenbrock, (-1.2, 1.0), 0.0),
-    Problem("rosenbrock chain", rosenbrock, (0.4, 1.0, 0.5, -0.3, 1.4, 0.0, 0.8, 1.1), 0.0),
-    Problem("beale", beale, (1.0, 1.0), 0.0),
-    Problem("himmelblau", himmelblau, (0.0, 0.0), 0.0),
+    Problem("quadratic", quadratic, tuple(np.cos(np.arange(9.0))), 3.0, rotated),
+    Problem("rosenbrock", rosenbrock, (-1.2, 1.0), 0.0, of_rosenbrock),
+    Problem("rosenbrock chain", rosenbrock, (0.4, 1.0, 0.5, -0.3, 1.4, 0.0, 0.8, 1.1), 0.0, of_rosenbrock),
+    Problem("beale", beale, (1.0, 1.0), 0.0, of_beale),
+    Problem("himmelblau", himmelblau, (0.0, 0.0), 0.0, of_himmelblau),
 )
 
 
@@ -74,6 +122,11 @@ class In32Bits:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+
+    @property
+    def curvature(self) -> Curved:
+        """With the rounding of a pass, as far as one can see."""
+        return Curved(lambda Theta: self.problem.gauss_newton(Theta.astype(np.float32).astype(np.float64)))
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         J = self.problem.value_and_gradient(Theta.astype(np.float32).astype(np.float64), out)
@@ -85,7 +138,7 @@ class Noisy:
     """A function whose J and ∇J carry errors that jump from one Θ to the next: 3e-8 of J, 1e-4 in each slope."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        self.problem, self.curvature = problem, problem.curvature
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         J = self.problem.value_and_gradient(Theta, out)
@@ -104,11 +157,27 @@ class Interrupted:
     def __init__(self, problem: Problem, at: int = 0) -> None:
         self.problem, self.at, self.calls = problem, at, 0
 
-    def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
+    @property
+    def curvature(self) -> Curved:
+        """Its products and matrices are counted and interrupted with the evaluations."""
+
+        def matrix(Theta: np.ndarray) -> np.ndarray:
+            self._count()
+            return self.problem.gauss_newton(Theta)
+
+        return Curved(matrix)
+
+    def _count(self) -> None:
         self.calls += 1
         if self.calls == self.at:
-            out[:] = np.nan
             raise Broken
+
+    def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
+        try:
+            self._count()
+        except Broken:
+            out[:] = np.nan
+            raise
         return self.problem.value_and_gradient(Theta, out)
 
 

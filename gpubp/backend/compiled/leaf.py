@@ -32,7 +32,6 @@ KEPT, STAGING, FILES, PARTS, STEP, DEPTH, NEXT = range(9, 16)
 LOAD_X, LOAD_Y, G, SLOPE, OUTPUT, GEMM, WIDE, PREAD, ADVISE, ERRNO = range(10)
 
 
-
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 def run(layers, places, data, code, Theta, Delta, scratch, sums, cost, start, stop, blocks, keep, with_gradient):  # type: ignore[no-untyped-def]
     """Rows start … stop − 1 in so many blocks; 0, or 1 + the number of the block that could not be read.

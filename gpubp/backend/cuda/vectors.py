@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...formula import weigh
+from ...formula import times
 from ..kernels import THREADS
 from .device import Device, elementwise
 from .vector_kernels import (
@@ -182,7 +182,7 @@ class DeviceVectors:
 
     def multiply(self, a: Any, b: Any, out: Any) -> None:
         rows = tuple(v.reshape(1, -1) for v in (a, b, out))
-        elementwise(self._device, weigh, (_REAL,) * 3, *rows)
+        elementwise(self._device, times, (_REAL,) * 3, *rows)
 
     def read(self, *numbers: Any) -> list[Any]:
         return [float(n) if isinstance(n, Number) else n.value() if isinstance(n, _Products) else n for n in numbers]

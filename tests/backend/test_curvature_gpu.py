@@ -1,0 +1,90 @@
+"""How J curves as a GPU finds it, run on the CPU: the plain composition's kernels and products, queued; and the
+optimizers that ask for it, whose vectors live on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gpu_on_host import GpuOnHost
+from host_program import COMPILER
+from passes import rows_of
+
+import gpubp
+from gpubp import optimizers
+from gpubp.backend import kernels
+from gpubp.backend.numpy import NumpyBackend
+from gpubp.data.scaling import Scaling
+from gpubp.formula import Formula, plus
+from gpubp.objective import Objective
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ or clang++)")
+
+NETWORK = gpubp.Network((3, 4, 3), activation="tanh", cost="softmax")
+
+
+class Gpu(GpuOnHost):
+    """With the operations one by one, as `CupyBackend` queues them."""
+
+    def constant(self, value: float, rows: int, dtype: np.dtype) -> np.ndarray:
+        return self.upload(np.full((rows, 1), value, dtype))
+
+    def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
+        self.multiply(a, b, out, out.dtype.name, transpose=transpose, beta=beta)
+
+    def apply(self, formula: Formula, *inputs: Any, out: Any) -> None:
+        launch = kernels.plan(formula, (*inputs, out))
+        kernel = kernels.source(formula, launch.types, wide=launch.wide)
+        self.launch(kernel, launch.blocks, (*inputs, out, *launch.numbers))
+
+    def add(self, a: Any, b: Any) -> None:
+        self.apply(plus, a, b, out=a)
+
+
+def rows(kept: int | None = None) -> Any:
+    X = np.random.default_rng(1).normal(size=(200, 3)).astype(np.float32)
+    y = (np.abs(X[:, 0] - X[:, 1]) + X[:, 2] > 1).astype(np.uint32)
+    weights = np.where(np.arange(200) % 5 == 0, 0.0, 1.5)
+    scaling = Scaling("standard", np.array([0.1, 0.2, -0.1]), np.array([1.0, 0.5, 2.0]))
+    return rows_of(X, y, kept=kept, scaling=scaling, weights=weights)
+
+
+def test_products_and_matrices_are_those_of_the_host(folder: Path):
+    Theta, v = NETWORK.initial_Theta(1), NETWORK.initial_Theta(2)
+    found = {}
+    for name, backend, kept in (("host", NumpyBackend(1), None), ("gpu", Gpu(folder), None), ("sent", Gpu(folder), 30)):
+        it = Objective(NETWORK, rows(kept), 0.3, backend=backend, precision="fp32")
+        out = np.empty(NETWORK.P)
+        it.curvature.product(Theta, v, out)
+        sampled, _ = it.curvature.sampled_matrix(Theta, 64, 3)
+        found[name] = out, it.curvature.matrix(Theta), sampled
+        if name == "gpu":
+            there = [it.vectors.zeros(NETWORK.P) for _ in range(3)]
+            it.vectors.put(Theta, there[0])
+            it.vectors.put(v, there[1])
+            it.curvature.product(*there)
+            assert np.array_equal(it.vectors.to_host(there[2]), out)
+            assert np.array_equal(it.curvature.matrix(there[0]), found[name][1])
+        it.close()
+    for gpu, sent, host in zip(found["gpu"], found["sent"], found["host"], strict=True):
+        assert np.array_equal(gpu, sent)
+        assert np.abs(gpu - host).max() <= 2e-6 * np.abs(host).max()
+
+
+@pytest.mark.parametrize(("name", "options"), [("lm", {}), ("gn", {"most_products": 3})])
+def test_optimizers_that_ask_for_it_run_on_either_backend(name, options, folder):
+    reached = []
+    for backend in (NumpyBackend(1), Gpu(folder)):
+        it = Objective(NETWORK, rows(), 0.3, backend=backend, precision="fp32")
+        optimizer = optimizers.make(name, **options)
+        state = optimizer.init(it, NETWORK.initial_Theta(0))
+        first = state.J
+        with it.guard():
+            for _ in range(3):
+                assert optimizer.step(it, state) is None
+        assert state.extra > 0 and state.J < 0.9 * first
+        reached.append(state.J)
+        it.close()
+    assert reached[0] == pytest.approx(reached[1], rel=1e-5)
