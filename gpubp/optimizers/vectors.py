@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .elementwise import Elementwise
+
 Vector = Any  # (P,) float64 where these vectors live
 Number = Any  # a float, or one that `read` will give
 
@@ -59,6 +61,15 @@ class Vectors(Protocol):
         self, sign: float, factor: float, a: Vector, parts: Sequence[tuple[np.ndarray, Any]], out: Vector
     ) -> None:
         """out ← sign·(factor·a + Σ over (c, M) of cᵀM), sign being 1 or −1; M is (n, P), c is (n,), at most two."""
+        ...
+
+    def apply(
+        self, formula: Elementwise, reads: Sequence[Vector], numbers: Sequence[float], writes: Sequence[Vector]
+    ) -> None:
+        """writes ← the formula of the elements of `reads` and of the numbers; a vector may be in both lists.
+
+        What is too large gives infinities and no warning.
+        """
         ...
 
     def dot(self, a: Vector, b: Vector) -> Number:
@@ -134,6 +145,21 @@ class HostVectors:
 
         pieces = [slice(at, at + PIECE) for at in range(0, len(a), PIECE)]
         shared(combined, pieces, len(a), self._threads)
+
+    def apply(
+        self,
+        formula: Elementwise,
+        reads: Sequence[np.ndarray],
+        numbers: Sequence[float],
+        writes: Sequence[np.ndarray],
+    ) -> None:
+        def applied(piece: slice) -> None:
+            made = formula.reference(*(v[piece] for v in reads), *numbers)
+            for out, values in zip(writes, made, strict=True):
+                out[piece] = values
+
+        P = len(writes[0])
+        shared(applied, [slice(at, at + PIECE) for at in range(0, P, PIECE)], P, self._threads)
 
     def dot(self, a: np.ndarray, b: np.ndarray) -> float:
         with np.errstate(over="ignore", invalid="ignore"):

@@ -31,6 +31,7 @@ from .vector_kernels import (
     SUBTRACT,
     SUM_ABS,
     WARPS,
+    applied,
 )
 
 KEPT = 128  # results that belong to somebody for good, before all others
@@ -154,6 +155,11 @@ class DeviceVectors:
         matrices = [*(M for _, M in parts), None, None][:2]
         counts = [*(len(r) for r in rows), 0, 0][:2]
         self._device.launch(COMBINE, _blocks(len(a)), (a, self._terms, *matrices, out, len(a), *counts, sign, factor))
+
+    def apply(self, formula: Any, reads: Sequence[Any], numbers: Sequence[float], writes: Sequence[Any]) -> None:
+        kernel = applied(formula.name, formula.reads, formula.numbers, formula.writes, formula.cuda)
+        P = len(writes[0])
+        self._device.launch(kernel, _blocks(P), (*reads, *writes, P, *numbers))
 
     def dot(self, a: Any, b: Any) -> Number:
         return self.dots((a, b))[0]
