@@ -29,6 +29,7 @@ from .elementwise import conjugate
 from .line_search import Search
 from .vectors import HOST, Vectors
 
+LONGER = 10.0  # the first α is at most so many times the last one: a slope may be small by chance
 
 @dataclass(kw_only=True)
 class CGState(DescentState):
@@ -36,29 +37,28 @@ class CGState(DescentState):
 
     Attributes:
         last: d of the last step, (P,).
-        beta: β, the part of it in the next direction.
-        slope: ∇Jᵀd of that next direction; 0 where there is none yet.
-        reach: α ∇Jᵀd of the last step.
-        square: ∇Jᵀ∇J, or NaN where it has not been asked for.
+        beta: β, how much of it is in the next direction.
+        slope: ∇Jᵀd of that next direction; 0 before the first step.
+        alpha, reach: α and α ∇Jᵀd of the last step.
     """
 
     last: Any
     beta: float = 0.0
     slope: float = 0.0
+    alpha: float = 0.0
     reach: float = 0.0
-    square: float = math.nan
 
     def foresee(self) -> Sequence[Any]:
-        g, d = self.trial_gradient, self.direction
-        return self.vectors.dots((g, g), (g, self.gradient), (self.gradient, self.gradient), (g, d), (d, d), (self.gradient, d))
+        g, before, d = self.trial_gradient, self.gradient, self.direction
+        return self.vectors.dots((g, g), (g, before), (before, before), (d, d))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CG(Descent[CGState]):
-    """Conjugate gradients.
+    """Conjugate gradients with a strong-Wolfe line search.
 
     Attributes:
-        variant: "hz" or "pr+".
+        variant: which β, "hz" or "pr+".
         restart: ν of "pr+", above 0: the smaller, the more often it begins anew.
         eta: η of "hz", above 0.
     """
@@ -76,3 +76,34 @@ class CG(Descent[CGState]):
     def blank(self, P: int, vectors: Vectors = HOST) -> CGState:
         names = "Theta", "gradient", "last", "direction", "trial", "trial_gradient"
         return CGState(**{name: vectors.zeros(P) for name in names})
+
+    def renew(self, f: Function, state: CGState) -> None:
+        super().renew(f, state)
+        if state.slope:  # it was that of the other ∇J: go on along the new one
+            (square,) = state.vectors.read(state.vectors.dot(state.gradient, state.gradient))
+            state.beta, state.slope = 0.0, -square
+
+    def aim(self, f: Function, state: CGState) -> tuple[float, float] | None:
+        if not state.slope:
+            return None
+        state.vectors.apply(conjugate, (state.gradient, state.last), (state.beta,), (state.direction,))
+        return state.slope, min(state.reach / state.slope, LONGER * state.alpha)
+
+    def learn(self, state: CGState, search: Search, foreseen: Sequence[Any], considered: Any) -> None:
+        new, across, old, square = foreseen  # g₊ᵀg₊, g₊ᵀg, gᵀg, dᵀd
+        before = state.slope if state.aimed else -old  # gᵀd
+        beta = self._beta(new, across, old, square, search.slope - before, search.slope)
+        slope = beta * search.slope - new
+        state.beta, state.slope = (beta, slope) if slope < 0 else (0.0, -new)
+        state.alpha, state.reach = search.alpha, search.alpha * before
+        state.last, state.direction = state.direction, state.last
+
+    def _beta(self, new: float, across: float, old: float, square: float, dy: float, dg: float) -> float:
+        """β of g₊ᵀg₊, g₊ᵀg, gᵀg, dᵀd, dᵀy and dᵀg₊."""
+        if self.variant == "pr+":
+            far = abs(across) >= self.restart * new
+            return 0.0 if far else max(0.0, (new - across) / old)
+        if not dy > 0:
+            return 0.0
+        beta = (new - across - 2 * dg * (new - 2 * across + old) / dy) / dy
+        return max(beta, -1 / (math.sqrt(square) * min(self.eta, math.sqrt(old))))
