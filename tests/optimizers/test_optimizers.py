@@ -16,27 +16,38 @@ from gpubp import optimizers
 from gpubp.errors import MismatchError, UsageError
 from gpubp.optimizers.vectors import HOST
 
-# Options of the optimizers that do not suit every problem with their defaults; a new optimizer faces the whole zoo.
+# Every optimizer faces the whole zoo; these are its options where the defaults do not suit a problem.
 SUITS: dict[str, dict[str, dict[str, Any]]] = {
     "gd": {
         "quadratic": {"learning_rate": 0.018},
-        "beale": {"learning_rate": 0.02},
+        "rosenbrock": {"learning_rate": 0.0019},
+        "rosenbrock chain": {"learning_rate": 0.001},
+        "beale": {"learning_rate": 0.03},
+        "himmelblau": {"learning_rate": 0.01},
+    },
+    "adam": {"rosenbrock": {"learning_rate": 0.1}, "rosenbrock chain": {"learning_rate": 0.05}},
+    "irprop": {"rosenbrock": {"shrink": 0.7}, "rosenbrock chain": {"shrink": 0.7}},
+    "nesterov": {
+        "quadratic": {"learning_rate": 0.01},
+        "rosenbrock": {"learning_rate": 0.001},
+        "rosenbrock chain": {"learning_rate": 0.0005},
+        "beale": {"learning_rate": 0.01},
         "himmelblau": {"learning_rate": 0.01},
     },
 }
-NOT_MONOTONE = {"gd"}
+NOT_MONOTONE = {"adam", "gd", "irprop", "nesterov"}
 
 CASES = [
     pytest.param(name, options, problem, id=f"{name} {problem.name}")
     for name in optimizers.names()
     for problem in ZOO
-    if (options := SUITS[name].get(problem.name) if name in SUITS else {}) is not None
-]
+    for options in [SUITS.get(name, {}).get(problem.name, {})]
+] + [pytest.param("cg", {"variant": "pr+"}, problem, id=f"cg pr+ {problem.name}") for problem in ZOO]
 on_the_zoo = pytest.mark.parametrize(("name", "options", "problem"), CASES)
 each = pytest.mark.parametrize("name", optimizers.names())
 
 
-def run(optimizer, f, state, iterations=5000):
+def run(optimizer, f, state, iterations=30000):
     """Step until the end; the ending, and the state in front of each step, copied."""
     states = []
     for _ in range(iterations):
