@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -53,13 +53,17 @@ class SCGState(State):
 
 
 class _Trial(NamedTuple):
-    """What is read of a point tried: J, max|∇J|, ∇JᵀJ's with itself, with the ∇J before, and with p."""
+    """What is read of a point tried: J, max|∇J|, and the products of its ∇J with itself, with Θ's, and with p."""
 
     J: float
     steepest: float
     new: float
     across: float
     along: float
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.J) and math.isfinite(self.steepest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +101,10 @@ class SCG(Optimizer[SCGState]):
 
     def advance(self, f: Function, state: SCGState) -> Ending | None:
         if state.idle >= self.patience:
-            return self._stalled(state, self._standstill(state))  # so it was saved
+            return self._standstill(state)  # so it was saved
         vectors, noise = state.vectors, getattr(f, "noise", None)
         curvature, square, mu = self._curvature(f, state, noise)  # 2.
-        damping, problem, trial = state.damping, "", 0
+        damping, problem, trial, nonfinite = state.damping, "", 0, 0
         if not mu > 0:
             problem = f"not a descent direction: the slope along it is {-mu:.3g}"
         while not problem:
@@ -111,6 +115,7 @@ class SCG(Optimizer[SCGState]):
             alpha = mu / delta  # 5.
             trial += 1
             t = self._try(f, state, alpha)
+            nonfinite += not t.finite
             compared = self._compared(state.J, t, alpha, mu, delta, 1e-7 if noise is None else float(noise))  # 6.
             if compared >= 0.75:
                 damping /= 4  # 7.
@@ -125,8 +130,11 @@ class SCG(Optimizer[SCGState]):
         steepest = state.steepest
         state.evaluations += trial + 1
         state.measured = steepest, state.evaluations
+        if nonfinite:
+            problem += f"; J or ∇J was not finite in {nonfinite} of {trial} trials"
         if state.since == 0:
-            return self._stalled(state, f"straight against the gradient, {problem}")
+            kind = "failed" if 0 < trial == nonfinite else "stalled"
+            return self._ended(state, kind, f"straight against the gradient, {problem}")
         vectors.combine(-1.0, 1.0, state.gradient, (), state.p)  # what led here may mislead: once more without it
         state.since, state.square, state.damping = 0, 0.0, FIRST
         return None
@@ -154,7 +162,7 @@ class SCG(Optimizer[SCGState]):
     @staticmethod
     def _compared(J: float, t: _Trial, alpha: float, mu: float, delta: float, noise: float) -> float:
         """Δ: how much of what the model promised came true, 2δ(J − J₊)/μ²; below 0 where J has risen."""
-        if not (math.isfinite(t.J) and math.isfinite(t.steepest)):
+        if not t.finite:
             return NOT_FINITE
         fall = J - t.J
         if fall >= 0 and alpha * mu <= noise * abs(J):
@@ -181,15 +189,15 @@ class SCG(Optimizer[SCGState]):
         state.iteration += 1
         state.evaluations += evaluations
         state.measured = t.steepest, state.evaluations
-        return self._stalled(state, self._standstill(state)) if state.idle >= self.patience else None
+        return self._standstill(state) if state.idle >= self.patience else None
 
-    @staticmethod
-    def _standstill(state: SCGState) -> str:
-        return (
+    def _standstill(self, state: SCGState) -> Ending:
+        return self._ended(
+            state,
+            "stalled",
             f"for {state.idle} iterations neither J = {state.J:.9g} nor max|∇J| = {state.steepest:.3g} (smallest "
-            f"{state.flattest:.3g}) has fallen, so rounding is all that is left of their differences"
+            f"{state.flattest:.3g}) has fallen, so rounding is all that is left of their differences",
         )
 
-    def _stalled(self, state: SCGState, problem: str) -> Ending:
-        wanted = f"max|∇J| = {state.steepest:.3g}, wanted {self.tolerance:g} or less"
-        return Ending("stalled", f"stalled: {problem}; {wanted}")
+    def _ended(self, state: SCGState, kind: Literal["stalled", "failed"], problem: str) -> Ending:
+        return Ending(kind, f"{kind}: {problem}; max|∇J| = {state.steepest:.3g}, wanted {self.tolerance:g} or less")

@@ -35,6 +35,13 @@ SUITS: dict[str, dict[str, dict[str, Any]]] = {
         "himmelblau": {"learning_rate": 0.01},
     },
 }
+# Options by which those that can go astray do.
+WILD: dict[str, dict[str, Any]] = {
+    "gd": {"learning_rate": 0.5},
+    "adam": {"learning_rate": 10},
+    "irprop": {"first": 5, "most": 1e9, "shrink": 0.9},
+    "nesterov": {"learning_rate": 0.3},
+}
 NOT_MONOTONE = {"adam", "gd", "irprop", "nesterov"}
 
 CASES = [
@@ -136,6 +143,95 @@ def test_j_does_not_rise(name, options, problem):
     _, states = run(optimizer, problem, optimizer.init(problem, np.array(problem.start)))
     for here, there in pairwise(states):
         assert there["J"] <= here["J"] * (1 + 1e-7)
+
+
+class Watched:
+    """Remembers every J and Θ; J is NaN from evaluation number `broken` on."""
+
+    def __init__(self, problem: Problem, broken: int = 0) -> None:
+        self.problem, self.broken = problem, broken
+        self.seen: list[tuple[float, np.ndarray]] = []
+
+    def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):
+            J = self.problem.value_and_gradient(Theta, out)
+        if self.broken and len(self.seen) + 1 >= self.broken:
+            J = math.nan
+        self.seen.append((J, Theta.copy()))
+        return J
+
+
+@each
+@pytest.mark.parametrize("wild", [False, True])
+@pytest.mark.parametrize("problem", ZOO, ids=lambda p: p.name)
+def test_a_run_never_returns_a_worse_theta_than_it_was_given_or_has_had(name, wild, problem):
+    if wild and name not in WILD:
+        pytest.skip("it has no learning rate")
+    optimizer = optimizers.make(name, **(WILD[name] if wild else SUITS.get(name, {}).get(problem.name, {})))
+    f = Watched(problem)
+    state = optimizer.init(f, np.array(problem.start))
+    first, ending, had, rose = state.J, None, {state.J}, False
+    for _ in range(200):
+        before = state.J
+        ending = optimizer.step(f, state)
+        rose |= state.J > before
+        had.add(state.J)
+        Theta, J = state.best
+        slack = 0 if name in NOT_MONOTONE else 1e-7 * abs(first)
+        assert J <= min(had) + slack <= first + slack
+        assert any(seen == J and np.array_equal(Theta, at) for seen, at in f.seen)  # J belongs to Θ
+        assert np.array_equal(state.Theta_on_host, Theta)
+        if ending:
+            break
+    assert rose or not wild
+    again = optimizer.restore(f, frozen(state))
+    assert again.best[1] == state.best[1] and np.array_equal(again.best[0], state.best[0])
+
+
+@each
+@pytest.mark.parametrize("k", [2, 3, 8, 15])
+def test_a_cost_that_is_not_finite_after_some_steps_ends_with_the_best_theta_and_a_sentence(name, k):
+    problem = ZOO[1]
+    optimizer = optimizers.make(name, **SUITS.get(name, {}).get(problem.name, {}))
+    f = Watched(problem, broken=k)
+    state, ending = optimizer.init(f, np.array(problem.start)), None
+    for _ in range(k + 2):
+        if ending := optimizer.step(f, state):
+            break
+    assert ending is not None and ending.kind == "failed", ending
+    assert "not finite" in ending.reason or "J = nan" in ending.reason
+    Theta, J = state.best
+    assert f"J = {J:.6g}" in ending.reason or f"J = {J:.9g}" in ending.reason
+    assert J <= f.seen[0][0] and problem.value_and_gradient(Theta, np.empty_like(Theta)) == J
+    assert name not in NOT_MONOTONE or J == min(seen for seen, _ in f.seen[: k - 1])
+    assert np.isfinite(state.gradient).all()
+
+
+@each
+@pytest.mark.parametrize("options", [{}, {"wild": True}])
+def test_a_finer_function_is_met_at_the_best_theta(name, options):
+    """What a run does that climbs: J and ∇J of the same Θ by another function, and all that was coarse forgotten."""
+    coarse = In32Bits(ZOO[1])
+    optimizer = optimizers.make(name, tolerance=0, **(WILD.get(name, {}) if options else {}))
+    state = optimizer.init(coarse, np.array(ZOO[1].start))
+    for _ in range(7):
+        with np.errstate(over="ignore", invalid="ignore"):
+            optimizer.step(coarse, state)
+    before, evaluations, Theta = frozen(state), state.evaluations, np.array(state.best[0])
+    with pytest.raises(Broken):
+        optimizer.renew(Interrupted(ZOO[1], 1), state)
+    assert bits(state.saved()) == bits(before)
+    optimizer.renew(ZOO[1], state)
+    assert np.array_equal(state.Theta, Theta) and np.array_equal(state.best[0], Theta)
+    gradient = np.empty_like(Theta)
+    assert state.J == state.best[1] == ZOO[1].value_and_gradient(Theta, gradient)
+    assert np.array_equal(state.gradient, gradient) and state.steepest == np.abs(gradient).max()
+    assert state.evaluations == evaluations + 1
+    again = optimizer.restore(ZOO[1], frozen(state))
+    for _ in range(3):
+        with np.errstate(over="ignore", invalid="ignore"):
+            optimizer.step(ZOO[1], state), optimizer.step(ZOO[1], again)
+        assert bits(state.saved()) == bits(again.saved())
 
 
 @on_the_zoo
@@ -253,7 +349,8 @@ def test_a_saved_state_that_does_not_fit_is_refused_by_name(name, change, words)
 
 
 def test_the_folder_is_the_list():
-    assert {"gd", "lbfgs"} <= set(optimizers.names()) and "base" not in optimizers.names()
+    assert {"adam", "cg", "gd", "irprop", "lbfgs", "nesterov", "scg"} <= set(optimizers.names())
+    assert not {"base", "descent", "wandering", "elementwise"} & set(optimizers.names())
     assert type(optimizers.make("lbfgs")).__name__ == "LBFGS"
 
 
@@ -277,6 +374,25 @@ def test_hyperparameters_are_frozen_and_normal(name):
         ("gd", {"learning_rate": math.nan}, "^learning_rate = nan; wanted a finite float$"),
         ("gd", {"learning_rate": True}, "^learning_rate = True; wanted a finite float$"),
         ("gd", {"tolerance": -1e-3}, "^tolerance = -0.001; wanted 0 or more$"),
+        ("gd", {"learning_rate": "fast"}, "^learning_rate = 'fast'; wanted a finite float$"),
+        ("cg", {"variant": "fr"}, "^variant = 'fr'; wanted one of hz, pr\\+$"),
+        ("cg", {"variant": 1}, "^variant = 1; wanted one of hz, pr\\+$"),
+        ("cg", {"restart": 0}, "^restart = 0.0; wanted above 0$"),
+        ("cg", {"eta": -1}, "^eta = -1.0; wanted above 0$"),
+        ("scg", {"sigma": 0}, "^sigma = 0.0; wanted above 0$"),
+        ("scg", {"max_trials": 0}, "^max_trials = 0; wanted 1 or more$"),
+        ("scg", {"patience": 0}, "^patience = 0; wanted 1 or more$"),
+        ("adam", {"learning_rate": 0}, "^learning_rate = 0.0; wanted above 0$"),
+        ("adam", {"beta1": 1}, "^beta1 = 1.0; wanted 0 or more, below 1$"),
+        ("adam", {"beta2": -0.1}, "^beta2 = -0.1; wanted 0 or more, below 1$"),
+        ("adam", {"epsilon": 0}, "^epsilon = 0.0; wanted above 0$"),
+        ("irprop", {"first": 0}, "^first = 0.0; wanted above 0$"),
+        ("irprop", {"grow": 1}, "^grow = 1.0; wanted above 1$"),
+        ("irprop", {"shrink": 1}, "^shrink = 1.0; wanted a number between 0 and 1$"),
+        ("irprop", {"least": 1}, "^least = 1.0; wanted from 0 to first = 0.0125$"),
+        ("irprop", {"most": 0.01}, "^most = 0.01; wanted first = 0.0125 or more$"),
+        ("nesterov", {"learning_rate": 0}, "^learning_rate = 0.0; wanted above 0$"),
+        ("nesterov", {"momentum": 1}, "^momentum = 1.0; wanted 0 or more, below 1$"),
         ("lbfgs", {"history": 0}, "^history = 0; wanted 1 or more$"),
         ("lbfgs", {"history": 10.0}, "^history = 10.0; wanted a finite int$"),
         ("lbfgs", {"history": "10"}, "^history = '10'; wanted a finite int$"),
