@@ -7,9 +7,11 @@ evaluation for the curvature along p, a difference of gradients, and one for eac
 rises.
 
 The difference is taken over a distance σ. Møller has it at 1e-4 or less; a pass in float32 leaves an error of about
-1e-7 in ∇J, which is divided by σ, while a larger σ sees the curvature change: √ν balances the two, ν being the rounding
-that the function states. Where J cannot tell the two Θ apart, the model is judged by the slopes (trapezoid rule), as
-the line search does.
+1e-6 in ∇J, which is divided by σ, while a larger σ sees the curvature change. σ = ∛ν, ν being the rounding of J that the
+function states, is 5e-3 in float32, and between 1e-3 and 1e-1 it hardly matters there. Where J cannot tell the two Θ
+apart, the model is judged by the slopes (trapezoid rule), as the line search does.
+
+On networks it needs about as many evaluations as conjugate gradients with a line search, and nothing is to be tuned.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ class SCG(Optimizer[SCGState]):
     """Scaled conjugate gradients.
 
     Attributes:
-        sigma: σ, above 0; None: the root of the rounding that the function states, or 1e-4.
+        sigma: σ, above 0; None: the cube root of the rounding that the function states, or 1e-4.
         max_trials: trials of one step.
         patience: iterations without a lower J or a smaller max|∇J| after which the run has stalled.
     """
@@ -143,7 +145,7 @@ class SCG(Optimizer[SCGState]):
         """pᵀ∇²J p by a difference of gradients, pᵀp, and −pᵀ∇J: one evaluation."""
         vectors, p = state.vectors, state.p
         square = state.square or vectors.read(vectors.dot(p, p))[0]
-        sigma = self.sigma or (SIGMA if noise is None else math.sqrt(noise)) or SIGMA
+        sigma = self.sigma or (math.cbrt(noise) if noise else SIGMA)
         step = sigma / math.sqrt(square)
         vectors.move(state.Theta, step, p, out=state.trial)
         f.value_and_gradient(state.trial, state.trial_gradient)
