@@ -128,8 +128,8 @@ AnyState = TypeVar("AnyState", bound=State)
 class Optimizer(ABC, Generic[AnyState]):
     """The parent of every optimizer. A field is a float, an int, one of them or None, or one of the words of a Literal.
 
-    A subclass writes `blank` and `advance`, and `check` for its own fields; `equip`
-    and `within` if it asks how J curves, or remembers more than it must.
+    A subclass writes `blank` and `advance`, and `check` for its own fields; `equip` and `within` if it asks how J
+    curves, or remembers more than it must.
 
     Attributes:
         tolerance: a run has converged when max|∇J| ≤ tolerance.

@@ -34,6 +34,7 @@ from .vectors import HOST, Vectors
 
 LONGER = 10.0  # the first α is at most so many times the last one: a slope may be small by chance
 
+
 @dataclass(kw_only=True)
 class CGState(DescentState):
     """Θ and the direction that led there.

@@ -1,8 +1,8 @@
 """A formula of elements and its kernel, side by side: what an optimizer does with each parameter by itself.
 
-As `gpubp.formula` has it for passes: written once as plain mathematics on arrays, the *reference*, and in the same place
-once as CUDA text. `Vectors.apply` gives it a body: NumPy runs the reference piece by piece, a GPU one kernel made of
-the text. Tests find every formula in `Elementwise.all` and hold the two writings together.
+As `gpubp.formula` has it for passes: written once as plain mathematics on arrays, the *reference*, and in the same
+place once as CUDA text. `Vectors.apply` gives it a body: NumPy runs the reference piece by piece, a GPU one kernel made
+of the text. Tests find every formula in `Elementwise.all` and hold the two writings together.
 
 In the text the arguments are doubles: those of `reads` are constants, those of `numbers` too, those of `writes` are to
 be set. A vector that is written may be one of those that are read.

@@ -1,8 +1,8 @@
 """iRprop⁺: a step size for each parameter, which follows the sign of its slope; the best Θ is kept.
 
-C. Igel and M. Hüsken, Improving the Rprop learning algorithm, NC 2000, 115–121, Algorithm 2, and Empirical evaluation of
-the improved Rprop learning algorithms, Neurocomputing 50 (2003) 105–123. For each parameter, g being its ∂J/∂θ and g⁻
-the one before:
+C. Igel and M. Hüsken, Improving the Rprop learning algorithm, NC 2000, 115–121, Algorithm 2, and Empirical evaluation
+of the improved Rprop learning algorithms, Neurocomputing 50 (2003) 105–123. For each parameter, g being its ∂J/∂θ and
+g⁻ the one before:
 
     g⁻ g > 0:  Δ ← min(η⁺ Δ, Δ_max),   θ ← θ − sign(g) Δ
     g⁻ g < 0:  the step jumped over a minimum: Δ ← max(η⁻ Δ, Δ_min), the step is taken back if J has risen, and g

@@ -7,9 +7,9 @@ evaluation for the curvature along p, a difference of gradients, and one for eac
 rises.
 
 The difference is taken over a distance σ. Møller has it at 1e-4 or less; a pass in float32 leaves an error of about
-1e-6 in ∇J, which is divided by σ, while a larger σ sees the curvature change. σ = ∛ν, ν being the rounding of J that the
-function states, is 5e-3 in float32, and between 1e-3 and 1e-1 it hardly matters there. Where J cannot tell the two Θ
-apart, the model is judged by the slopes (trapezoid rule), as the line search does.
+1e-6 in ∇J, which is divided by σ, while a larger σ sees the curvature change. σ = ∛ν, ν being the rounding of J that
+the function states, is 5e-3 in float32, and between 1e-3 and 1e-1 it hardly matters there. Where J cannot tell the two
+Θ apart, the model is judged by the slopes (trapezoid rule), as the line search does.
 
 On networks it needs about as many evaluations as conjugate gradients with a line search, and nothing is to be tuned.
 """
@@ -150,9 +150,7 @@ class SCG(Optimizer[SCGState]):
         vectors.move(state.Theta, step, p, out=state.trial)
         f.value_and_gradient(state.trial, state.trial_gradient)
         vectors.subtract(state.trial_gradient, state.gradient, out=state.trial_gradient)
-        change, square, slope = vectors.read(
-            *vectors.dots((p, state.trial_gradient), (p, p), (p, state.gradient))
-        )
+        change, square, slope = vectors.read(*vectors.dots((p, state.trial_gradient), (p, p), (p, state.gradient)))
         return (change / step if math.isfinite(change) else 0.0), square, -slope
 
     def _try(self, f: Function, state: SCGState, alpha: float) -> _Trial:

@@ -86,8 +86,8 @@ class Wandering(Optimizer[AnyWandering]):
             state.evaluations += 1
             return Ending(
                 "failed",
-                f"failed: J = {J:g} and max|∇J| = {steepest:g} after iteration {state.iteration + 1}; kept is the best Θ "
-                f"of the run, with J = {state.best[1]:.6g}; {self.advice}",
+                f"failed: J = {J:g} and max|∇J| = {steepest:g} after iteration {state.iteration + 1}; kept is the "
+                f"best Θ of the run, with J = {state.best[1]:.6g}; {self.advice}",
             )
         self.learn(state, J, asked)
         state.accept(J, steepest)

@@ -77,5 +77,6 @@ def test_a_finer_function_after_a_detour_begins_anew():
     optimizer.renew(problem, state)
     assert (state.age, state.m.any(), state.v.any()) == (0, False, False)
     fresh = optimizer.init(problem, Theta)
-    optimizer.step(problem, state), optimizer.step(problem, fresh)
+    optimizer.step(problem, state)
+    optimizer.step(problem, fresh)
     assert np.array_equal(state.Theta, fresh.Theta)

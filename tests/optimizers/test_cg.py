@@ -8,6 +8,7 @@ from test_lbfgs import SCIPY
 from zoo import ZOO, Problem, quadratic
 
 from gpubp import optimizers
+from gpubp.optimizers.cg import CG
 from gpubp.optimizers.line_search import Search
 
 each = pytest.mark.parametrize("variant", ["hz", "pr+"])
@@ -73,13 +74,13 @@ def test_hager_and_zhang_s_direction_is_their_formula(problem):
 
 
 def test_a_beta_far_below_0_is_cut_off():
-    optimizer = optimizers.make("cg", variant="hz", eta=0.01)
-    # g = (1, 0), d = −g, g₊ = (0.9, 0): y = (−0.1, 0), dᵀy = 0.1, β = (−0.1 − 2·(−0.9)·0.01/0.1) / 0.1 wants dᵀg₊ = −0.9
+    optimizer = CG(variant="hz", eta=0.01)
+    # g = (1, 0), d = −g and g₊ = (0.9, 0), so y = (−0.1, 0), dᵀy = 0.1 and dᵀg₊ = −0.9
     beta = optimizer._beta(0.81, 0.9, 1.0, 1.0, 0.1, -0.9)
     assert beta == pytest.approx((0.81 - 0.9 + 2 * 0.9 * 0.01 / 0.1) / 0.1)
     far = optimizer._beta(100.0, 0.0, 1.0, 4.0, 2.0, 9.0)
     assert (100 - 2 * 9 * 101 / 2) / 2 < far == -1 / (2 * 0.01)
-    assert optimizers.make("cg", variant="hz", eta=5)._beta(100.0, 0.0, 4.0, 4.0, 2.0, 9.0) == -1 / (2 * 2)
+    assert CG(variant="hz", eta=5)._beta(100.0, 0.0, 4.0, 4.0, 2.0, 9.0) == -1 / (2 * 2)
     assert optimizer._beta(1.0, 0.5, 1.0, 1.0, 0.0, -0.5) == 0.0  # no curvature was seen
 
 
@@ -103,16 +104,16 @@ def test_polak_and_ribiere_s_direction_is_theirs_and_begins_anew_as_powell_says(
 
 
 def test_without_beta_below_0_and_without_restarts_the_directions_are_others():
-    optimizer = optimizers.make("cg", variant="pr+", restart=0.1)
+    optimizer = CG(variant="pr+", restart=0.1)
     assert optimizer._beta(1.0, 0.05, 2.0, 1.0, 1.0, 0.0) == pytest.approx(0.95 / 2)
     assert optimizer._beta(1.0, 0.1, 2.0, 1.0, 1.0, 0.0) == 0.0  # Powell's restart
-    assert optimizers.make("cg", variant="pr+", restart=9)._beta(1.0, 4.0, 2.0, 1.0, 1.0, 0.0) == 0.0  # below 0
+    assert CG(variant="pr+", restart=9)._beta(1.0, 4.0, 2.0, 1.0, 1.0, 0.0) == 0.0  # below 0
 
 
 def test_the_first_alpha_is_the_last_one_times_the_ratio_of_slopes():
     """N&W eq. 3.60, and not more than ten times the last one."""
     problem, asked = ZOO[2], []
-    optimizer = optimizers.make("cg")
+    optimizer = CG()
     state = optimizer.init(problem, np.array(problem.start))
     for _ in range(20):
         at, slope = state.Theta.copy(), state.slope
@@ -141,8 +142,8 @@ def test_where_a_direction_misleads_it_goes_on_against_the_gradient(variant):
 
 
 def test_what_points_up_is_not_kept():
-    state = optimizers.make("cg").blank(2)
-    optimizer = optimizers.make("cg", variant="pr+", restart=9)
+    state = CG().blank(2)
+    optimizer = CG(variant="pr+", restart=9)
     state.slope, state.aimed = -1.0, True
     optimizer.learn(state, Search(1.0, 0.0, 0.9, 1, 0), (1.0, -1.0, 1.0, 1.0), None)  # β = 2, dᵀg₊ = 0.9: −1 + 1.8
     assert (state.beta, state.slope) == (0.0, -1.0)
@@ -150,12 +151,14 @@ def test_what_points_up_is_not_kept():
 
 def test_a_finer_function_is_met_with_its_own_slope():
     problem = ZOO[2]
-    optimizer = optimizers.make("cg")
+    optimizer = CG()
     state = optimizer.init(problem, np.array(problem.start))
     for _ in range(5):
         optimizer.step(problem, state)
     alpha = state.alpha
-    doubled = Problem("doubled", lambda T: (2 * problem.J_and_gradient(T)[0], 2 * problem.J_and_gradient(T)[1]), (), 0.0)
+    doubled = Problem(
+        "doubled", lambda T: (2 * problem.J_and_gradient(T)[0], 2 * problem.J_and_gradient(T)[1]), (), 0.0
+    )
     optimizer.renew(doubled, state)
     assert state.beta == 0 and state.slope == -(state.gradient @ state.gradient) and state.alpha == alpha
     assert run(optimizer, doubled, state).kind == "converged"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from zoo import ZOO, Problem, quadratic
@@ -61,7 +63,7 @@ def test_it_is_the_paper_s_step_seen_from_where_the_gradient_is_taken():
     theta, v = np.zeros(9), np.zeros(9)
     mus = [0.0, *(min(1 - 3 / (k + 5), 0.93) for k in range(1, 80))]
     assert mus[1] == 0.5 and mus[38] == 0.93 > mus[37]
-    for mu, next_mu in zip(mus, mus[1:], strict=False):
+    for mu, next_mu in pairwise(mus):
         v = mu * v - 0.004 * quadratic(theta + mu * v)[1]
         theta = theta + v
         optimizer.step(STRAIGHT, state)

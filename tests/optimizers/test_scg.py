@@ -116,9 +116,7 @@ def test_the_distance_of_the_difference_is_what_was_asked_for_or_suits_the_round
 
 
 @pytest.mark.parametrize("noise", [None, 1e-7])
-@pytest.mark.parametrize(
-    ("make", "arguments"), [(tanh_net, ((8, 20, 1), 300, 0.01)), (logistic, (300, 25, 1.0))]
-)
+@pytest.mark.parametrize(("make", "arguments"), [(tanh_net, ((8, 20, 1), 300, 0.01)), (logistic, (300, 25, 1.0))])
 def test_a_float32_function_is_followed_nearly_as_far_as_a_float64_one(make, arguments, noise):
     problem, start = make(*arguments, 3)
     reached, J = [], []
@@ -135,7 +133,7 @@ def test_a_float32_function_is_followed_nearly_as_far_as_a_float64_one(make, arg
 
 def test_a_distance_too_small_for_float32_would_be_noticed_there():
     problem, start = tanh_net((8, 20, 1), 300, 0.01, 3)
-    f, optimizer = In32Bits(problem), optimizers.make("scg", tolerance=1e-3, sigma=1e-8)
+    f, optimizer = In32Bits(problem), optimizers.make("scg", tolerance=1e-3, sigma=1e-9)
     state, ending = optimizer.init(f, start), None
     while ending is None and state.evaluations < 1.3 * 604:  # what float64 needs
         ending = optimizer.step(f, state)
