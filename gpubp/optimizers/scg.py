@@ -54,7 +54,7 @@ class SCGState(State):
     trial_gradient: Any = field(metadata=SCRATCH)
 
 
-class _Trial(NamedTuple):
+class Trial(NamedTuple):
     """What is read of a point tried: J, max|∇J|, and the products of its ∇J with itself, with Θ's, and with p."""
 
     J: float
@@ -153,14 +153,14 @@ class SCG(Optimizer[SCGState]):
         change, square, slope = vectors.read(*vectors.dots((p, state.trial_gradient), (p, p), (p, state.gradient)))
         return (change / step if math.isfinite(change) else 0.0), square, -slope
 
-    def _try(self, f: Function, state: SCGState, alpha: float) -> _Trial:
+    def _try(self, f: Function, state: SCGState, alpha: float) -> Trial:
         vectors, g = state.vectors, state.trial_gradient
         vectors.move(state.Theta, alpha, state.p, out=state.trial)
         J = f.value_and_gradient(state.trial, g)
-        return _Trial(*vectors.read(J, vectors.max_abs(g), *vectors.dots((g, g), (g, state.gradient), (g, state.p))))
+        return Trial(*vectors.read(J, vectors.max_abs(g), *vectors.dots((g, g), (g, state.gradient), (g, state.p))))
 
     @staticmethod
-    def _compared(J: float, t: _Trial, alpha: float, mu: float, delta: float, noise: float) -> float:
+    def _compared(J: float, t: Trial, alpha: float, mu: float, delta: float, noise: float) -> float:
         """Δ: how much of what the model promised came true, 2δ(J − J₊)/μ²; below 0 where J has risen."""
         if not t.finite:
             return NOT_FINITE
@@ -170,7 +170,7 @@ class SCG(Optimizer[SCGState]):
         return 2 * delta * fall / mu**2
 
     def _accept(
-        self, state: SCGState, t: _Trial, evaluations: int, mu: float, square: float, damping: float
+        self, state: SCGState, t: Trial, evaluations: int, mu: float, square: float, damping: float
     ) -> Ending | None:
         P = len(state.p)
         beta = 0.0 if state.since + 1 >= P else (t.new - t.across) / mu  # 7.

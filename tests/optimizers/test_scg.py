@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from zoo import ZOO, In32Bits, Problem, logistic, quadratic, tanh_net
 
 from gpubp import optimizers
+from gpubp.optimizers.scg import SCG, Trial
 
 STRAIGHT = Problem("quadratic", quadratic, (), 3.0)
 
@@ -195,3 +197,15 @@ def test_a_step_into_what_is_not_finite_is_shortened_and_goes_on():
         ending = optimizer.step(f, state)
         assert math.isfinite(state.J) and state.evaluations < 1000
     assert ending.kind == "converged" and state.Theta == pytest.approx(np.ones(3), abs=1e-4)
+
+
+def test_where_j_is_flat_the_slopes_judge_the_model_but_a_higher_j_is_refused():
+    """α = 1e-4 to where the slope is 0, so a fall of 5e-9, of which a J of 1 in float32 shows nothing."""
+    alpha = mu = 1e-4
+    compared = partial(SCG._compared, alpha=alpha, mu=mu, delta=mu / alpha)
+    there = Trial(J=1.0, steepest=1.0, new=1.0, across=0.0, along=0.0)
+    assert compared(1.0, there, noise=1e-7) == pytest.approx(1)
+    assert compared(1.0, there, noise=0.0) == 0
+    assert compared(1.0, there._replace(along=2 * mu), noise=1e-7) == 0  # the slopes promise a rise
+    assert compared(1.0, there._replace(J=1 + 1e-9), noise=1e-7) < 0
+    assert compared(1.0, there._replace(J=math.nan), noise=1e-7) < -1
