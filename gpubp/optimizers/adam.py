@@ -9,6 +9,9 @@ D. P. Kingma and J. Ba, Adam: a method for stochastic optimization, ICLR 2015, A
 The gradient is that of all examples, so there is no noise to average: what is left is a step of about α in every
 parameter, whatever its scale. Near a minimum the steps do not become shorter by themselves, and J goes up and down; a
 run that is to arrive wants a smaller α. One step is one evaluation.
+
+α = 0.01 suits tanh units on standardised inputs: 28-64-64-1 was after 269 evaluations where L-BFGS-B is after 200.
+Sigmoid units want 0.1 or more, and L-BFGS then is far better still.
 """
 
 from __future__ import annotations
