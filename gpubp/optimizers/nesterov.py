@@ -11,8 +11,10 @@ with Nesterov's schedule (the same paper, section 2) μ_k = min(1 − 3/(k + 5),
 A momentum too large for the curvature makes J go up and down. B. O'Donoghue and E. Candès, Adaptive restart for
 accelerated gradient schemes, Found. Comput. Math. 15 (2015), section 3.2, begin anew with v = 0 and k = 0 where the
 momentum leads astray: where J has risen, or ∇J points along the last step v. So μ needs no tuning; α does: below 1 over
-the largest curvature J falls nearly always. One step is one evaluation. As for `gd`, α = 1 suits sigmoid units on inputs between 0 and 1: 784-25-10
-on the demo's digits then needs 397 evaluations for what L-BFGS-B does in 100, where `gd` is far away.
+the largest curvature J falls nearly always. One step is one evaluation.
+
+As for `gd`, α = 1 suits sigmoid units on inputs between 0 and 1: 784-25-10 on the demo's digits then needs 397
+evaluations for what L-BFGS-B does in 100, where `gd` is far away.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def test_with_exact_searches_a_quadratic_takes_the_steps_of_linear_cg_and_ends_i
 
 @CURVED
 def test_hager_and_zhang_s_direction_is_their_formula(problem):
-    """H&Z eq. 1.3, 1.6 and 1.7, written with vectors; and it points down as their theorem 1.1 says."""
+    """H&Z eq. 1.3 to 1.6, written with vectors; and it points down as their theorem 1.1 says."""
     optimizer, eta = optimizers.make("cg", variant="hz", eta=0.4), 0.4
     state = optimizer.init(problem, np.array(problem.start))
     d = -state.gradient
