@@ -44,7 +44,7 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
         try:
             settings[name] = float(value) if any(c in value for c in ".eE") else int(value)
         except ValueError:
-            raise click.BadParameter(f"'{pair}'; wanted a number after '='") from None
+            settings[name] = value  # a word; the optimizer knows which of its options take one
     return settings
 
 

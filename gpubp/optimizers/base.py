@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from ast import literal_eval
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -125,8 +126,10 @@ AnyState = TypeVar("AnyState", bound=State)
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC, Generic[AnyState]):
-    """The parent of every optimizer. A subclass writes `blank` and `advance`, and `check` for its own fields; `equip`,
-    `begin` and `within` if it asks how J curves, or remembers more than it must.
+    """The parent of every optimizer. A field is a float, an int, one of them or None, or one of the words of a Literal.
+
+    A subclass writes `blank` and `advance`, and `check` for its own fields; `equip`, `begin` and `within` if it asks
+    how J curves, or remembers more than it must.
 
     Attributes:
         tolerance: a run has converged when max|∇J| ≤ tolerance.
@@ -137,6 +140,10 @@ class Optimizer(ABC, Generic[AnyState]):
     def __post_init__(self) -> None:
         for one in fields(self):
             declared = str(one.type)
+            if declared.startswith("Literal["):
+                words = literal_eval(f"({declared[len('Literal[') : -1]},)")  # a type is a text here
+                self.require(getattr(self, one.name) in words, one.name, f"one of {', '.join(words)}")
+                continue
             if declared.endswith(" | None") and getattr(self, one.name) is None:
                 continue
             kind = {"float": float, "int": int}[declared.removesuffix(" | None")]

@@ -118,8 +118,10 @@ class KLBFGSState(PairsState):
         A, G = self._split()
         same = self.draws > 0 and np.array_equal(before[: A[0].size], self.factors[: A[0].size])
         mu = level(A, G, self.damping, self.curvature.decay)
-        self.shares[...] = kept.shares(A, G, mu, self.shares, same)
-        operations = kept.set(A, G, mu, self.shares)
+        shares = kept.shares(A, G, mu, self.shares, same)
+        stays = same and bool(shares[0] == self.shares[0])
+        self.shares[...] = shares
+        operations = kept.set(A, G, mu, shares, kept=stays)
         self.ready = True
         self.draws += 1
         rows = self.rows(self.pairs)
@@ -182,8 +184,8 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
         )
 
     def equip(self, f: Function, state: KLBFGSState) -> None:
-        curvature = getattr(f, "curvature", None)
-        if curvature is None or not curvature.factored:
+        curvature = _factored(f)
+        if curvature is None:
             return
         layers = curvature.layers
         state.factors = np.zeros(sum(int(np.prod(shape)) for shape in _shapes(layers)))
@@ -198,7 +200,7 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
 
     def renew(self, f: Function, state: KLBFGSState) -> None:
         super().renew(f, state)
-        state.curvature = getattr(f, "curvature", None)
+        state.curvature = _factored(f)
         if state.curvature is not None and state.kronecker is not None:
             state.kronecker, state.ready = (
                 Kronecker(state.curvature.layers, state.vectors),
@@ -230,6 +232,11 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
             later = [at for at in EARLY if at > done]
             wait = max(later[0] - done if later else self.refresh, int(cost / self.share))
             state.due = done + wait
+
+
+def _factored(f: Any) -> Curvature | None:
+    curvature = getattr(f, "curvature", None)
+    return curvature if curvature is not None and curvature.factored else None
 
 
 def _shapes(layers: Sequence[Layer]) -> list[tuple[int, ...]]:

@@ -23,9 +23,17 @@ from typing import Any
 import numpy as np
 
 from .curvature import Layer
+from .elementwise import elementwise
 from .vectors import Vectors
 
 Factor = Sequence[np.ndarray]  # of each layer
+
+
+@elementwise("a, b", "", "c", "c = a * b;")
+def product(a: Any, b: Any) -> tuple[Any, ...]:
+    """a·b."""
+    return (a * b,)
+
 
 KEEP = 2.0  # a share of the damping that is off by less keeps the inverse
 TINY = 1e-300
@@ -59,10 +67,15 @@ class Kronecker:
             found[0] = known[0]
         return found
 
-    def set(self, A: Factor, G: Factor, mu: float, shares: np.ndarray) -> int:
-        """Have the inverse of these factors damped by μ; the arithmetic operations it took."""
-        each = zip(self._parts, A, G, shares.tolist(), strict=True)
-        return sum(part.set(a, g, share, mu / share) for part, a, g, share in each)
+    def set(self, A: Factor, G: Factor, mu: float, shares: np.ndarray, *, kept: bool = False) -> int:
+        """Have the inverse of these factors damped by μ; the arithmetic operations it takes.
+
+        Args:
+            kept: whether the first layer's A and its share are those of the last time, so that its inverse stays.
+        """
+        for part, a, g, share in zip(self._parts, A, G, shares.tolist(), strict=True):
+            part.set(a, g, share, mu / share)
+        return sum(_work(factor) for factor in (*A[kept:], *G))
 
     def apply(self, v: Any, out: Any) -> None:
         """out ← the inverse times v, both (P,) where vectors live; beyond the layers `out` stays as it is."""
@@ -97,11 +110,10 @@ class _Inverse:
         self._D, self._d = (None, None) if full_A and full_G else (vectors.zeros(k * n), vectors.zeros(k))
         self._found: tuple[np.ndarray, float, np.ndarray] | None = None  # A, what was added, the inverse
 
-    def set(self, A: np.ndarray, G: np.ndarray, to_A: float, to_G: float) -> int:
-        put, operations = self._vectors.put, _work(G)
+    def set(self, A: np.ndarray, G: np.ndarray, to_A: float, to_G: float) -> None:
+        put = self._vectors.put
         if self._found is None or self._found[1] != to_A or not np.array_equal(self._found[0], A):
             self._found = A.copy(), to_A, _inverted(A, to_A)
-            operations += _work(A)
             if self._R is not None:
                 inverse = self._found[2]
                 put(inverse[:1, :1], self._corner)
@@ -115,7 +127,6 @@ class _Inverse:
             g = np.ones(len(G)) if self._G is not None else of_G
             put(np.outer(g, a[1:]).ravel(), self._D)
             put(g * a[0], self._d)
-        return operations
 
     def apply(self, v: Any, out: Any, work: Any, short: Any) -> None:
         layer, vectors = self._layer, self._vectors
@@ -124,8 +135,8 @@ class _Inverse:
         if self._G is not None:
             T, t = work[: k * n], short[:k]
         if self._R is None:
-            vectors.multiply(W, self._D, T)
-            vectors.multiply(b, self._d, t)
+            vectors.apply(product, (W, self._D), (), (T,))
+            vectors.apply(product, (b, self._d), (), (t,))
         else:
             W, b, T, t = W.reshape(k, n), b.reshape(1, k), T.reshape(k, n), t.reshape(1, k)
             vectors.gemm(W, self._R, T)
@@ -136,8 +147,8 @@ class _Inverse:
             vectors.gemm(self._G, T.reshape(k, n), out[layer.weights].reshape(k, n))
             vectors.gemm(t.reshape(1, k), self._G, out[layer.biases].reshape(1, k))
         elif self._R is not None:
-            vectors.multiply(T.reshape(k * n), self._D, T.reshape(k * n))
-            vectors.multiply(t.reshape(k), self._d, t.reshape(k))
+            vectors.apply(product, (T.reshape(k * n), self._D), (), (T.reshape(k * n),))
+            vectors.apply(product, (t.reshape(k), self._d), (), (t.reshape(k),))
 
 
 def _mean(factor: np.ndarray) -> float:

@@ -125,6 +125,8 @@ def wolfe(
                 hi = before
         if not lo.J < J and -alpha * slope <= RESOLUTION * abs(J):
             problem = f"the step α = {alpha:.3g} would change J = {J:.9g} by {alpha * slope:.2g}, below its precision"
+            if nonfinite:
+                problem += f"; J or ∇J was not finite in {nonfinite} of {trial} trials"
             return Search(*origin, trial, nonfinite, problem)
         alpha = _inside(lo, hi, margin)
         if alpha in (lo.alpha, hi.alpha):

@@ -161,8 +161,8 @@ class LevenbergMarquardt(Optimizer[LMState]):
         numbers = f"max|∇J| = {state.steepest:.3g}, wanted {self.tolerance:g} or less"
         if not problem:
             problem = f"{trials} trials up to the damping {mu:.3g} found no decrease of J = {state.J:.9g}"
-            if nonfinite:
-                problem += f"; J or ∇J was not finite in {nonfinite} of them"
+        if nonfinite:
+            problem += f"; J or ∇J was not finite in {nonfinite} of the {trials} trials"
         if trials == nonfinite:
             return Ending("failed", f"failed: {problem}; {numbers}")
         return Ending("stalled", f"stalled: {problem}; {numbers}")

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .elementwise import Elementwise
+
 Vector = Any  # (P,) float64 where these vectors live
 Number = Any  # a float, or one that `read` will give
 
@@ -61,6 +63,15 @@ class Vectors(Protocol):
         """out ← sign·(factor·a + Σ over (c, M) of cᵀM), sign being 1 or −1; M is (n, P), c is (n,), at most two."""
         ...
 
+    def apply(
+        self, formula: Elementwise, reads: Sequence[Vector], numbers: Sequence[float], writes: Sequence[Vector]
+    ) -> None:
+        """writes ← the formula of the elements of `reads` and of the numbers; a vector may be in both lists.
+
+        What is too large gives infinities and no warning.
+        """
+        ...
+
     def dot(self, a: Vector, b: Vector) -> Number:
         """aᵀb. Overflows to infinity without a warning."""
         ...
@@ -87,10 +98,6 @@ class Vectors(Protocol):
     def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
         """out ← op(a)·op(b) + beta·out for contiguous matrices, views of vectors; `transpose` is two letters of n and
         t, beta 0 or 1."""
-        ...
-
-    def multiply(self, a: Vector, b: Vector, out: Vector) -> None:
-        """out ← a ∘ b, element by element."""
         ...
 
     def read(self, *numbers: Any) -> list[Any]:
@@ -144,6 +151,21 @@ class HostVectors:
         pieces = [slice(at, at + PIECE) for at in range(0, len(a), PIECE)]
         shared(combined, pieces, len(a), self._threads)
 
+    def apply(
+        self,
+        formula: Elementwise,
+        reads: Sequence[np.ndarray],
+        numbers: Sequence[float],
+        writes: Sequence[np.ndarray],
+    ) -> None:
+        def applied(piece: slice) -> None:
+            made = formula.reference(*(v[piece] for v in reads), *numbers)
+            for out, values in zip(writes, made, strict=True):
+                out[piece] = values
+
+        P = len(writes[0])
+        shared(applied, [slice(at, at + PIECE) for at in range(0, P, PIECE)], P, self._threads)
+
     def dot(self, a: np.ndarray, b: np.ndarray) -> float:
         with np.errstate(over="ignore", invalid="ignore"):
             return float(np.dot(a, b))
@@ -182,9 +204,6 @@ class HostVectors:
         width = -(-out.shape[1] // max(1, min(4, out.shape[1] // 128)))
         pieces = [slice(at, at + width) for at in range(0, out.shape[1], width)]
         shared(columns, pieces, P * a.shape[1] // 64, self._threads)
-
-    def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-        np.multiply(a, b, out=out)
 
     def read(self, *numbers: Any) -> list[Any]:
         return list(numbers)

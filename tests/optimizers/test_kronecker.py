@@ -80,7 +80,7 @@ def test_the_first_inverse_is_kept_while_its_share_is_near_enough(monkeypatch):
     near = it.shares(A, G, 0.3, shares, same=True)
     assert near[0] == shares[0] and near[1] != shares[1] * 1.5
     asked.clear()
-    work = it.set([A[0], A[1] * 1.1], G, 0.3, near)
+    work = it.set([A[0], A[1] * 1.1], G, 0.3, near, kept=True)
     assert sorted(asked) == [2, 5, 6] and work == 2**3 + 5**3 + 6**3
     far = it.shares(A, [100 * G[0], G[1]], 0.3, near, same=True)
     assert far[0] != near[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import FrozenInstanceError, asdict, fields
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,27 +16,50 @@ from gpubp import optimizers
 from gpubp.errors import MismatchError, UsageError
 from gpubp.optimizers.vectors import HOST
 
-# Options of the optimizers that do not suit every problem with their defaults; a new optimizer faces the whole zoo.
+# Every optimizer faces the whole zoo; these are its options where the defaults do not suit a problem.
 SUITS: dict[str, dict[str, dict[str, Any]]] = {
     "gd": {
         "quadratic": {"learning_rate": 0.018},
-        "beale": {"learning_rate": 0.02},
+        "rosenbrock": {"learning_rate": 0.0019},
+        "rosenbrock chain": {"learning_rate": 0.001},
+        "beale": {"learning_rate": 0.03},
+        "himmelblau": {"learning_rate": 0.01},
+    },
+    "adam": {"rosenbrock": {"learning_rate": 0.1}, "rosenbrock chain": {"learning_rate": 0.05}},
+    "irprop": {"rosenbrock": {"shrink": 0.7}, "rosenbrock chain": {"shrink": 0.7}},
+    "nesterov": {
+        "quadratic": {"learning_rate": 0.01},
+        "rosenbrock": {"learning_rate": 0.001},
+        "rosenbrock chain": {"learning_rate": 0.0005},
+        "beale": {"learning_rate": 0.01},
         "himmelblau": {"learning_rate": 0.01},
     },
 }
-NOT_MONOTONE = {"gd"}
+# Options by which those that can go astray do.
+WILD: dict[str, dict[str, Any]] = {
+    "gd": {"learning_rate": 0.5},
+    "adam": {"learning_rate": 10},
+    "irprop": {"first": 5, "most": 1e9, "shrink": 0.9},
+    "nesterov": {"learning_rate": 0.3},
+}
+NOT_MONOTONE = {"adam", "gd", "irprop", "nesterov"}
 
 CASES = [
     pytest.param(name, options, problem, id=f"{name} {problem.name}")
     for name in optimizers.names()
     for problem in ZOO
-    if (options := SUITS[name].get(problem.name) if name in SUITS else {}) is not None
+    for options in [SUITS.get(name, {}).get(problem.name, {})]
+] + [pytest.param("cg", {"variant": "pr+"}, problem, id=f"cg pr+ {problem.name}") for problem in ZOO]
+CASES += [
+    pytest.param(name, {}, replace(problem, factored=True), id=f"{name} {problem.name} in factors")
+    for name in ("klbfgs", "gn")
+    for problem in ZOO
 ]
 on_the_zoo = pytest.mark.parametrize(("name", "options", "problem"), CASES)
 each = pytest.mark.parametrize("name", optimizers.names())
 
 
-def run(optimizer, f, state, iterations=5000):
+def run(optimizer, f, state, iterations=30000):
     """Step until the end; the ending, and the state in front of each step, copied."""
     states = []
     for _ in range(iterations):
@@ -103,7 +126,10 @@ def test_an_exception_at_any_evaluation_leaves_the_state_and_the_run_as_they_wer
     _, states = run(optimizer, straight, state, 40)
     for at in range(2, straight.calls + 1):
         f = Interrupted(problem, at)
-        state = optimizer.init(f, np.array(problem.start))
+        try:
+            state = optimizer.init(f, np.array(problem.start))
+        except Broken:
+            continue  # what else it wanted to know at the start: there is no state yet
         for i, expected in enumerate([*states, None]):
             before = frozen(state)
             if expected is not None:
@@ -125,6 +151,99 @@ def test_j_does_not_rise(name, options, problem):
     _, states = run(optimizer, problem, optimizer.init(problem, np.array(problem.start)))
     for here, there in pairwise(states):
         assert there["J"] <= here["J"] * (1 + 1e-7)
+
+
+class Watched:
+    """Remembers every J and Θ; J is NaN from evaluation number `broken` on."""
+
+    def __init__(self, problem: Problem, broken: int = 0) -> None:
+        self.problem, self.broken = problem, broken
+        self.curvature = problem.curvature
+        self.seen: list[tuple[float, np.ndarray]] = []
+
+    def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):
+            J = self.problem.value_and_gradient(Theta, out)
+        if self.broken and len(self.seen) + 1 >= self.broken:
+            J = math.nan
+        self.seen.append((J, Theta.copy()))
+        return J
+
+
+@pytest.mark.parametrize(
+    ("name", "wild"),
+    [(name, wild) for name in optimizers.names() for wild in (False, True) if not wild or name in WILD],
+)
+@pytest.mark.parametrize("problem", ZOO, ids=lambda p: p.name)
+def test_a_run_never_returns_a_worse_theta_than_it_was_given_or_has_had(name, wild, problem):
+    optimizer = optimizers.make(name, **(WILD[name] if wild else SUITS.get(name, {}).get(problem.name, {})))
+    f = Watched(problem)
+    state = optimizer.init(f, np.array(problem.start))
+    first, ending, had, rose = state.J, None, {state.J}, False
+    for _ in range(200):
+        before = state.J
+        ending = optimizer.step(f, state)
+        rose |= state.J > before
+        had.add(state.J)
+        Theta, J = state.best
+        slack = 0 if name in NOT_MONOTONE else 1e-7 * abs(first)
+        assert J <= min(had) + slack <= first + slack
+        assert any(seen == J and np.array_equal(Theta, at) for seen, at in f.seen)  # J belongs to Θ
+        assert np.array_equal(state.Theta_on_host, Theta)
+        if ending:
+            break
+    assert rose or not wild
+    again = optimizer.restore(f, frozen(state))
+    assert again.best[1] == state.best[1] and np.array_equal(again.best[0], state.best[0])
+
+
+@each
+@pytest.mark.parametrize("k", [2, 3, 8, 15])
+def test_a_cost_that_is_not_finite_after_some_steps_ends_with_the_best_theta_and_a_sentence(name, k):
+    problem = ZOO[1]
+    optimizer = optimizers.make(name, **SUITS.get(name, {}).get(problem.name, {}))
+    f = Watched(problem, broken=k)
+    state, ending = optimizer.init(f, np.array(problem.start)), None
+    for _ in range(k + 2):
+        if ending := optimizer.step(f, state):
+            break
+    assert ending is not None
+    assert "not finite in" in ending.reason or "J = nan" in ending.reason
+    # a line search whose first trial was finite cannot tell that from one that finds nothing better
+    assert ending.kind == "failed" or ("not finite in 1" in ending.reason and k == 3)
+    Theta, J = state.best
+    assert f"J = {J:.6g}" in ending.reason or f"J = {J:.9g}" in ending.reason
+    assert J <= f.seen[0][0] and problem.value_and_gradient(Theta, np.empty_like(Theta)) == J
+    assert name not in NOT_MONOTONE or J == min(seen for seen, _ in f.seen[: k - 1])
+    assert np.isfinite(state.gradient).all()
+
+
+@each
+@pytest.mark.parametrize("wild", [False, True])
+def test_a_finer_function_is_met_at_the_best_theta(name, wild):
+    """What a run does that climbs: J and ∇J of the same Θ by another function, and all that was coarse forgotten."""
+    coarse = In32Bits(ZOO[1])
+    optimizer = optimizers.make(name, tolerance=0, **(WILD.get(name, {}) if wild else {}))
+    state = optimizer.init(coarse, np.array(ZOO[1].start))
+    for _ in range(7):
+        with np.errstate(over="ignore", invalid="ignore"):
+            optimizer.step(coarse, state)
+    before, evaluations, Theta = frozen(state), state.evaluations, np.array(state.best[0])
+    with pytest.raises(Broken):
+        optimizer.renew(Interrupted(ZOO[1], 1), state)
+    assert bits(state.saved()) == bits(before)
+    optimizer.renew(ZOO[1], state)
+    assert np.array_equal(state.Theta, Theta) and np.array_equal(state.best[0], Theta)
+    gradient = np.empty_like(Theta)
+    assert state.J == state.best[1] == ZOO[1].value_and_gradient(Theta, gradient)
+    assert np.array_equal(state.gradient, gradient) and state.steepest == np.abs(gradient).max()
+    assert state.evaluations == evaluations + 1
+    again = optimizer.restore(ZOO[1], frozen(state))
+    for _ in range(3):
+        with np.errstate(over="ignore", invalid="ignore"):
+            optimizer.step(ZOO[1], state)
+            optimizer.step(ZOO[1], again)
+        assert bits(state.saved()) == bits(again.saved())
 
 
 @on_the_zoo
@@ -242,7 +361,8 @@ def test_a_saved_state_that_does_not_fit_is_refused_by_name(name, change, words)
 
 
 def test_the_folder_is_the_list():
-    assert {"gd", "lbfgs"} <= set(optimizers.names()) and "base" not in optimizers.names()
+    assert {"adam", "cg", "gd", "irprop", "lbfgs", "nesterov", "scg"} <= set(optimizers.names())
+    assert not {"base", "descent", "wandering", "elementwise"} & set(optimizers.names())
     assert type(optimizers.make("lbfgs")).__name__ == "LBFGS"
 
 
@@ -266,6 +386,25 @@ def test_hyperparameters_are_frozen_and_normal(name):
         ("gd", {"learning_rate": math.nan}, "^learning_rate = nan; wanted a finite float$"),
         ("gd", {"learning_rate": True}, "^learning_rate = True; wanted a finite float$"),
         ("gd", {"tolerance": -1e-3}, "^tolerance = -0.001; wanted 0 or more$"),
+        ("gd", {"learning_rate": "fast"}, "^learning_rate = 'fast'; wanted a finite float$"),
+        ("cg", {"variant": "fr"}, "^variant = 'fr'; wanted one of hz, pr\\+$"),
+        ("cg", {"variant": 1}, "^variant = 1; wanted one of hz, pr\\+$"),
+        ("cg", {"restart": 0}, "^restart = 0.0; wanted above 0$"),
+        ("cg", {"eta": -1}, "^eta = -1.0; wanted above 0$"),
+        ("scg", {"sigma": 0}, "^sigma = 0.0; wanted above 0$"),
+        ("scg", {"max_trials": 0}, "^max_trials = 0; wanted 1 or more$"),
+        ("scg", {"patience": 0}, "^patience = 0; wanted 1 or more$"),
+        ("adam", {"learning_rate": 0}, "^learning_rate = 0.0; wanted above 0$"),
+        ("adam", {"beta1": 1}, "^beta1 = 1.0; wanted 0 or more, below 1$"),
+        ("adam", {"beta2": -0.1}, "^beta2 = -0.1; wanted 0 or more, below 1$"),
+        ("adam", {"epsilon": 0}, "^epsilon = 0.0; wanted above 0$"),
+        ("irprop", {"first": 0}, "^first = 0.0; wanted above 0$"),
+        ("irprop", {"grow": 1}, "^grow = 1.0; wanted above 1$"),
+        ("irprop", {"shrink": 1}, "^shrink = 1.0; wanted a number between 0 and 1$"),
+        ("irprop", {"least": 1}, "^least = 1.0; wanted from 0 to first = 0.0125$"),
+        ("irprop", {"most": 0.01}, "^most = 0.01; wanted first = 0.0125 or more$"),
+        ("nesterov", {"learning_rate": 0}, "^learning_rate = 0.0; wanted above 0$"),
+        ("nesterov", {"momentum": 1}, "^momentum = 1.0; wanted 0 or more, below 1$"),
         ("lbfgs", {"history": 0}, "^history = 0; wanted 1 or more$"),
         ("lbfgs", {"history": 10.0}, "^history = 10.0; wanted a finite int$"),
         ("lbfgs", {"history": "10"}, "^history = '10'; wanted a finite int$"),

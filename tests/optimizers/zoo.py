@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.optimizers.curvature import Layer
+from gpubp.optimizers.curvature import Factors, Layer
 
 Pair = tuple[Any, np.ndarray]  # J, a number; ∇J, (P,)
 
@@ -19,6 +19,7 @@ class Curved:
 
     layers = (Layer(weights=slice(0, None), biases=slice(0, 0), outputs=1, inputs=1),)
     decay = 0.0
+    factored = False
     product_passes, matrix_passes = 1.0, 2.0
 
     def __init__(self, matrix: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -28,20 +29,39 @@ class Curved:
         out[...] = self.matrix(Theta) @ v
 
 
+class CurvedInFactors(Curved):
+    """Likewise, as one layer of one output: its factor A is the whole matrix, a little off from draw to draw."""
+
+    factored = True
+    operations = 1e6  # of a pass, beside which those on vectors are few
+
+    def __init__(self, matrix: Callable[[np.ndarray], np.ndarray], P: int) -> None:
+        super().__init__(matrix)
+        self.layers = (Layer(weights=slice(1, P), biases=slice(0, 1), outputs=1, inputs=P - 1),)
+
+    def factors(self, Theta: np.ndarray, draw: int) -> Factors:
+        A = self.matrix(Theta)
+        return Factors([A * (1 + 0.1 * np.cos(draw))], [np.array([[1 + 0.2 * np.sin(draw)]])], 0.25)
+
+
 @dataclass(frozen=True)
 class Problem:
     """J and ∇J as one function, a start, J at the minimum reached from there, and a matrix that tells how J curves: of
-    sums of squares 2JᵀJ, of those that were given none 1."""
+    sums of squares 2JᵀJ, of those that were given none 1; `factored`, whether that is told in factors as well."""
 
     name: str
     J_and_gradient: Callable[[np.ndarray], Pair]
     start: tuple[float, ...]
     minimum: float
     gauss_newton: Callable[[np.ndarray], np.ndarray] = lambda Theta: np.eye(len(Theta))
+    factored: bool = False
 
     @property
     def curvature(self) -> Any:
-        return Curved(self.gauss_newton)
+        return self.curved(self.gauss_newton)
+
+    def curved(self, matrix: Callable[[np.ndarray], np.ndarray]) -> Curved:
+        return CurvedInFactors(matrix, len(self.start)) if self.factored else Curved(matrix)
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         J, out[:] = self.J_and_gradient(Theta)
@@ -126,7 +146,7 @@ class In32Bits:
     @property
     def curvature(self) -> Curved:
         """With the rounding of a pass, as far as one can see."""
-        return Curved(lambda Theta: self.problem.gauss_newton(Theta.astype(np.float32).astype(np.float64)))
+        return self.problem.curved(lambda Theta: self.problem.gauss_newton(Theta.astype(np.float32).astype(np.float64)))
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         J = self.problem.value_and_gradient(Theta.astype(np.float32).astype(np.float64), out)
@@ -165,7 +185,7 @@ class Interrupted:
             self._count()
             return self.problem.gauss_newton(Theta)
 
-        return Curved(matrix)
+        return self.problem.curved(matrix)
 
     def _count(self) -> None:
         self.calls += 1

@@ -7,6 +7,9 @@ a fixed tree.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
+
 from ..kernels import THREADS, Kernel
 
 OF_LANE = 16  # elements: what a thread can have in flight
@@ -55,6 +58,22 @@ COMBINE = _elementwise(
     for (int k = m; k < m + n; ++k) sum = fma(terms[k], N[rows[k] * P + i], sum);
     out[i] = sign * sum;""",
 )
+
+
+@cache
+def applied(name: str, reads: Sequence[str], numbers: Sequence[str], writes: Sequence[str], cuda: str) -> Kernel:
+    """The kernel of an `optimizers.elementwise` formula: pointers in the order of `reads` and `writes`, P, the numbers.
+
+    All elements are read before any is written, so a vector may be read and written.
+    """
+    pointers = [f"const double* {v}_" for v in reads] + [f"double* {v}_" for v in writes]
+    parameters = [*pointers, "long long P", *(f"double {x}" for x in numbers)]
+    loads = " ".join(f"const double {v} = {v}_[i];" for v in reads)
+    stores = " ".join(f"{v}_[i] = {v};" for v in writes)
+    return _elementwise(
+        f"each_{name}", ", ".join(parameters), f"{loads}\n    double {', '.join(writes)};\n    {cuda}\n    {stores}"
+    )
+
 
 # What all sums share: `all` with one more number; a number of all lanes.
 _TAKE = f"""

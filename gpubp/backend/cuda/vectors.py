@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ...formula import times
 from ..kernels import THREADS
-from .device import Device, elementwise
+from .device import Device
 from .vector_kernels import (
     ADD_UP,
     CHUNK,
@@ -32,6 +31,7 @@ from .vector_kernels import (
     SUBTRACT,
     SUM_ABS,
     WARPS,
+    applied,
 )
 
 KEPT = 128  # results that belong to somebody for good, before all others
@@ -156,6 +156,11 @@ class DeviceVectors:
         counts = [*(len(r) for r in rows), 0, 0][:2]
         self._device.launch(COMBINE, _blocks(len(a)), (a, self._terms, *matrices, out, len(a), *counts, sign, factor))
 
+    def apply(self, formula: Any, reads: Sequence[Any], numbers: Sequence[float], writes: Sequence[Any]) -> None:
+        kernel = applied(formula.name, formula.reads, formula.numbers, formula.writes, formula.cuda)
+        P = len(writes[0])
+        self._device.launch(kernel, _blocks(P), (*reads, *writes, P, *numbers))
+
     def dot(self, a: Any, b: Any) -> Number:
         return self.dots((a, b))[0]
 
@@ -179,10 +184,6 @@ class DeviceVectors:
 
     def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
         self._device.multiply(a, b, out, "float64", transpose=transpose, beta=beta)
-
-    def multiply(self, a: Any, b: Any, out: Any) -> None:
-        rows = tuple(v.reshape(1, -1) for v in (a, b, out))
-        elementwise(self._device, times, (_REAL,) * 3, *rows)
 
     def read(self, *numbers: Any) -> list[Any]:
         return [float(n) if isinstance(n, Number) else n.value() if isinstance(n, _Products) else n for n in numbers]
