@@ -7,6 +7,7 @@ defaults, 10 corrections).
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def scipy(history: int = 10, name: str = "scipy", notes: str = "") -> Contender:
     Raises:
         Absent: it is not installed.
     """
-    minimize: Any = _import("scipy.optimize").minimize
+    minimize: Any = imported("scipy.optimize").minimize
     options = {"maxcor": history, "maxiter": UNLIMITED, "maxfun": UNLIMITED, "ftol": 0.0, "gtol": 0.0}
 
     def run(f: Counted, Theta: np.ndarray) -> str:
@@ -60,7 +61,7 @@ def torch(history: int = 10) -> Contender:
     Raises:
         Absent: it is not installed.
     """
-    library: Any = _import("torch")
+    library: Any = imported("torch")
 
     def run(f: Counted, Theta: np.ndarray) -> str:
         library.set_num_threads(1)
@@ -87,8 +88,8 @@ def optax(history: int = 10) -> Contender:
     Raises:
         Absent: JAX or Optax is not installed.
     """
-    jax, library = _import("jax"), _import("optax")
-    jnp: Any = _import("jax.numpy")
+    jax, library = imported("jax"), imported("optax")
+    jnp: Any = imported("jax.numpy")
     jax.config.update("jax_enable_x64", True)
     solver = library.lbfgs(memory_size=history)
     called: list[Any] = [None]  # the function of the run, so that one compiled step serves all runs
@@ -151,20 +152,21 @@ def ours(text: str) -> Contender:
     from gpubp import optimizers
 
     name, *settings = text.split(":")
-    options = dict(one.partition("=")[::2] for one in settings)
-    optimizer = optimizers.make(name, tolerance=0.0, **{key: _number(value) for key, value in options.items()})
+    options = {key: _number(value) for key, _, value in (one.partition("=") for one in settings)}
+    optimizer = optimizers.make(name, **{"tolerance": 0.0, **options})
 
     def run(f: Counted, Theta: np.ndarray) -> str:
         state = optimizer.init(f, Theta)
         f.settle(state.extra)
-        while not f.enough:
+        ending = None
+        while ending is None and not f.enough:
             ending = optimizer.step(f, state)
             f.settle(state.extra)
-            if ending is not None:
-                return ending.reason
         if state.evaluations != f.evaluations:
-            raise AssertionError(f"{text} says {state.evaluations} evaluations of {f.evaluations}")
-        raise Enough
+            raise AssertionError(f"{text} speaks of {state.evaluations} evaluations and made {f.evaluations}")
+        if ending is None:
+            raise Enough
+        return ending.reason
 
     return Contender(text, run, ours=True)
 
@@ -207,9 +209,12 @@ def _number(text: str) -> Any:
     return text
 
 
-def _import(name: str) -> Any:
-    import importlib
+def imported(name: str) -> Any:
+    """The module of that name.
 
+    Raises:
+        Absent: it is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -137,9 +137,7 @@ def _seed(
             contender, goals = contenders[name], found.goals.get(seed)
             first = name == found.reference
             limit = last if first else budget * last
-            f = Counted(
-                ready.objective, limit, -float("inf") if first or goals is None else goals[-1], contender.ours
-            )
+            f = Counted(ready.objective, limit, -float("inf") if first or goals is None else goals[-1], contender.ours)
             ending = gone(f, contender, ready.Theta)
             if goals is None:
                 goals = found.goals[seed] = [f.best[min(mark, f.evaluations) - 1] for mark in found.marks]

@@ -16,7 +16,6 @@ from .tasks import TASKS
 Value = Callable[[Outcome, int], "float | None"]  # of the mark of that number
 
 PEERS = ("scipy", "torch10")  # against whom ratios are given
-TARGETS = {"passes": (3.0, 1.5), "seconds": (2.5, 1.3)}  # median and worst, of the default optimizer at 200
 
 
 def _passes(outcome: Outcome, mark: int) -> float | None:
@@ -79,7 +78,7 @@ def text(match: Match) -> str:
     head = ["", *(f"passes {m}" for m in match.marks), *(f"s {m}" for m in match.marks)]
     head += [f"{what} {peer} ÷" for what in (f"passes {at}:", f"s {at}:") for peer in PEERS]
     head += ["held-out " + ("MSE" if task.cost == "squares" else "%"), "last J"]
-    lines += [*table(head, rows), "", "Ratios are median (worst); a peer's cost over the contender's, so more is better."]
+    lines += [*table(head, rows), "", "Ratios are median (worst): the peer's over the contender's, so more is better."]
     lines += _remarks(match)
     return "\n".join(lines)
 

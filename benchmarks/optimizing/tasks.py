@@ -7,6 +7,7 @@ all, so another seed is another data set of the same kind; of the digits it is a
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -57,10 +58,9 @@ def digits(seed: int) -> tuple[Array, Array, Array, Array]:
 def small_digits(seed: int) -> tuple[Array, Array, Array, Array]:
     """scikit-learn's: (1,297, 64) of 0 to 1 and their classes, and 500 held out."""
     try:
-        from sklearn.datasets import load_digits
+        bunch: Any = importlib.import_module("sklearn.datasets").load_digits()
     except ModuleNotFoundError as error:
         raise Absent("scikit-learn, whose digits these are, is not installed") from error
-    bunch: Any = load_digits()
     order = np.random.default_rng(0).permutation(len(bunch.data))
     return _shared(bunch.data[order] / 16.0, bunch.target[order], 500)
 
