@@ -11,8 +11,9 @@ SciPy (`maxcor` 10, as scikit-learn calls it) has after 100, 200 and 400 evaluat
 seconds that each contender takes to them. A pass is one evaluation of J and ∇J; what gpubp's optimizers ask for
 besides, products with the curvature and its factors, is charged in passes too, and everything that a contender does
 between its evaluations is in its seconds. `scipy-equal` is SciPy with as many corrections as fit the memory that
-`klbfgs` takes (`lbfgs` where that is not there). Prints Markdown; the record holds every seed, the versions, the
-processor.
+`klbfgs` takes (`lbfgs` where that is not there). With --own there are also scikit-learn's MLP, and PyTorch and JAX with
+losses that they differentiate themselves: what their users wait for. Prints Markdown; the record holds every seed, the
+versions, the processor.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PEERS = ("scipy", "scipy-equal", "torch10", "torch100", "optax")
+OWN = ("sklearn-own", "torch10-own", "optax-own")
 
 
 def say(what: str) -> None:
@@ -36,6 +38,7 @@ def say(what: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--tasks", help="some of them by name, or all; the seven of the targets unless said otherwise")
     parser.add_argument("--optimizers", help="some of them by name, gpubp's perhaps with options, NAME:OPTION=VALUE")
     parser.add_argument("--seeds", help="how many, or which: 0,3")
@@ -43,12 +46,19 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=1.5, help="in parts of the last mark, passes of a contender")
     parser.add_argument("--precision", default="fp64", choices=("fp64", "fp32"))
     parser.add_argument("--threads", type=int, default=2, help="that work on an evaluation; BLAS has one")
+    parser.add_argument("--own", action="store_true", help="also peers that evaluate J themselves")
     parser.add_argument("--quick", action="store_true", help="two small tasks, one seed, marks at 25, 50 and 100")
     parser.add_argument("--out", metavar="FILE", help="write everything that was measured there")
     options = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    if options.worker:
+        from optimizing import own
+        from optimizing.match import serve
+
+        serve(options.worker, own.make)
+        return 0
     for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before NumPy comes
         os.environ[pool] = "1"
-    sys.path.insert(0, str(ROOT))
 
     from optimizing.match import MARKS, play
     from optimizing.tables import content, overall, text
@@ -63,8 +73,9 @@ def main() -> int:
         tasks = list(TASKS)
     if unknown := [name for name in tasks if name not in TASKS]:
         parser.error(f"task {', '.join(unknown)}; wanted some of {', '.join(TASKS)}")
-    everyone = [*PEERS, *names()]
-    wanted = options.optimizers.split(",") if options.optimizers else everyone
+    everyone = [*PEERS, *OWN, *names()]
+    usual = [*PEERS, *(OWN if options.own else ()), *names()]
+    wanted = options.optimizers.split(",") if options.optimizers else usual
     if unknown := [name for name in wanted if name.split(":")[0] not in everyone]:
         parser.error(f"optimizer {', '.join(unknown)}; wanted some of {', '.join(everyone)}")
     if "scipy" not in wanted:
@@ -107,6 +118,8 @@ def _entry(name: str, ready: Any) -> Any:
         P = ready.network.P
         history = contenders.equal_history(contenders.memory_of(model, ready.objective, P), P)
         return contenders.scipy(history, name, f"maxcor {history}, the memory of {model}")
+    if name in OWN:
+        return contenders.Contender(name, contenders.nowhere, alone=True, notes="evaluates J itself")
     if name.startswith("torch"):
         return contenders.torch(int(name.removeprefix("torch")))
     if name == "optax":

@@ -31,12 +31,14 @@ class Contender:
         name: as --optimizers takes it.
         run: lets it go.
         ours: whether it is gpubp's, which are charged for more than evaluations and ask themselves whether to go on.
+        alone: it runs in a process of its own, see `match`.
         notes: what else belongs into the record.
     """
 
     name: str
     run: Run
     ours: bool = False
+    alone: bool = False
     notes: str = ""
 
 
@@ -65,21 +67,26 @@ def torch(history: int = 10) -> Contender:
 
     def run(f: Counted, Theta: np.ndarray) -> str:
         library.set_num_threads(1)
-        parameters = library.tensor(Theta, dtype=library.float64, requires_grad=True)
-        optimizer = library.optim.LBFGS(
-            [parameters], lr=1.0, max_iter=UNLIMITED, max_eval=UNLIMITED, history_size=history,
-            tolerance_grad=0.0, tolerance_change=0.0, line_search_fn="strong_wolfe",
-        )  # fmt: skip
 
-        def closure() -> Any:
+        def evaluate(parameters: Any) -> Any:
             J, gradient = f(parameters.detach().numpy())
             parameters.grad = library.from_numpy(gradient)
             return library.tensor(J, dtype=library.float64)
 
-        optimizer.step(closure)
-        return "ended"
+        return torch_minimises(library, evaluate, library.tensor(Theta, dtype=library.float64), history)
 
     return Contender(f"torch{history}", run, notes=f"history_size {history}, strong_wolfe")
+
+
+def torch_minimises(library: Any, evaluate: Callable[[Any], Any], Theta: Any, history: int) -> str:
+    """Let PyTorch's L-BFGS go, without tolerances; `evaluate` gives J and sets the parameters' `grad`."""
+    parameters = Theta.requires_grad_()
+    optimizer = library.optim.LBFGS(
+        [parameters], lr=1.0, max_iter=UNLIMITED, max_eval=UNLIMITED, history_size=history,
+        tolerance_grad=0.0, tolerance_change=0.0, line_search_fn="strong_wolfe",
+    )  # fmt: skip
+    optimizer.step(lambda: evaluate(parameters))
+    return "ended"
 
 
 def optax(history: int = 10) -> Contender:
@@ -169,6 +176,11 @@ def ours(text: str) -> Contender:
         return ending.reason
 
     return Contender(text, run, ours=True)
+
+
+def nowhere(f: Counted, Theta: np.ndarray) -> str:
+    """What one that runs in a process of its own does here."""
+    raise AssertionError("it runs in a process of its own")
 
 
 def memory_of(optimizer_name: str, f: Any, P: int) -> int:

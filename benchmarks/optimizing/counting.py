@@ -80,13 +80,16 @@ class Counted:
     def note(self, J: float, Theta: Any) -> None:
         """That an evaluation has just been done, here or by a contender that evaluates J itself.
 
+        Args:
+            Theta: where, or a function that gives it; no time is charged for that.
+
         Raises:
             Enough: it is, and the contender does not ask.
         """
         now = time.perf_counter()
         self.seconds.append(now - self._began - self._off)
         if J < self.J:
-            self.J, self.Theta = J, np.array(Theta)
+            self.J, self.Theta = J, np.array(Theta() if callable(Theta) else Theta, np.float64)
         self.best.append(self.J)
         self.passes.append(len(self.best) + max(self.asked, self.extra))
         enough = not self._obedient and self.enough

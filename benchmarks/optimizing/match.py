@@ -8,11 +8,17 @@ each time, and the shortest time to a mark counts.
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from problems import Absent
+from runner import ROOT, environment_for
 
 from .contenders import Contender, gone
 from .counting import Counted
@@ -97,30 +103,40 @@ def play(
         Absent: the data are not to be had, or nobody can take part.
     """
     from gpubp.backend.blas import one_thread
-    from gpubp.errors import GpubpError
 
     found = Match(task, marks, precision, "")
-    contenders: dict[str, Contender] = {}
     for seed in seeds:
         ready = Ready(TASKS[task], seed, precision, threads)
         try:
             with one_thread():
-                if not found.reference:
-                    for name, entry in entries.items():
-                        try:
-                            contender = entry(ready)
-                            gone(Counted(ready.objective, WARM), contender, ready.Theta)
-                            contenders[name] = contender
-                            found.notes[name] = contender.notes
-                        except (Absent, GpubpError) as error:
-                            found.absent[name] = str(error)
-                    if not contenders:
-                        raise Absent("nobody can take part: " + "; ".join(found.absent.values()))
-                    found.reference, found.how = next(iter(contenders)), ready.how
+                contenders = _present(found, ready, entries, say)
+                found.reference, found.how = next(iter(contenders)), ready.how
                 _seed(found, ready, seed, contenders, budget, turns, say)
         finally:
             ready.objective.close()
     return found
+
+
+def _present(found: Match, ready: Ready, entries: dict[str, Entry], say: Any) -> dict[str, Contender]:
+    """Those who can take part, warm."""
+    from gpubp.errors import GpubpError
+
+    contenders: dict[str, Contender] = {}
+    for name, entry in entries.items():
+        if name in found.absent:
+            continue
+        say(f"{found.task}: {name} warms up")
+        try:
+            contenders[name] = contender = entry(ready)
+            if not contender.alone:
+                gone(Counted(ready.objective, WARM, obedient=contender.ours), contender, ready.Theta)
+            found.notes[name] = contender.notes
+        except (Absent, GpubpError) as error:
+            contenders.pop(name, None)
+            found.absent[name] = str(error)
+    if not contenders:
+        raise Absent("nobody can take part: " + "; ".join(found.absent.values()))
+    return contenders
 
 
 def _seed(
@@ -129,30 +145,81 @@ def _seed(
     last = found.marks[-1]
     outcomes: dict[str, Outcome] = {}
     for turn in range(turns):
-        order = list(contenders)
-        if turn % 2:
-            order.reverse()
-        for name in order:
+        for name in list(contenders) if turn % 2 == 0 else list(contenders)[::-1]:
             say(f"{found.task}, seed {seed}, turn {turn + 1} of {turns}: {name}")
             contender, goals = contenders[name], found.goals.get(seed)
-            first = name == found.reference
-            limit = last if first else budget * last
-            f = Counted(ready.objective, limit, -float("inf") if first or goals is None else goals[-1], contender.ours)
-            ending = gone(f, contender, ready.Theta)
-            if goals is None:
-                goals = found.goals[seed] = [f.best[min(mark, f.evaluations) - 1] for mark in found.marks]
-            reached = [f.reached(goal) for goal in goals]
-            now = [None if one is None else one[1] for one in reached]
-            if name not in outcomes:
-                passes = [None if one is None else one[0] for one in reached]
-                outcomes[name] = Outcome(
-                    name, seed, passes, now, f.evaluations, f.evaluations + max(f.asked, f.extra),
-                    max(0.0, f.asked - f.extra) if contender.ours else 0.0, f.J, ready.score(f.Theta), ending,
-                    [(k, f.passes[k - 1], f.best[k - 1]) for k in KEPT if k <= f.evaluations],
-                )  # fmt: skip
-            else:
-                before = outcomes[name].seconds
-                outcomes[name].seconds = [
-                    a if b is None else b if a is None else min(a, b) for a, b in zip(before, now, strict=True)
-                ]
+            limit = last if name == found.reference else budget * last
+            try:
+                if contender.alone:
+                    one = _elsewhere(found, name, seed, ready.objective.threads, limit)
+                else:
+                    one, f = measured(ready, contender, seed, limit, goals, name == found.reference)
+                    if goals is None:
+                        found.goals[seed] = [f.best[min(mark, f.evaluations) - 1] for mark in found.marks]
+                        _mark(one, f, found.goals[seed])
+            except Absent as reason:
+                found.absent[name] = str(reason)
+                del contenders[name]
+                continue
+            if name in outcomes:
+                pairs = zip(outcomes[name].seconds, one.seconds, strict=True)
+                one.seconds = [a if b is None else b if a is None else min(a, b) for a, b in pairs]
+            outcomes[name] = one
     found.outcomes += outcomes.values()
+
+
+def measured(
+    ready: Ready, contender: Contender, seed: int, limit: float, goals: list[float] | None, on: bool = False
+) -> tuple[Outcome, Counted]:
+    """One run, until the last of the goals is reached, unless it is to go on, or so many passes are spent."""
+    goal = -math.inf if on or goals is None else goals[-1]
+    f = Counted(ready.objective, limit, goal, contender.ours)
+    ending = gone(f, contender, ready.Theta)
+    charged = max(f.asked, f.extra)
+    one = Outcome(
+        contender.name, seed, [], [], f.evaluations, f.evaluations + charged, charged - f.extra,
+        f.J, ready.score(f.Theta), ending, [(k, f.passes[k - 1], f.best[k - 1]) for k in KEPT if k <= f.evaluations],
+    )  # fmt: skip
+    _mark(one, f, goals or [])
+    return one, f
+
+
+def _mark(one: Outcome, f: Counted, goals: list[float]) -> None:
+    reached = [f.reached(goal) for goal in goals]
+    one.passes = [None if at is None else at[0] for at in reached]
+    one.seconds = [None if at is None else at[1] for at in reached]
+
+
+def _elsewhere(found: Match, name: str, seed: int, threads: int, limit: float) -> Outcome:
+    """One run in a process of its own: worker threads of two libraries in one process spin against each other.
+
+    Raises:
+        Absent: it cannot take part, or did not end well.
+    """
+    job = {"task": found.task, "name": name, "seed": seed, "limit": limit, "goals": found.goals[seed]}
+    job |= {"precision": found.precision, "threads": threads}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "optimizers.py"), "--worker", json.dumps(job)],
+        capture_output=True, text=True, env=environment_for(threads),
+    )  # fmt: skip
+    if done.returncode:
+        raise Absent("ended without an answer: " + (done.stderr.strip() or "no word of it").splitlines()[-1])
+    got = json.loads(done.stdout.splitlines()[-1])
+    if "absent" in got:
+        raise Absent(got["absent"])
+    return Outcome(**got)
+
+
+def serve(text: str, make: Callable[[str, Ready, int], Contender]) -> None:
+    """Be the contender that `text` describes: warm up, run once, and print what was found as JSON."""
+    job = json.loads(text)
+    if hasattr(os, "sched_setaffinity"):  # some libraries count cores and not what they are told
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job["threads"]])
+    ready = Ready(TASKS[job["task"]], job["seed"], job["precision"], job["threads"])
+    try:
+        contender = make(job["name"], ready, job["threads"])
+    except Absent as error:
+        return print(json.dumps({"absent": str(error)}))
+    gone(Counted(ready.objective, WARM), contender, ready.Theta)
+    one, _ = measured(ready, contender, job["seed"], job["limit"], job["goals"])
+    print(json.dumps(asdict(one)))

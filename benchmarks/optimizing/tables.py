@@ -16,6 +16,7 @@ from .tasks import TASKS
 Value = Callable[[Outcome, int], "float | None"]  # of the mark of that number
 
 PEERS = ("scipy", "torch10")  # against whom ratios are given
+ALL_PEERS = (*PEERS, "scipy-equal", "optax", "sklearn-own", "torch10-own", "optax-own")  # in the tables over all tasks
 
 
 def _passes(outcome: Outcome, mark: int) -> float | None:
@@ -101,7 +102,7 @@ def overall(matches: Sequence[Match]) -> str:
     marks = matches[0].marks
     lines = [f"### All: {', '.join(match.task for match in matches)}", ""]
     for what, value in (("passes", _passes), ("seconds", _seconds)):
-        for peer in (*PEERS, "scipy-equal"):
+        for peer in ALL_PEERS:
             if peer not in names:
                 continue
             rows = []
@@ -118,7 +119,7 @@ def content(matches: Sequence[Match]) -> dict[str, Any]:
     names = list(dict.fromkeys(one.name for match in matches for one in match.outcomes))
     summary: dict[str, Any] = {}
     for what, value in (("passes", _passes), ("seconds", _seconds)):
-        for peer in (*PEERS, "scipy-equal"):
+        for peer in ALL_PEERS:
             for name in names:
                 for k, mark in enumerate(matches[0].marks):
                     found = ratios(matches, name, peer, k, value)
