@@ -77,6 +77,7 @@ def test_questions_about_curvature_are_charged_to_the_step_that_asked(optimizing
     f.value_and_gradient(np.array([3.0, 0]), out)  # of a step that asks for factors only now
     assert f.curvature.factors(None, 0) == ("factors", 0.5)
     f.curvature.product(None, None, None)
+    assert not hasattr(f.curvature, "matrix") and f.curvature.product_passes == 2  # what the objective's has, no more
     f.value_and_gradient(np.array([3.5, 0]), out)  # no better
     f.settle(1.0)  # it charges itself less than it asked for
     f.value_and_gradient(np.array([1.0, 0]), out)

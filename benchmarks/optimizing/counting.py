@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,14 +46,16 @@ class Counted:
         self.best: list[float] = []
         self.J, self.Theta = math.inf, np.empty(0)
         self.asked, self.extra = 0.0, 0.0
+        self._curvature: _CountedCurvature | None = None
         self._settled = 0  # evaluations whose passes are final
         self._began, self._off = time.perf_counter(), 0.0
 
     @property
     def curvature(self) -> Any:
         """How J curves, counted too; None where the objective cannot tell."""
-        curvature = getattr(self._objective, "curvature", None)
-        return None if curvature is None else _CountedCurvature(curvature, self)
+        if self._curvature is None and (found := getattr(self._objective, "curvature", None)) is not None:
+            self._curvature = _CountedCurvature(found, self)
+        return self._curvature
 
     @property
     def evaluations(self) -> int:
@@ -114,29 +115,23 @@ class Counted:
         return None if k is None else (self.passes[k], self.seconds[k])
 
 
-@dataclass
 class _CountedCurvature:
-    """The protocol of `gpubp.optimizers.curvature`, each question charged."""
+    """The protocol of `gpubp.optimizers.curvature`, as far as the objective has it, each question charged."""
 
-    curvature: Any
-    counted: Counted = field(repr=False)
+    def __init__(self, curvature: Any, counted: Counted) -> None:
+        self._curvature, self._counted = curvature, counted
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.curvature, name)
+        value = getattr(self._curvature, name)
+        if name not in ("product", "matrix", "factors"):
+            return value
 
-    def product(self, *arguments: Any) -> None:
-        self.curvature.product(*arguments)
-        self.counted.asked += self.curvature.product_passes
+        def charged(*arguments: Any, **named: Any) -> Any:
+            found = value(*arguments, **named)
+            self._counted.asked += found[1] if name == "factors" else getattr(self._curvature, f"{name}_passes")
+            return found
 
-    def matrix(self, *arguments: Any) -> Any:
-        found = self.curvature.matrix(*arguments)
-        self.counted.asked += self.curvature.matrix_passes
-        return found
-
-    def factors(self, *arguments: Any) -> Any:
-        factors, passes = self.curvature.factors(*arguments)
-        self.counted.asked += passes
-        return factors, passes
+        return charged
 
 
 def _noise(name: str) -> float:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from problems import Absent
-from runner import ROOT, environment_for
+from runner import ROOT, SILENCE, environment_for
 
 from .contenders import Contender, gone
 from .counting import Counted
@@ -198,10 +198,13 @@ def _elsewhere(found: Match, name: str, seed: int, threads: int, limit: float) -
     """
     job = {"task": found.task, "name": name, "seed": seed, "limit": limit, "goals": found.goals[seed]}
     job |= {"precision": found.precision, "threads": threads}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "optimizers.py"), "--worker", json.dumps(job)],
-        capture_output=True, text=True, env=environment_for(threads),
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "benchmarks" / "optimizers.py"), "--worker", json.dumps(job)],
+            capture_output=True, text=True, env=environment_for(threads), timeout=SILENCE,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise Absent(f"silent for {SILENCE:g} s") from error
     if done.returncode:
         raise Absent("ended without an answer: " + (done.stderr.strip() or "no word of it").splitlines()[-1])
     got = json.loads(done.stdout.splitlines()[-1])

@@ -162,6 +162,8 @@ class Ready:
         rows = Rows(ArrayRows(self.X), self.X, Scaling("none", None, None), labels)
         backend, self.how = choose("cpu", threads=threads)
         self.objective = Objective(self.network, rows, task.lambda_, backend=backend, precision=precision)
+        if getattr(self.objective, "curvature", None) is None:
+            self.how += "; J does not tell how it curves: optimizers that use it do without, or are absent"
         self.Theta = self.network.initial_Theta(seed)
 
     def score(self, Theta: Array) -> float:
