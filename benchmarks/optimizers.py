@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--tasks", help="some of them by name, or all; the seven of the targets unless said otherwise")
     parser.add_argument("--optimizers", help="some of them by name, gpubp's perhaps with options, NAME:OPTION=VALUE")
-    parser.add_argument("--seeds", help="how many, or which: 0,3")
+    parser.add_argument("--seeds", help="how many, or which: 0,3 or 3,")
     parser.add_argument("--turns", type=int, default=1, help="how often everything is timed; the shortest time counts")
     parser.add_argument("--budget", type=float, default=1.5, help="in parts of the last mark, passes of a contender")
     parser.add_argument("--precision", default="fp64", choices=("fp64", "fp32"))
@@ -81,7 +81,7 @@ def main() -> int:
     if "scipy" not in wanted:
         wanted.insert(0, "scipy")  # the marks are its
     seeds = options.seeds or ("1" if options.quick else "5")
-    chosen = [int(one) for one in seeds.split(",")] if "," in seeds else list(range(int(seeds)))
+    chosen = [int(one) for one in dict.fromkeys(seeds.split(",")) if one] if "," in seeds else list(range(int(seeds)))
     matches, missing = [], []
     for task in tasks:
         try:
