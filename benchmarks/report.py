@@ -24,8 +24,8 @@ from race import Race
 from runner import NOISE, ROOT, Result
 
 _PACKAGES = (
-    "numpy", "scipy", "scikit-learn", "torch", "triton", "jax", "jaxlib", "jax-cuda13-plugin", "numba", "llvmlite",
-    "mkl", "h5py", "hdf5plugin", "numcodecs", "isal", "cupy-cuda12x", "cupy-cuda13x", "nvidia-cublas",
+    "numpy", "scipy", "scikit-learn", "torch", "triton", "jax", "jaxlib", "jax-cuda13-plugin", "optax", "numba",
+    "llvmlite", "mkl", "h5py", "hdf5plugin", "numcodecs", "isal", "cupy-cuda12x", "cupy-cuda13x", "nvidia-cublas",
 )  # fmt: skip
 
 

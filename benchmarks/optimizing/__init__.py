@@ -1,0 +1,1 @@
+"""What `benchmarks/optimizers.py` is made of: tasks, counting, contenders, the match, the report."""
