@@ -135,6 +135,7 @@ def prepare(
     fill: np.ndarray | None = None,
     precision: str | None = None,
     scanned: Callable[[int, int], None] | None = None,
+    roles: Callable[[int], np.ndarray] | None = None,
 ) -> Prepared:
     """Open the data, read it once, and build network, objective and optimizer.
 
@@ -143,6 +144,8 @@ def prepare(
         scaling, targets, fill: those of the run that goes on; found in the data where absent.
         precision: the one that the run goes on at; the job's where absent.
         scanned: called with (rows done, rows in all) during the first reading.
+        roles: in place of the job's `validation`, what the rows that are not kept for validation by the file are for:
+            given their number m, (m,) integers, 1 for training, −1 for validation, 0 for neither.
 
     Raises:
         GpubpError: whatever is wrong with the job or the data, before anything was written.
@@ -158,15 +161,18 @@ def prepare(
         cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
         labels = encode(target, spec, where=where)
         refuse_lost_targets(labels, spec, precision, where)
-        mask = validation_mask(source.m, job.validation, job.seed)
+        role = None if roles is None else roles(source.m)
+        mask = validation_mask(source.m, job.validation, job.seed) if role is None else role < 0
+        counts = None if role is None else role > 0
         weights = dataset.weights
         if held_out is not None:
             labels = np.concatenate([labels, encode(_labels(held_out), spec, where=held_out.y_place)])
             mask = np.arange(len(labels)) >= source.m
+            counts = None if counts is None else np.concatenate([counts, np.zeros(held_out.source.m, np.bool_)])
             if weights is not None or held_out.weights is not None:
                 weights = np.concatenate([_weights(dataset), _weights(held_out)])
             source = StackedRows([source, held_out.source])
-        training = None if mask is None else ~mask
+        training = counts if counts is not None else None if mask is None else ~mask
 
         budget = default_budget() if job.memory is None else job.memory
         budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask))
@@ -200,8 +206,8 @@ def prepare(
             weighed = {"classes": f"weigh {shown(each, spec)}"}
             of_class = each[labels]
             weights = of_class if weights is None else weights * of_class
-        w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
-        v = None if mask is None else np.where(mask, 1.0 if weights is None else weights, 0.0)
+        w = weights if training is None else np.where(training, 1.0 if weights is None else weights, 0.0)
+        v = None if mask is None or not mask.any() else np.where(mask, 1.0 if weights is None else weights, 0.0)
         rows = Rows(source, kept, scaling, labels, w, v)
 
         network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
