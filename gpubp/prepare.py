@@ -26,7 +26,7 @@ from .data.several import Paths, open_all, splits_of
 from .data.source import ArrayRows, StackedRows
 from .data.split import validation_mask
 from .data.targets import TargetSpec, encode, interpret
-from .data.views import Filled, Gapless, fill_gaps
+from .data.views import Filled, Gapless, Picked, fill_gaps
 from .errors import DataError
 from .feed import refuse_non_finite
 from .inference import Model
@@ -145,7 +145,7 @@ def prepare(
         precision: the one that the run goes on at; the job's where absent.
         scanned: called with (rows done, rows in all) during the first reading.
         roles: in place of the job's `validation`, what the rows that are not kept for validation by the file are for:
-            given their number m, (m,) integers, 1 for training, −1 for validation, 0 for neither.
+            given their number m, (m,) integers, 1 for training, −1 for validation, 0 for neither: those are left out.
 
     Raises:
         GpubpError: whatever is wrong with the job or the data, before anything was written.
@@ -163,16 +163,18 @@ def prepare(
         refuse_lost_targets(labels, spec, precision, where)
         role = None if roles is None else roles(source.m)
         mask = validation_mask(source.m, job.validation, job.seed) if role is None else role < 0
-        counts = None if role is None else role > 0
         weights = dataset.weights
+        if role is not None and not role.all():
+            picked = np.flatnonzero(role)
+            source, labels, mask = Picked(source, picked), labels[picked], role[picked] < 0
+            weights = None if weights is None else weights[picked]
         if held_out is not None:
             labels = np.concatenate([labels, encode(_labels(held_out), spec, where=held_out.y_place)])
             mask = np.arange(len(labels)) >= source.m
-            counts = None if counts is None else np.concatenate([counts, np.zeros(held_out.source.m, np.bool_)])
             if weights is not None or held_out.weights is not None:
-                weights = np.concatenate([_weights(dataset), _weights(held_out)])
+                weights = np.concatenate([np.ones(source.m) if weights is None else weights, _weights(held_out)])
             source = StackedRows([source, held_out.source])
-        training = counts if counts is not None else None if mask is None else ~mask
+        training = None if mask is None else ~mask
 
         budget = default_budget() if job.memory is None else job.memory
         budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask))
@@ -206,7 +208,7 @@ def prepare(
             weighed = {"classes": f"weigh {shown(each, spec)}"}
             of_class = each[labels]
             weights = of_class if weights is None else weights * of_class
-        w = weights if training is None else np.where(training, 1.0 if weights is None else weights, 0.0)
+        w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
         v = None if mask is None or not mask.any() else np.where(mask, 1.0 if weights is None else weights, 0.0)
         rows = Rows(source, kept, scaling, labels, w, v)
 
