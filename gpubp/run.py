@@ -52,8 +52,8 @@ def start(
     scanned: Callable[[int, int], None] | None = None,
     initial: np.ndarray | None = None,
 ) -> Model:
-    """Train from a fresh Θ, or from `initial`, the flat (P,) Θ of another model of the same network (a warm start); with
-    `out`, into that run folder.
+    """Train from a fresh Θ, or from `initial`, the flat (P,) Θ of another model of the same network (a warm start);
+    with `out`, into that run folder.
 
     Raises:
         GpubpError: before anything is written, for a bad job, bad data, an initial Θ that does not fit, or a folder

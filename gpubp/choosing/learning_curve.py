@@ -143,7 +143,7 @@ def learning_curve(
                     found[count].append(done[0])
                     if told:
                         told(done[0], sum(map(len, found.values())), len(counts) * repeats)
-        result = _judged(tuple(map(_part, found.values())), how, measure, job, out, program)
+        result = _judged(tuple(map(_part, found.values())), how, measure, job, decrease, out, program)
         record.finish(result.asdict())
     return result
 
@@ -160,7 +160,7 @@ def _part(points: list[Point]) -> Part:
 
 
 def _judged(
-    parts: tuple[Part, ...], how: str, measure: str, job: Job, out: str | Path | None, program: str
+    parts: tuple[Part, ...], how: str, measure: str, job: Job, decrease: float, out: str | Path | None, program: str
 ) -> LearningCurve:
     sound = [one for one in parts if one.sound]
     if len(sound) < 2:
@@ -168,7 +168,8 @@ def _judged(
             f"{len(sound)} of {len(parts)} trainings gave finite costs: {parts[0].points[0].reason}",
             do="scale the data, or take another optimizer or activation",
         )
+    going_on = replace(job, validation=0.0)
     return LearningCurve(
-        parts, verdict.of_learning_curve(sound), train_line(replace(job, validation=0.0), out, program), how,
+        parts, verdict.of_learning_curve(sound), train_line(going_on, decrease, out, program), how,
         sum(one.passes for one in parts), sum(one.seconds for one in parts), measure,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,15 @@ _ALWAYS = ("hidden", "lambda_", "iterations")  # said even where they are the de
 _ELSEWHERE = ("data", "checkpoint_every", "keep")
 
 
-def train_line(job: Job, out: str | Path | None, program: str = "gpubp") -> str:
-    """The command that trains this job into a folder beside `out`; for arrays the call in Python."""
+def train_line(job: Job, decrease: float, out: str | Path | None, program: str = "gpubp") -> str:
+    """The command that trains this job into a folder beside `out`; for arrays the call in Python.
+
+    Args:
+        decrease: the rule that ends a training, see `stops`: said where `train` has one.
+    """
+    if "decrease" in Job.__dataclass_fields__:
+        rule: dict[str, Any] = {"decrease": decrease}
+        job = replace(job, **rule)
     if not job.files:
         asked = {one.name: getattr(job, one.name) for one in fields(job) if _differs(job, one.name)}
         return f"gpubp.train(X, y, {', '.join(f'{name}={value!r}' for name, value in asked.items())})"

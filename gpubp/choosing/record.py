@@ -140,7 +140,8 @@ class Record:
             with np.load(path, allow_pickle=False) as found:
                 Theta, text = found["Theta"], str(found["point"])
             values = json.loads(text)
-            point = Point(**{one.name: values[one.name] for one in fields(Point)} | {"hidden": tuple(values["hidden"])})
+            known: dict[str, Any] = {one.name: values[one.name] for one in fields(Point)}
+            point = Point(**known | {"hidden": tuple(values["hidden"])})
             if Theta.shape != (P,) or Theta.dtype != np.float64 or not np.isfinite(Theta).all():
                 raise ValueError(f"a Theta of shape {Theta.shape}")
             return point, Theta

@@ -29,7 +29,7 @@ def fold_of_rows(m: int, folds: int, seed: int) -> NDArray[np.intp]:
     numbers = (hash_bits(seed, "fold", np.arange(m, dtype=np.uint64)) % np.uint64(folds)).astype(np.intp)
     empty = int(np.argmin(np.bincount(numbers, minlength=folds)))
     if not np.any(numbers == empty):
-        raise UsageError(f"{folds} folds of {m} rows leave one empty", wanted="some rows in each", do="take fewer folds")
+        raise UsageError(f"{folds} folds of {m} rows, of which fold {empty} has none", do="take fewer folds")
     return numbers
 
 

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ class Sweep:
         next: the `gpubp train` line to go on with.
         validation: how rows were held out.
         passes, seconds: of all trainings.
+        measure: what a candidate's score is.
     """
 
     candidates: tuple[Candidate, ...]
@@ -87,7 +88,6 @@ class Sweep:
     passes: float
     seconds: float
     measure: str
-    x_axis: str = field(default="lambda_", repr=False)
 
     @property
     def best(self) -> Candidate:
@@ -145,6 +145,7 @@ def sweep(
         "job": {name: value for name, value in asdict(job).items() if name not in ("hidden", "lambda_")},
     }  # fmt: skip
     points: list[Point] = []
+    measure = ""
     total = max(1, folds) * len(hiddens) * len(lambdas)
     with Record(out, plan) as record:
         for fold in range(max(1, folds)):
@@ -161,7 +162,7 @@ def sweep(
                         points.append(point)
                         if told:
                             told(point, len(points), total)
-        found = _chosen(points, hiddens, lambdas, how, measure, job, out, program)
+        found = _chosen(points, hiddens, lambdas, how, measure, job, decrease, out, program)
         record.finish(found.asdict())
     return found
 
@@ -193,7 +194,7 @@ def _curve(
 
 def _chosen(
     points: list[Point], hiddens: Sequence[tuple[int, ...]], lambdas: Sequence[float], how: str, measure: str, job: Job,
-    out: str | Path | None, program: str,
+    decrease: float, out: str | Path | None, program: str,
 ) -> Sweep:  # fmt: skip
     candidates = tuple(
         candidate([p for p in points if p.hidden == hidden and p.lambda_ == lambda_])
@@ -213,8 +214,9 @@ def _chosen(
     simplest = max(within, key=lambda i: candidates[i].lambda_)
     going_on = replace(job, hidden=best.hidden, lambda_=best.lambda_, validation=0.0)
     return Sweep(
-        candidates, chosen, simplest, verdict.of_sweep(candidates, chosen, simplest), train_line(going_on, out, program),
-        how, sum(one.passes for one in candidates), sum(one.seconds for one in candidates), measure,
+        candidates, chosen, simplest, verdict.of_sweep(candidates, chosen, simplest),
+        train_line(going_on, decrease, out, program), how,
+        sum(one.passes for one in candidates), sum(one.seconds for one in candidates), measure,
     )  # fmt: skip
 
 
@@ -277,7 +279,7 @@ def holding_out(job: Job, folds: int, validation: float | None, dataset: Dataset
 def plain(value: Any) -> Any:
     """What JSON can say: tuples as lists, numbers that are not finite as None."""
     if isinstance(value, dict):
-        return {str(k).rstrip("_"): plain(v) for k, v in value.items() if k != "x_axis"}
+        return {str(k).rstrip("_"): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     if isinstance(value, os.PathLike):

@@ -87,10 +87,9 @@ def of_sweep(candidates: Sequence[Any], chosen: int, simplest: int) -> Verdict:
         advice.append(f"against bias: more units or layers, more or better features, a smaller λ{below}")
         advice.append(_NOISE)
     if "variance" in kind:
-        more = "" if not several else f" (a larger λ was tried: at {largest:g} the validation cost is " + (
-            f"{next(one.validation for one in others if one.lambda_ == largest):.4g})"
-        )
-        more = "" if best.lambda_ == largest else more
+        there = next(one.validation for one in others if one.lambda_ == largest)
+        tried = f" (a larger λ was tried: at {largest:g} the validation cost is {there:.4g})"
+        more = tried if best.lambda_ < largest else ""
         advice.append(f"against variance: more rows, fewer features or units, a larger λ{more}")
         advice.append("whether more rows would help, gpubp learning-curve shows")
     return Verdict(kind, _because(best), tuple(advice))
@@ -129,8 +128,8 @@ def of_learning_curve(parts: Sequence[Any]) -> Verdict:
 
 
 _NOISE = (
-    "noise in y looks the same as bias: if no network does better, the features do not tell more, and no curve of costs "
-    "can say which it is"
+    "noise in y looks the same as bias: if no network does better, the features do not tell more, and no curve of "
+    "costs can say which it is"
 )
 
 
@@ -139,9 +138,10 @@ def _because(one: Any) -> str:
         return f"training cost {one.cost:.4g}, validation cost {one.validation:.4g}, and nothing to measure them by"
     error = f" ± {one.validation_se:.2g}" if math.isfinite(one.validation_se) else ""
     ratio = f"{one.validation / one.cost:.3g} times that" if one.cost > 0 else "above it"
+    share = 100 * one.cost / one.constant
     return (
-        f"training cost {one.cost:.4g}, which is {100 * one.cost / one.constant:.2g} % of what the best constant answer "
-        f"costs ({one.constant:.4g}; above {100 * HIGH:g} % counts as high); validation cost {one.validation:.4g}{error}, "
+        f"training cost {one.cost:.4g}, which is {share:.3g} % of what the best constant answer costs "
+        f"({one.constant:.4g}; above {100 * HIGH:g} % counts as high); validation cost {one.validation:.4g}{error}, "
         f"{ratio} (above {WIDE:g} times, and by two standard errors, counts as a wide gap)"
     )
 

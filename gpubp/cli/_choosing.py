@@ -67,9 +67,7 @@ def decrease_option(function: Command) -> Command:
     )(function)  # fmt: skip
 
 
-def chosen(
-    work: Callable[..., Any], job: Any, out: Path | None, plot: Path | None, name: Callable[[Any], str]
-) -> Any:
+def chosen(work: Callable[..., Any], job: Any, out: Path | None, plot: Path | None, name: Callable[[Any], str]) -> Any:
     """Run a sweep or a learning curve under signal handlers, and draw what it found; an interruption ends the program.
 
     Args:

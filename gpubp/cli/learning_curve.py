@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from ._choosing import chosen, columns, decrease_option, job_of, out_option, plot_option, shown_score, tail, train_options
+from ._choosing import (
+    chosen,
+    columns,
+    decrease_option,
+    job_of,
+    out_option,
+    plot_option,
+    shown_score,
+    tail,
+    train_options,
+)
 from ._options import data_argument, emit, json_option
 
 

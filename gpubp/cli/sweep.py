@@ -59,7 +59,8 @@ def command(
 ) -> None:  # fmt: skip
     """Train on DATA (HDF5) with each λ, compare the costs on rows held out, and say what they mean.
 
-    Test rows are not looked at. Costs are shown without the λ term. The options of `gpubp train` hold for each training.
+    Test rows are not looked at. Costs are shown without the λ term. The options of `gpubp train` hold for each
+    training.
     """
     from ..choosing.sweep import sweep
 

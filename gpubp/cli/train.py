@@ -52,7 +52,11 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
 @data_argument
 @click.option("--out", type=DATA, required=True, help="Run folder: checkpoints, history.", metavar="RUN")
 @click.option(
-    "--hidden", default="100", callback=hidden_layers, metavar="SIZES", help="Units of the hidden layers: 256,128, or none."
+    "--hidden",
+    default="100",
+    callback=hidden_layers,
+    metavar="SIZES",
+    help="Units of the hidden layers: 256,128, or none.",
 )
 @click.option(
     "--activation", default="sigmoid", metavar="NAME", cls=Listing, room="activation", help="Of the hidden layers:"
