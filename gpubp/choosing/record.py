@@ -141,7 +141,8 @@ class Record:
                 Theta, text = found["Theta"], str(found["point"])
             values = json.loads(text)
             known: dict[str, Any] = {one.name: values[one.name] for one in fields(Point)}
-            point = Point(**known | {"hidden": tuple(values["hidden"])})
+            known["hidden"] = tuple(known["hidden"])
+            point = Point(**known)
             if Theta.shape != (P,) or Theta.dtype != np.float64 or not np.isfinite(Theta).all():
                 raise ValueError(f"a Theta of shape {Theta.shape}")
             return point, Theta
