@@ -69,6 +69,9 @@ class Asked:
     stop: StopRequest
     callbacks: Sequence[Callback] = ()
 
+    def __post_init__(self) -> None:
+        Decrease(self.decrease)  # one that cannot be meant is refused before any work
+
 
 class Interrupted(Exception):
     """Raised where someone asked to stop: the point in flight is given up."""
@@ -105,8 +108,10 @@ def trained(
         reason = f"J fell by no more than {asked.decrease:g} of it in the last iterations of {state.iteration}"
     Theta = np.array(state.Theta_on_host)
     J = float(state.best[1])
-    with ready.objective.guard():
-        judged = judge(ready, ready.model(Theta))
+    judged: dict[str, Any] = {"validation": math.nan, "validation_se": math.nan, "score": None}
+    if ending.kind != "failed":
+        with ready.objective.guard(), np.errstate(over="ignore", invalid="ignore"):
+            judged = judge(ready, ready.model(Theta))
     training = ready.rows.weights
     point = Point(
         lambda_=job.lambda_, hidden=job.hidden, fold=fold,

@@ -137,7 +137,7 @@ class Record:
         if path is None or not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as found:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
                 Theta, text = found["Theta"], str(found["point"])
             values = json.loads(text)
             known: dict[str, Any] = {one.name: values[one.name] for one in fields(Point)}

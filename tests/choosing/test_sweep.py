@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from gpubp.training import StopRequest
 
 JOB = Job(hidden=(4,), iterations=60, backend="cpu", kernel="numpy")
 LAMBDAS = (0.1, 1.0, 10.0)
+CPU: dict[str, Any] = {"backend": "cpu", "kernel": "numpy"}
 
 
 def table(m: int = 240, seed: int = 0):
@@ -56,7 +59,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_warm_starts_reach_what_cold_ones_reach_in_fewer_passes():
     """Without hidden layers there is one minimum."""
     X, y = table()
-    options = {"hidden": (), "precision": "fp64", "decrease": 1e-9, "iterations": 500, "backend": "cpu"}
+    options = {"hidden": (), "precision": "fp64", "decrease": 1e-9, "iterations": 500, **CPU}
     warm, cold = (
         gpubp.sweep(X, y, lambdas=[0.1, 0.3, 1, 3, 10], cost="softmax", warm=w, **options) for w in (True, False)
     )
@@ -70,8 +73,8 @@ def test_warm_starts_reach_what_cold_ones_reach_in_fewer_passes():
 
 def test_a_point_is_what_training_and_evaluating_give(tmp_path, gpubp_command):
     path = file(tmp_path / "d.h5")
-    found = gpubp.sweep(path, lambdas=[1.0], hidden=(4,), validation=0.3, decrease=0, iterations=7, seed=2, backend="cpu")
-    trained = gpubp.train(path, hidden=(4,), validation=0.3, iterations=7, seed=2, backend="cpu")
+    found = gpubp.sweep(path, lambdas=[1.0], hidden=(4,), validation=0.3, decrease=0, iterations=7, seed=2, **CPU)
+    trained = gpubp.train(path, hidden=(4,), validation=0.3, iterations=7, seed=2, **CPU)
     one, last = found.best, trained.history[-1]
     assert one.points[0].J == pytest.approx(last["J"], rel=1e-12)
     assert one.validation == pytest.approx(last["validation"], rel=1e-6)
@@ -93,10 +96,10 @@ def test_the_rows_that_a_file_keeps_are_held_out_and_those_for_testing_are_not_l
         tmp_path / "d.h5", train__X=X[:150], train__y=y[:150], val__X=X[150:], val__y=y[150:], test__X=nan,
         test__y=y[:30],
     )  # fmt: skip
-    found = gpubp.sweep(path, lambdas=[1], hidden=(4,), backend="cpu")
+    found = gpubp.sweep(path, lambdas=[1], hidden=(4,), **CPU)
     assert "file keeps" in found.validation and found.best.points[0].rows == 150
-    assert gpubp.sweep(path, lambdas=[1], hidden=(4,), backend="cpu", cv=3).best.points[0].rows < 120
-    own = gpubp.sweep(path, lambdas=[1], hidden=(4,), backend="cpu", validation=0.5)
+    assert gpubp.sweep(path, lambdas=[1], hidden=(4,), cv=3, **CPU).best.points[0].rows < 120
+    own = gpubp.sweep(path, lambdas=[1], hidden=(4,), validation=0.5, **CPU)
     assert own.best.points[0].rows < 100
 
 
@@ -136,7 +139,7 @@ def test_interrupted_at_any_point_it_goes_on_to_the_same_figures(tmp_path, after
 
 def test_a_damaged_point_is_made_again(tmp_path):
     out, (X, y) = tmp_path / "sweep", table()
-    options = {"lambdas": LAMBDAS, "hidden": (4,), "out": out, "backend": "cpu"}
+    options = {"lambdas": LAMBDAS, "hidden": (4,), "out": out, **CPU}
     found = gpubp.sweep(X, y, **options)
     for path, damage in zip(sorted(out.glob("point-*")), (b"", b"PK\x03\x04 half", None), strict=True):
         path.write_bytes(path.read_bytes()[:-40] if damage is None else damage)
@@ -145,7 +148,7 @@ def test_a_damaged_point_is_made_again(tmp_path):
 
 def test_other_data_and_other_options_are_refused_by_name_and_nothing_is_touched(tmp_path):
     out, path = tmp_path / "sweep", file(tmp_path / "d.h5")
-    options = {"lambdas": LAMBDAS, "hidden": (4,), "out": out, "backend": "cpu"}
+    options = {"lambdas": LAMBDAS, "hidden": (4,), "out": out, **CPU}
     gpubp.sweep(path, **options)
     before = everything(out)
     for change, words in (
@@ -164,7 +167,7 @@ def test_other_data_and_other_options_are_refused_by_name_and_nothing_is_touched
     with pytest.raises(MismatchError, match=r"other\.h5: not the data"):
         gpubp.sweep(other, **options)
     with pytest.raises(MismatchError, match="holds a sweep"):
-        gpubp.learning_curve(path, out=out, hidden=(4,), backend="cpu")
+        gpubp.learning_curve(path, out=out, hidden=(4,), **CPU)
     assert everything(out) == before
     moved = path.rename(tmp_path / "moved.h5")
     gpubp.sweep(moved, **options, threads=1)  # the same data elsewhere are the same data
@@ -172,7 +175,7 @@ def test_other_data_and_other_options_are_refused_by_name_and_nothing_is_touched
 
 def test_lambdas_may_be_added_to_a_finished_sweep(tmp_path):
     X, y = table()
-    options = {"hidden": (4,), "out": tmp_path / "sweep", "backend": "cpu"}
+    options = {"hidden": (4,), "out": tmp_path / "sweep", **CPU}
     first = gpubp.sweep(X, y, lambdas=LAMBDAS, **options)
     more = gpubp.sweep(X, y, lambdas=(0.01, *LAMBDAS, 100), **options)
     assert [figures(a.points[0].__dict__) for a in more.candidates[1:4]] == [
@@ -198,7 +201,7 @@ def test_several_networks_each_begin_fresh_and_the_best_is_named(tmp_path):
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, (300, 2))
     y = (X[:, 0] * X[:, 1] > 0).astype(int)  # no line divides them
-    found = gpubp.sweep(X, y, lambdas=[0.01, 0.1], networks=[(), (8,)], decrease=1e-5, backend="cpu")
+    found = gpubp.sweep(X, y, lambdas=[0.01, 0.1], networks=[(), (8,)], decrease=1e-5, **CPU)
     assert [one.hidden for one in found.candidates] == [(), (), (8,), (8,)]
     assert found.best.hidden == (8,) and (found.best.score or 0) > 0.9 and "hidden=(8,)" in found.next
     assert [one.points[0].start for one in found.candidates[1::2]] == ["fresh", "fresh"]
@@ -220,7 +223,7 @@ def test_units_that_a_large_lambda_put_to_sleep_are_woken():
     np.testing.assert_array_equal(now.W[2], first.W[2])
     assert (now.b[2] == 7).all()
     X, y = table()
-    found = gpubp.sweep(X, y, lambdas=[0.1, 1e6], hidden=(4,), decrease=1e-6, backend="cpu")
+    found = gpubp.sweep(X, y, lambdas=[0.1, 1e6], hidden=(4,), decrease=1e-6, **CPU)
     small = found.candidates[0]
     assert small.points[0].start == "λ = 1e+06, woken" and (small.score or 0) > 0.7
 
@@ -228,8 +231,9 @@ def test_units_that_a_large_lambda_put_to_sleep_are_woken():
 def test_an_initial_theta_is_where_training_begins_and_one_that_does_not_fit_is_refused():
     from gpubp.prepare import array_dataset
 
-    first = start(JOB, None, dataset=array_dataset(*table()))
-    again = start(JOB, None, dataset=array_dataset(*table()), initial=first.Theta)
+    job = replace(JOB, iterations=10)
+    first = start(job, None, dataset=array_dataset(*table()))
+    again = start(job, None, dataset=array_dataset(*table()), initial=first.Theta)
     assert again.history[0]["J"] < first.history[0]["J"] and again.history[0]["J"] <= first.history[-1]["J"]
     for wrong, words in ((first.Theta[:-1], "shape"), (first.Theta * np.nan, "finite"), (first.matrices[0], "shape")):
         with pytest.raises(UsageError, match=words):
@@ -260,7 +264,7 @@ def test_what_cannot_be_meant_is_refused(options, words):
 
 def test_data_that_give_no_finite_cost_are_one_line():
     X, y = table()
-    options = {"optimizer": "gd", "options": {"learning_rate": 1e30}, "hidden": (), "scale": "none", "backend": "cpu"}
+    options = {"optimizer": "gd", "options": {"learning_rate": 1e30}, "hidden": (), "scale": "none", **CPU}
     with pytest.raises(DataError, match="none of 2 trainings"):
         gpubp.sweep(X, 1e15 * (y - 1.0) * X[:, 0] ** 2, lambdas=[0, 1], precision="fp64", **options)
 
@@ -271,7 +275,7 @@ def test_the_command_prints_a_table_a_verdict_and_a_line_that_runs(gpubp_command
     path = file(folder / "d 1.h5")
     options = [
         "--hidden", "4", "--lambda", "0.1,1", "--set", "history=7", "--class-weight", "0=2,1=1.5", "--select",
-        "columns=-4:", "--no-climb", "--activation", "tanh", "--seed", 3, "--cv", 2, "--iterations", 30,
+        "columns=-4:", "--no-climb", "--activation", "tanh", "--seed", 3, "--kernel", "numpy", "--cv", 2, "--iterations", 30,
     ]  # fmt: skip
     done = gpubp_command("sweep", path, "--out", folder / "s", *options)
     assert "→" in done.stdout and "validation" in done.stdout and "2-fold" in done.stdout
@@ -296,8 +300,8 @@ def test_the_command_prints_a_table_a_verdict_and_a_line_that_runs(gpubp_command
 def test_signals_end_the_command_with_their_codes_and_it_goes_on(gpubp_command, tmp_path, name, code):
     path = file(tmp_path / "d.h5")
     # the last one, λ = 0.001, takes long: the signal comes in its midst
-    options = ["--hidden", "4", "--lambda", "0.001,100", "--decrease", "0", "--optimizer", "gd", "--backend", "cpu"]
-    command = [sys.executable, "-m", "gpubp", "sweep", path, "--out", "s", "--iterations", 2000, *options]
+    options = ["--hidden", "4", "--lambda", "0.001,100", "--decrease", "0", "--optimizer", "gd", "--kernel", "numpy"]
+    command = [sys.executable, "-m", "gpubp", "sweep", path, "--out", "s", "--iterations", 300, *options]
     process = subprocess.Popen(
         list(map(str, command)), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -312,8 +316,8 @@ def test_signals_end_the_command_with_their_codes_and_it_goes_on(gpubp_command, 
     assert not out and b"Traceback" not in err
     assert name == "SIGKILL" or b"same command goes on" in err
     assert len(list((tmp_path / "s").glob("point-*"))) == 1
-    whole = gpubp_command("sweep", path, "--out", "w", "--iterations", 2000, *options, "--json").json
-    found = gpubp_command("sweep", path, "--out", "s", "--iterations", 2000, *options, "--json")
+    whole = gpubp_command("sweep", path, "--out", "w", "--iterations", 300, *options, "--json").json
+    found = gpubp_command("sweep", path, "--out", "s", "--iterations", 300, *options, "--json")
     assert "1 of 2" in found.stderr
     assert figures(found.json).replace("s-chosen", "w-chosen") == figures(whole)
 

@@ -22,7 +22,7 @@ def test_many_powers_of_x_on_few_rows_without_lambda_have_high_variance():
     X, y = polynomial(120, 14)
     found = gpubp.sweep(X, y, lambdas=[0, 1e-9], validation=0.85, decrease=1e-7, iterations=3000, **OPTIONS)
     assert found.verdict.kind == "high variance"
-    assert found.best.cost < 0.1 * found.best.validation
+    assert found.best.cost < 0.3 * found.best.validation
     assert "more rows" in found.verdict.text and "larger λ" in found.verdict.text
 
 
