@@ -122,7 +122,7 @@ def learning_curve(
         with closing(prepare(job, dataset, scanned=scanned)) as whole:
             if whole.rows.validation is None:
                 raise UsageError("no rows held out", wanted="a --validation above 0")
-            record.same_data(whole.fingerprint, whole.dataset.path or "the arrays")
+            record.begin(whole.fingerprint, whole.dataset.path or "the arrays")
             measure = "R²" if whole.targets.kind == "real" else "accuracy"
             most = int(np.count_nonzero(whole.rows.validation == 0))
         counts = roles.sizes(most, points, max(LEAST, most // 100) if least is None else least)

@@ -17,6 +17,7 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,7 @@ log = logging.getLogger("gpubp")
 
 _PLAN, _RESULT = "plan.json", "result.json"
 _OURS = re.compile(r"lock|plan\.json|result\.json|point-[\w.+-]+\.npz|\..*\.tmp\.\d+")
+_LEFT = re.compile(r"\.(plan\.json|result\.json|point-[\w.+-]+\.npz)\.tmp\.\d+")
 _FREE = ("threads", "memory", "checkpoint_every", "keep")  # what may differ when it goes on: no figure depends on it
 _GROW = ("lambdas", "networks")  # to these some may be added: the points that are done stay good
 # options whose names are not those of their fields
@@ -63,12 +65,6 @@ class Record:
         if self.path is None:
             return self
         self._compare()  # before anything is made or written
-        self._folder = RunFolder(self.path).__enter__()
-        try:
-            self._compare()  # again, now that nobody else can write
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
         return self
 
     def __exit__(
@@ -107,12 +103,19 @@ class Record:
             raise CheckpointError(f"{self.path / _PLAN} is no plan", do=_OTHER)
         return found
 
-    def same_data(self, fingerprint: str, what: str) -> None:
-        """Note of which data this is; the first thing that is written.
+    def begin(self, fingerprint: str, what: str) -> None:
+        """The data are good: take the folder, and note which they are. Before this nothing is made or written.
 
         Raises:
-            MismatchError: the folder was begun with other data.
+            MismatchError: the folder was begun with other data, or by now otherwise.
+            CheckpointError: it is in use, or cannot be written.
         """
+        if self.path is not None:
+            self._folder = RunFolder(self.path).__enter__()
+            self._compare()  # again, now that nobody else can write
+            with suppress(OSError):
+                for left in filter(_LEFT.fullmatch, os.listdir(self.path)):  # by one that was killed
+                    os.unlink(self.path / left)
         if self._fingerprint not in (None, fingerprint):
             raise MismatchError(
                 f"{what}: not the data that {self.path} was begun with",
@@ -182,7 +185,7 @@ def _differences(stored: Mapping[str, Any], plan: Mapping[str, Any]) -> Any:
         if stored.get(name) != plan.get(name) and not grown:
             yield f"{_option(name)} was {_text(stored.get(name))}, is {_text(plan.get(name))}"
     before, now = stored.get("job") or {}, plan["job"]
-    for name in sorted({*before, *now} - set(_FREE) - {"data"}):  # where the file lies does not matter: see `same_data`
+    for name in sorted({*before, *now} - set(_FREE) - {"data"}):  # where the file lies does not matter: see `begin`
         if before.get(name) != now.get(name):
             yield f"{_option(name)} was {_text(before.get(name))}, is {_text(now.get(name))}"
 

@@ -155,7 +155,7 @@ def sweep(
                 if fold == 0:
                     if ready.rows.validation is None:
                         raise UsageError("no rows held out", wanted="a --validation above 0, or --cv")
-                    record.same_data(ready.fingerprint, ready.dataset.path or "the arrays")
+                    record.begin(ready.fingerprint, ready.dataset.path or "the arrays")
                     measure = "R²" if ready.targets.kind == "real" else "accuracy"
                 for hidden in hiddens:
                     for point in _curve(ready, record, asked, hidden, lambdas, fold, warm):

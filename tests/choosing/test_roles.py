@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_parts_nest_hold_out_the_same_rows_and_end_with_all_rows():
     parts = [roles.part(n, 0.25, 4, 0)(800) for n in (10, 37, 200, int((~held).sum()))]
     for part in parts:
         np.testing.assert_array_equal(part < 0, held)
-    for smaller, larger in zip(parts, parts[1:], strict=False):
+    for smaller, larger in pairwise(parts):
         assert ((smaller == 1) <= (larger == 1)).all()
     assert [(part == 1).sum() for part in parts[:3]] == [10, 37, 200]
     assert (parts[-1] != 0).all()

@@ -141,9 +141,11 @@ def test_a_damaged_point_is_made_again(tmp_path):
     out, (X, y) = tmp_path / "sweep", table()
     options = {"lambdas": LAMBDAS, "hidden": (4,), "out": out, **CPU}
     found = gpubp.sweep(X, y, **options)
+    (out / ".point-4_fold0_1.0.npz.tmp.77").write_bytes(b"half")  # what kill -9 leaves
     for path, damage in zip(sorted(out.glob("point-*")), (b"", b"PK\x03\x04 half", None), strict=True):
         path.write_bytes(path.read_bytes()[:-40] if damage is None else damage)
     assert figures(gpubp.sweep(X, y, **options)) == figures(found)
+    assert not list(out.glob(".*"))
 
 
 def test_other_data_and_other_options_are_refused_by_name_and_nothing_is_touched(tmp_path):
@@ -275,7 +277,8 @@ def test_the_command_prints_a_table_a_verdict_and_a_line_that_runs(gpubp_command
     path = file(folder / "d 1.h5")
     options = [
         "--hidden", "4", "--lambda", "0.1,1", "--set", "history=7", "--class-weight", "0=2,1=1.5", "--select",
-        "columns=-4:", "--no-climb", "--activation", "tanh", "--seed", 3, "--kernel", "numpy", "--cv", 2, "--iterations", 30,
+        "columns=-4:", "--no-climb", "--activation", "tanh", "--seed", 3, "--kernel", "numpy", "--cv", 2,
+        "--iterations", 30,
     ]  # fmt: skip
     done = gpubp_command("sweep", path, "--out", folder / "s", *options)
     assert "→" in done.stdout and "validation" in done.stdout and "2-fold" in done.stdout
@@ -352,6 +355,7 @@ def test_environment_and_configuration_reach_both_commands(gpubp_command, tmp_pa
     assert len(gpubp_command("learning-curve", path, "--hidden", 3, "--json", env=env).json["parts"]) == 3
     found = gpubp_command("--config", "c.toml", "sweep", path, "--json", env=env).json
     assert [(one["lambda"], one["hidden"]) for one in found["candidates"]] == [(0.5, [2])]
-    assert "GPUBP_LEARNING_CURVE_POINT" in gpubp_command(
-        "learning-curve", path, check=2, env={"GPUBP_LEARNING_CURVE_POINT": "3"}
-    ).error
+    assert (
+        "GPUBP_LEARNING_CURVE_POINT"
+        in gpubp_command("learning-curve", path, check=2, env={"GPUBP_LEARNING_CURVE_POINT": "3"}).error
+    )
