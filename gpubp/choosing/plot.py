@@ -7,6 +7,7 @@ Okabe and Ito's palette), in line and in mark.
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def check(path: str | Path) -> None:
     if not path.parent.is_dir():
         raise DataError(f"there is no folder {path.parent}", do="make it first")
     try:
-        import matplotlib  # noqa: F401
+        import_module("matplotlib")
     except ImportError:
         raise UsageError("--plot without Matplotlib", do="install it with pip install 'gpubp[plot]'") from None
 
@@ -42,11 +43,8 @@ def draw(found: Any, path: str | Path) -> None:
     """
     check(path)
     # no pyplot: it would look for a screen, and keep every figure
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure: Any = import_module("matplotlib.figure").Figure(figsize=(6.4, 4.2), layout="constrained")
+    import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
     _sweep(axes, found) if hasattr(found, "candidates") else _learning_curve(axes, found)
     axes.set_ylabel("cost without the λ term")
@@ -90,9 +88,9 @@ def _sweep(axes: Any, found: Any) -> None:
     axes.set_xticks([], minor=True)
     at = best.lambda_ or zero
     _mark(axes, at, best, f"chosen: λ = {best.lambda_:g}")
-    hidden = ",".join(map(str, best.hidden)) or "none"
+    hidden = f"hidden units {','.join(map(str, best.hidden))}" if best.hidden else "no hidden units"
     axes.set_xlabel("λ")
-    axes.set_title(f"Validation curve, hidden units {hidden}: {found.verdict.kind}", fontsize=11)
+    axes.set_title(f"Validation curve, {hidden}: {found.verdict.title}", fontsize=11)
 
 
 def _networks(axes: Any, found: Any) -> None:
@@ -104,7 +102,7 @@ def _networks(axes: Any, found: Any) -> None:
     at = next(i for i, one in enumerate(ones) if one is found.best)
     _mark(axes, float(at), found.best, f"chosen: {names[at]}")
     axes.set_xlabel("units of the hidden layers")
-    axes.set_title(f"Networks at λ = {found.best.lambda_:g}: {found.verdict.kind}", fontsize=11)
+    axes.set_title(f"Networks at λ = {found.best.lambda_:g}: {found.verdict.title}", fontsize=11)
 
 
 def _mark(axes: Any, x: float, best: Any, name: str) -> None:
@@ -119,4 +117,4 @@ def _learning_curve(axes: Any, found: Any) -> None:
     axes.set_xticks([one.rows for one in ones], [f"{one.rows:,}" for one in ones])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("training rows")
-    axes.set_title(f"Learning curve: {found.verdict.kind}", fontsize=11)
+    axes.set_title(f"Learning curve: {found.verdict.title}", fontsize=11)

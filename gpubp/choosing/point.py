@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.rows import Rows
+from ..errors import OutOfMemory
 from ..inference import Model, outputs
 from ..network import Network
 from ..precision import EXACT
@@ -110,8 +111,12 @@ def trained(
     J = float(state.best[1])
     judged: dict[str, Any] = {"validation": math.nan, "validation_se": math.nan, "score": None}
     if ending.kind != "failed":
-        with ready.objective.guard(), np.errstate(over="ignore", invalid="ignore"):
-            judged = judge(ready, ready.model(Theta))
+        with np.errstate(over="ignore", invalid="ignore"):
+            try:
+                judged = judge(ready, ready.model(Theta))
+            except OutOfMemory:  # of a device that keeps the rows of the training, which is over
+                ready.objective.close()
+                judged = judge(ready, ready.model(Theta))
     training = ready.rows.weights
     point = Point(
         lambda_=job.lambda_, hidden=job.hidden, fold=fold,

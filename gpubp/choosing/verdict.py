@@ -35,9 +35,14 @@ class Verdict:
     advice: tuple[str, ...]
 
     @property
+    def title(self) -> str:
+        """The kind, where it stands alone."""
+        return "neither high bias nor high variance" if self.kind == "neither" else self.kind
+
+    @property
     def text(self) -> str:
         """All of it for a person."""
-        return "\n".join([f"{self.kind}: {self.because}", *(f"- {one}" for one in self.advice)])
+        return "\n".join([f"{self.title}: {self.because}", *(f"- {one}" for one in self.advice)])
 
 
 def kind_of(cost: float, validation: float, se: float, constant: float) -> str:
@@ -74,6 +79,9 @@ def of_sweep(candidates: Sequence[Any], chosen: int, simplest: int) -> Verdict:
             f"λ = {best.lambda_:g} is the smallest of those tried: the best one may be smaller. Add "
             f"{_listed(0, best.lambda_ / 10, best.lambda_ / 3)} to --lambda"
         )
+    units = {sum(one.hidden) for one in candidates}
+    if len(units) > 1 and sum(best.hidden) == max(units):
+        advice.append("the chosen network is the largest of those tried: a larger one may be better still")
     rival = candidates[simplest]
     if rival.lambda_ != best.lambda_:
         advice.append(

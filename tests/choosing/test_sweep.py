@@ -206,6 +206,7 @@ def test_several_networks_each_begin_fresh_and_the_best_is_named(tmp_path):
     found = gpubp.sweep(X, y, lambdas=[0.01, 0.1], networks=[(), (8,)], decrease=1e-5, **CPU)
     assert [one.hidden for one in found.candidates] == [(), (), (8,), (8,)]
     assert found.best.hidden == (8,) and (found.best.score or 0) > 0.9 and "hidden=(8,)" in found.next
+    assert "a larger one may be better" in found.verdict.text
     assert [one.points[0].start for one in found.candidates[1::2]] == ["fresh", "fresh"]
 
 
@@ -299,6 +300,7 @@ def test_the_command_prints_a_table_a_verdict_and_a_line_that_runs(gpubp_command
     assert figures(again.json) == figures(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGKILL", -9)])
 def test_signals_end_the_command_with_their_codes_and_it_goes_on(gpubp_command, tmp_path, name, code):
     path = file(tmp_path / "d.h5")
@@ -325,6 +327,7 @@ def test_signals_end_the_command_with_their_codes_and_it_goes_on(gpubp_command, 
     assert figures(found.json).replace("s-chosen", "w-chosen") == figures(whole)
 
 
+@pytest.mark.slow
 def test_mistakes_on_the_command_line_are_one_line_and_nothing_is_written(gpubp_command, tmp_path):
     path = file(tmp_path / "d.h5")
     before = everything(tmp_path)
@@ -346,6 +349,7 @@ def test_mistakes_on_the_command_line_are_one_line_and_nothing_is_written(gpubp_
     assert gpubp_command("learning-curve", bad, check=None).returncode in (2, 3)
 
 
+@pytest.mark.slow
 def test_environment_and_configuration_reach_both_commands(gpubp_command, tmp_path):
     path = file(tmp_path / "d.h5")
     (tmp_path / "c.toml").write_text("[learning-curve]\npoints = 2\nhidden = '3'\n[sweep]\nlambda = '0.5'\n")
