@@ -33,7 +33,8 @@ class Point:
         validation, validation_se: the cost on those held out, and its standard error as a mean over rows.
         score: on those held out: the share of right answers, or R² of a regression; None where that is not defined.
         constant: the cost on the training rows of the best constant answer: what costs are measured by.
-        passes: all that the training has cost, in passes over the rows.
+        passes: all that the training has cost, in passes over the rows; the forward pass that judges it, a third of
+            one, is not counted.
         iterations, seconds: likewise.
         ending, reason: why it ended; "decrease" where J hardly fell any more.
         start: "fresh", or the λ or number of rows whose Θ it began with; "woken" is added where units had to be.

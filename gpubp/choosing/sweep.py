@@ -1,8 +1,8 @@
 """A validation curve: the same rows trained with each λ, the cost on rows held out compared.
 
 Large λ come first, and each training begins with the Θ of the λ before: what a large λ allows is simple and found
-soon, and a smaller one adds to it. On the digits this takes a fifth of the passes of cold starts and finds lower costs;
-from small to large it takes three fifths (a small λ begun cold is the dearest of all).
+soon, and a smaller one adds to it. On digits this takes a fifth to two fifths of the passes of cold starts; from small
+to large it takes three fifths (a small λ begun cold is the dearest of all).
 """
 
 from __future__ import annotations
