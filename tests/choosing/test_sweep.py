@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,22 @@ def test_environment_and_configuration_reach_both_commands(gpubp_command, tmp_pa
         "GPUBP_LEARNING_CURVE_POINT"
         in gpubp_command("learning-curve", path, check=2, env={"GPUBP_LEARNING_CURVE_POINT": "3"}).error
     )
+
+
+def test_the_line_to_go_on_with_says_what_differs_and_can_be_typed_as_it_stands():
+    from gpubp.choosing.next_step import train_line
+
+    job = Job(data=("-odd.h5", "b c*.h5"), hidden=(), lambda_=0.3, seed=4, climb=False, options={"history": 7})
+    line = train_line(replace(job, select=("columns=-2:", "rows=0:9")), 0.001, "a sweep/")
+    words = shlex.split(line)
+    assert words[:6] == ["gpubp", "train", "./-odd.h5", "b c*.h5", "--out", "a sweep-chosen"]
+    pairs = {
+        ("--hidden", "none"),
+        ("--lambda", "0.3"),
+        ("--seed", "4"),
+        ("--set", "history=7"),
+        ("--iterations", "100"),
+    }
+    assert pairs <= set(pairwise(words)) and "--no-climb" in words and "--scale" not in words
+    assert {("--select", "columns=-2:"), ("--select", "rows=0:9")} <= set(pairwise(words))
+    assert eval(train_line(replace(job, data=""), 0.001, None).replace("gpubp.train(X, y,", "dict("))["seed"] == 4
