@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["GpubpError", "Model", "Network", "__version__", "cost_and_gradient", "load", "train"]
+__all__ = [
+    "GpubpError",
+    "Model",
+    "Network",
+    "__version__",
+    "cost_and_gradient",
+    "learning_curve",
+    "load",
+    "sweep",
+    "train",
+]
 
 if TYPE_CHECKING:
-    from .api import cost_and_gradient, load, train
+    from .api import cost_and_gradient, learning_curve, load, sweep, train
     from .errors import GpubpError
     from .inference import Model
     from .network import Network
@@ -23,7 +33,9 @@ _ROOMS = {
     "Model": "inference",
     "Network": "network",
     "cost_and_gradient": "api",
+    "learning_curve": "api",
     "load": "api",
+    "sweep": "api",
     "train": "api",
 }
 

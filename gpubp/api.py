@@ -1,4 +1,4 @@
-"""The Python door: `cost_and_gradient`, `train`, `load`.
+"""The Python door: `cost_and_gradient`, `train`, `sweep`, `learning_curve`, `load`.
 
 Files are another room, which `train` and `load` enter when they are called.
 """
@@ -22,10 +22,14 @@ from .objective import Objective
 from .prepare import as_array, as_weights
 
 if TYPE_CHECKING:
+    from .choosing.learning_curve import LearningCurve
+    from .choosing.sweep import Sweep
+    from .data.dataset import Dataset
     from .inference import Model
+    from .job import Job
     from .training import Callback
 
-__all__ = ["cost_and_gradient", "load", "train"]
+__all__ = ["cost_and_gradient", "learning_curve", "load", "sweep", "train"]
 
 
 def cost_and_gradient(
@@ -125,6 +129,99 @@ def train(
         CheckpointError: `out` holds a run and `overwrite` is False.
     """
     from . import run
+
+    job, dataset = _asked(data, y, weights, options)
+    return run.start(job, out, dataset=dataset, overwrite=overwrite, callbacks=callbacks)
+
+
+def sweep(
+    data: Any,
+    y: Any = None,
+    *,
+    lambdas: Sequence[float] | None = None,
+    networks: Sequence[Sequence[int]] = (),
+    out: str | Path | None = None,
+    weights: Any = None,
+    cv: int = 0,
+    validation: float | None = None,
+    decrease: float = 1e-3,
+    warm: bool = True,
+    callbacks: Sequence[Callback] = (),
+    **options: Any,
+) -> Sweep:
+    """Choose λ, and the network where there are several, by the cost on rows held out.
+
+    Args:
+        data, y, weights, options: as for `train`; `iterations` (here 400) are the most of each training.
+        lambdas: each λ to try; by default 0, 0.01, 0.03, … 10.
+        networks: the hidden layers of each network to try, such as ``[(25,), (50,)]``; else ``hidden``.
+        out: a folder for finished trainings: called again with it, the sweep goes on there.
+        cv: K of a K-fold cross-validation; 0 for one part held out.
+        validation: the fraction held out; None for the rows that the file keeps for it, or else 0.2.
+        decrease: a training ends where 5 iterations take J down by no more than this fraction of it.
+        warm: whether each training begins with the Θ of the next larger λ.
+
+    Returns:
+        A record: ``candidates``, ``best``, ``verdict.text``, ``next`` (the training to go on with), ….
+
+    Raises:
+        GpubpError: as `train`; or `out` holds another sweep.
+    """
+    from .choosing import sweep as room
+
+    job, dataset = _asked(data, y, weights, {"iterations": 400, **options})
+    if networks and "hidden" in options:
+        raise UsageError("hidden beside networks", wanted="one of the two")
+    if "lambda_" in options:
+        raise UsageError("option lambda_", wanted="lambdas, a list")
+    return room.sweep(
+        job, room.LAMBDAS if lambdas is None else lambdas, networks=networks, out=out, dataset=dataset, folds=cv,
+        validation=validation, decrease=decrease, warm=warm, callbacks=callbacks,
+    )  # fmt: skip
+
+
+def learning_curve(
+    data: Any,
+    y: Any = None,
+    *,
+    points: int = 8,
+    least: int | None = None,
+    repeats: int = 1,
+    out: str | Path | None = None,
+    weights: Any = None,
+    validation: float | None = None,
+    decrease: float = 1e-3,
+    warm: bool = False,
+    callbacks: Sequence[Callback] = (),
+    **options: Any,
+) -> LearningCurve:
+    """The costs of training on more and more rows, and on rows held out: would more rows help?
+
+    Args:
+        data, y, weights, options: as for `train`; `iterations` (here 400) are the most of each training.
+        points: how many parts of the rows, each about the same factor larger than the one before.
+        least: rows of the smallest part; by default a hundredth.
+        repeats: how many times, with other parts and another initial Θ.
+        out, validation, decrease: as for `sweep`.
+        warm: whether each training begins with the Θ of the smaller part.
+
+    Returns:
+        A record: ``parts``, ``verdict.text``, ``next``, ….
+
+    Raises:
+        GpubpError: as `train`; or `out` holds something else.
+    """
+    from .choosing import learning_curve as room
+
+    job, dataset = _asked(data, y, weights, {"iterations": 400, **options})
+    return room.learning_curve(
+        job, points, least=least, repeats=repeats, out=out, dataset=dataset, validation=validation, decrease=decrease,
+        warm=warm, callbacks=callbacks,
+    )  # fmt: skip
+
+
+def _asked(data: Any, y: Any, weights: Any, options: dict[str, Any]) -> tuple[Job, Dataset | None]:
+    """The job, and the data where they are arrays and no files."""
     from .job import Job
     from .prepare import array_dataset
 
@@ -135,12 +232,10 @@ def train(
     if unknown := set(options) - known:
         raise UsageError(f"option {', '.join(sorted(unknown))}", wanted=f"one of {', '.join(sorted(known))}")
     if from_file:
-        job = Job(data=tuple(os.fspath(one) for one in named), y=y, weights=weights, **options)
-        return run.start(job, out, overwrite=overwrite, callbacks=callbacks)
+        return Job(data=tuple(os.fspath(one) for one in named), y=y, weights=weights, **options), None
     if y is None:
         raise UsageError("X without y", wanted="labels or targets: train(X, y)")
-    dataset = array_dataset(data, y, weights)
-    return run.start(Job(**options), out, dataset=dataset, overwrite=overwrite, callbacks=callbacks)
+    return Job(**options), array_dataset(data, y, weights)
 
 
 def load(path: str | Path) -> Model:

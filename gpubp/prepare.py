@@ -26,7 +26,7 @@ from .data.several import Paths, open_all, splits_of
 from .data.source import ArrayRows, StackedRows
 from .data.split import validation_mask
 from .data.targets import TargetSpec, encode, interpret
-from .data.views import Filled, Gapless, fill_gaps
+from .data.views import Filled, Gapless, Picked, fill_gaps
 from .errors import DataError
 from .feed import refuse_non_finite
 from .inference import Model
@@ -135,6 +135,7 @@ def prepare(
     fill: np.ndarray | None = None,
     precision: str | None = None,
     scanned: Callable[[int, int], None] | None = None,
+    roles: Callable[[int], np.ndarray] | None = None,
 ) -> Prepared:
     """Open the data, read it once, and build network, objective and optimizer.
 
@@ -143,6 +144,8 @@ def prepare(
         scaling, targets, fill: those of the run that goes on; found in the data where absent.
         precision: the one that the run goes on at; the job's where absent.
         scanned: called with (rows done, rows in all) during the first reading.
+        roles: in place of the job's `validation`, what the rows that are not kept for validation by the file are for:
+            given their number m, (m,) integers, 1 for training, −1 for validation, 0 for neither: those are left out.
 
     Raises:
         GpubpError: whatever is wrong with the job or the data, before anything was written.
@@ -158,13 +161,18 @@ def prepare(
         cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
         labels = encode(target, spec, where=where)
         refuse_lost_targets(labels, spec, precision, where)
-        mask = validation_mask(source.m, job.validation, job.seed)
+        role = None if roles is None else roles(source.m)
+        mask = validation_mask(source.m, job.validation, job.seed) if role is None else role < 0
         weights = dataset.weights
+        if role is not None and not role.all():
+            picked = np.flatnonzero(role)
+            source, labels, mask = Picked(source, picked), labels[picked], role[picked] < 0
+            weights = None if weights is None else weights[picked]
         if held_out is not None:
             labels = np.concatenate([labels, encode(_labels(held_out), spec, where=held_out.y_place)])
             mask = np.arange(len(labels)) >= source.m
             if weights is not None or held_out.weights is not None:
-                weights = np.concatenate([_weights(dataset), _weights(held_out)])
+                weights = np.concatenate([np.ones(source.m) if weights is None else weights, _weights(held_out)])
             source = StackedRows([source, held_out.source])
         training = None if mask is None else ~mask
 
@@ -201,7 +209,7 @@ def prepare(
             of_class = each[labels]
             weights = of_class if weights is None else weights * of_class
         w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
-        v = None if mask is None else np.where(mask, 1.0 if weights is None else weights, 0.0)
+        v = None if mask is None or not mask.any() else np.where(mask, 1.0 if weights is None else weights, 0.0)
         rows = Rows(source, kept, scaling, labels, w, v)
 
         network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)

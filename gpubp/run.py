@@ -50,20 +50,23 @@ def start(
     stop: StopRequest | None = None,
     prepared: Callable[[Prepared], None] | None = None,
     scanned: Callable[[int, int], None] | None = None,
+    initial: np.ndarray | None = None,
 ) -> Model:
-    """Train from a fresh Θ; with `out`, into that run folder.
+    """Train from a fresh Θ, or from `initial`, the flat (P,) Θ of another model of the same network (a warm start);
+    with `out`, into that run folder.
 
     Raises:
-        GpubpError: before anything is written, for a bad job, bad data, or a folder that holds a run already.
+        GpubpError: before anything is written, for a bad job, bad data, an initial Θ that does not fit, or a folder
+            that holds a run already.
     """
     job = _placed(job)
     if out is None:
         with closing(prepare(job, dataset, scanned=scanned)) as ready:
-            return _train(ready, None, None, callbacks, stop, prepared)
+            return _train(ready, None, None, callbacks, stop, prepared, initial)
     RunFolder.check(out, overwrite=overwrite)
     with closing(prepare(job, dataset, scanned=scanned)) as ready, RunFolder(out) as folder:
         folder.refuse_if_used(overwrite)
-        return _train(ready, folder, None, callbacks, stop, prepared)
+        return _train(ready, folder, None, callbacks, stop, prepared, initial)
 
 
 def resume(
@@ -201,8 +204,10 @@ def _train(
     callbacks: Sequence[Callback],
     stop: StopRequest | None,
     prepared: Callable[[Prepared], None] | None,
+    initial: np.ndarray | None = None,
 ) -> Model:
-    """Train from a fresh Θ or from a checkpoint, keeping the folder if there is one."""
+    """Train from a fresh Θ, from another or from a checkpoint, keeping the folder if there is one."""
+    fresh = ready.network.initial_Theta(ready.job.seed) if initial is None else checked(ready.network, initial)
     job, optimizer = ready.job, ready.optimizer
     if prepared:
         prepared(ready)
@@ -260,7 +265,6 @@ def _train(
             folder.save(record(state, None), keep=job.keep)
             saved_at = time.monotonic()
 
-    fresh = ready.network.initial_Theta(job.seed)
     try:
         ending, state = fit(
             ready.objective,
@@ -284,6 +288,24 @@ def _train(
         folder.save(record(state, ending), keep=job.keep)
     Theta = fresh if state is None else np.array(state.Theta_on_host)
     return ready.model(Theta, history=history, ending=asdict(ending))
+
+
+def checked(network: Network, Theta: np.ndarray) -> np.ndarray:
+    """A flat Θ to begin from, (P,) float64.
+
+    Raises:
+        UsageError: it does not fit the network, or a number in it is not finite.
+    """
+    given = np.asarray(Theta)
+    if given.shape != (network.P,) or given.dtype.kind not in "fiu":
+        raise UsageError(
+            f"an initial Theta of shape {given.shape}, {given.dtype}",
+            wanted=f"({network.P},) numbers for the network {'-'.join(map(str, network.sizes))}",
+            do="take the Theta of a model of the same network",
+        )
+    if not np.isfinite(given).all():
+        raise UsageError("an initial Theta with numbers that are not finite", wanted="finite numbers")
+    return network.pack(network.unpack(given.astype(np.float64)))  # the gaps between layers are zero
 
 
 def _climbs(first: str, history: list[dict[str, Any]], last: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from running import ENVIRONMENT, ROOT, write
 
-COMMANDS = sorted(p.stem for p in (ROOT / "gpubp" / "cli").glob("[a-z]*.py"))
+COMMANDS = sorted(p.stem.replace("_", "-") for p in (ROOT / "gpubp" / "cli").glob("[a-z]*.py"))
 
 
 def rows(m: int = 60, **more) -> dict:

@@ -28,6 +28,7 @@ FLOORS = [
     {"training", "inference", "diagnostics", "bench", "run_folder", "job"},
     {"prepare", "predictions"},
     {"run"},
+    {"choosing"},
     {"describe", "api"},
     {"cli"},
 ]

@@ -24,12 +24,13 @@ class Commands(click.Group):
     """The commands are the files of this folder."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if not m.name.startswith("_"))
+        modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+        return sorted(m.name.replace("_", "-") for m in modules if not m.name.startswith("_"))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = importlib.import_module(f".{cmd_name}", __package__).command
+        command = importlib.import_module(f".{cmd_name.replace('-', '_')}", __package__).command
         for option in command.params:
             if isinstance(option, click.Option):  # its variable is named as the option is, not as our argument
                 option.envvar = f"GPUBP_{cmd_name}_{long_name(option)}".upper().replace("-", "_")
@@ -42,7 +43,7 @@ class Commands(click.Group):
         if name and command:
             known = {str(option.envvar) for option in command.params if isinstance(option, click.Option)}
             for variable in os.environ:
-                if variable.startswith(f"GPUBP_{name.upper()}_") and variable not in known:
+                if variable.startswith(f"GPUBP_{name.upper()}_".replace("-", "_")) and variable not in known:
                     raise click.UsageError(f"the environment has {variable}; wanted some of {', '.join(sorted(known))}")
         return name, command, rest
 

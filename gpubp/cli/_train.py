@@ -9,7 +9,7 @@ from typing import Any
 from ._options import program, table
 from ._progress import Display
 
-_SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
+SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
 
 
 def watched(train: Callable[..., Any]) -> tuple[Any, int]:
@@ -25,7 +25,7 @@ def watched(train: Callable[..., Any]) -> tuple[Any, int]:
     kind = model.ending["kind"]
     code = 1 if kind == "failed" else 0
     if kind == "stopped" and stop.by:
-        code = _SIGNAL_CODES[stop.by]
+        code = SIGNAL_CODES[stop.by]
     return model, code
 
 

@@ -23,7 +23,7 @@ from ._options import (
 from ._train import outcome, outcome_text, watched
 
 
-def _hidden(ctx: click.Context, param: click.Parameter, text: Any) -> tuple[int, ...]:
+def hidden_layers(ctx: click.Context, param: click.Parameter, text: Any) -> tuple[int, ...]:
     if text in ("", "none"):
         return ()
     try:
@@ -52,7 +52,11 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
 @data_argument
 @click.option("--out", type=DATA, required=True, help="Run folder: checkpoints, history.", metavar="RUN")
 @click.option(
-    "--hidden", default="100", callback=_hidden, metavar="SIZES", help="Units of the hidden layers: 256,128, or none."
+    "--hidden",
+    default="100",
+    callback=hidden_layers,
+    metavar="SIZES",
+    help="Units of the hidden layers: 256,128, or none.",
 )
 @click.option(
     "--activation", default="sigmoid", metavar="NAME", cls=Listing, room="activation", help="Of the hidden layers:"

@@ -91,6 +91,42 @@ class RowRange(_View):
         return f"rows {self._rows.start} to {self._rows[-1]}{every} of {self.source.describe()}"
 
 
+class Picked(_View):
+    """Some rows of a source, at any distances.
+
+    Args:
+        rows: their numbers in the source, ascending; not empty.
+    """
+
+    def __init__(self, source: RowSource, rows: NDArray[np.intp]) -> None:
+        super().__init__(source)
+        assert len(rows) and rows[0] >= 0 and rows[-1] < source.m and (np.diff(rows) > 0).all()
+        self._rows = rows
+        self.m = len(rows)
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        # rows between two that are wanted are read along where they are few
+        room = max(1, _PIECE // (self.features * self.dtype.itemsize))
+        buffer = np.empty((0, self.features), self.dtype)
+        while start < stop:
+            first = int(self._rows[start])
+            end = min(stop, start + int(np.searchsorted(self._rows[start:stop], first + room)))
+            span = int(self._rows[end - 1]) + 1 - first
+            if span > 64 * (end - start):
+                end, span = start + 1, 1
+            if len(buffer) < span:
+                buffer = np.empty((span, self.features), self.dtype)
+            self.source.read(first, first + span, buffer[:span])
+            np.take(buffer, self._rows[start:end] - first, axis=0, out=out[: end - start], mode="clip")
+            out, start = out[end - start :], end
+
+    def where(self, row: int) -> str:
+        return self.source.where(int(self._rows[row]))
+
+    def describe(self) -> str:
+        return f"{self.m} rows of {self.source.describe()}"
+
+
 class Columns(_View):
     """Some columns of a source, in any order. Whole rows are read, and columns gathered from them.
 
