@@ -116,6 +116,9 @@ class KLBFGSState(PairsState):
         parts = [part.ravel() for pair in zip(factors.A, factors.G, strict=True) for part in pair]
         np.concatenate(parts, out=self.factors)
         A, G = self._split()
+        if not np.isfinite(self.factors).all():  # units so far gone tell nothing
+            for factor in (*A, *G):
+                factor[...] = np.eye(len(factor)) if factor.ndim == 2 else 1.0
         same = self.draws > 0 and np.array_equal(before[: A[0].size], self.factors[: A[0].size])
         mu = level(A, G, self.damping, self.curvature.decay)
         shares = kept.shares(A, G, mu, self.shares, same)

@@ -36,7 +36,7 @@ def product(a: Any, b: Any) -> tuple[Any, ...]:
 
 
 KEEP = 2.0  # a share of the damping that is off by less keeps the inverse
-TINY = 1e-300
+TINY = 1e-30  # where factors are zero something must be added all the same
 
 
 class Kronecker:
