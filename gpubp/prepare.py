@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import optimizers
+from .allotment import allot
 from .backend import Backend, choose
 from .data.class_weights import class_weights, shown
 from .data.dataset import Dataset, check_weights
@@ -27,7 +28,7 @@ from .data.source import ArrayRows, StackedRows
 from .data.split import validation_mask
 from .data.targets import TargetSpec, encode, interpret
 from .data.views import Filled, Gapless, fill_gaps
-from .errors import DataError
+from .errors import DataError, UsageError
 from .feed import refuse_non_finite
 from .inference import Model
 from .job import Job
@@ -167,9 +168,17 @@ def prepare(
                 weights = np.concatenate([_weights(dataset), _weights(held_out)])
             source = StackedRows([source, held_out.source])
         training = None if mask is None else ~mask
+        if job.patience is not None and mask is None:
+            raise UsageError(
+                f"patience {job.patience} without rows for validation",
+                wanted="rows that are held out: early stopping looks at their cost",
+                do="train with --validation 0.2, or give the file a val split",
+            )
+        network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
 
         budget = default_budget() if job.memory is None else job.memory
-        budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask))
+        optimizer, taken, shortened = allot(optimizer, network.P, budget, backend, fresh=targets is None)
+        budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask) - taken)
         progress = None if scanned is None else (lambda done: scanned(done, source.m))
         dropped = 0
         rule = RULES.get(job.missing)
@@ -204,7 +213,6 @@ def prepare(
         v = None if mask is None else np.where(mask, 1.0 if weights is None else weights, 0.0)
         rows = Rows(source, kept, scaling, labels, w, v)
 
-        network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
         objective = Objective(network, rows, job.lambda_, backend=backend, precision=precision)
         if backend.kind == "gpu":
             sent = source.m - objective.resident_rows
@@ -215,6 +223,7 @@ def prepare(
             "scale": scaling.describe(),
             "rows": _describe_rows(rows, mask, dropped),
             **weighed,
+            **shortened,
             "network": "-".join(map(str, network.sizes)) + f", {network.parameters:,} parameters",
         }
         opened.pop_all()
