@@ -12,7 +12,7 @@ from .data import class_weights, missing
 from .data.memory import parse_size
 from .data.select import Selection
 from .errors import UsageError
-from .stopping import NAMES, Stopping
+from .stopping import Stopping
 
 _TYPES: dict[str, Any] = {
     "str": str,
@@ -120,7 +120,7 @@ class Job:
     @property
     def stopping(self) -> Stopping:
         """What ends the run besides its optimizer and the iterations."""
-        return Stopping(**{name: getattr(self, name) for name in NAMES})
+        return Stopping.of(vars(self))
 
     def _check_data(self) -> None:
         """Which data, which of their rows and columns, and what is made of them."""

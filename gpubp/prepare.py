@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -54,6 +55,7 @@ class Prepared:
     fingerprint: str
     choices: dict[str, str]
     fill: np.ndarray | None = None
+    lowest_validation: float = math.inf  # of the sessions before
 
     def at(self, precision: str) -> Objective:
         """The objective at another precision, from now on.

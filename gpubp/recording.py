@@ -57,6 +57,11 @@ class Recorder:
         self._latest: State | None = None
         self._climbed_at = -1  # evaluations: until the next one the state belongs to the precision before
 
+    @property
+    def lowest_validation(self) -> float:
+        """The lowest validation cost so far; infinite if there is none."""
+        return min((row["validation"] for row in self.history if row["validation"] is not None), default=math.inf)
+
     def climb(self, precision: str) -> Objective:
         """The objective at another precision."""
         self._climbed_at = self._latest.evaluations if self._latest else -1

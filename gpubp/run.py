@@ -228,9 +228,10 @@ def _train(
 ) -> Model:
     """Train from a fresh Θ or from a checkpoint, keeping the folder if there is one."""
     job, optimizer = ready.job, ready.optimizer
+    recorder = Recorder(ready, folder, resumed)
+    ready.lowest_validation = recorder.lowest_validation
     if prepared:
         prepared(ready)
-    recorder = Recorder(ready, folder, resumed)
     fresh = ready.network.initial_Theta(job.seed)
     try:
         ending, state = fit(

@@ -67,6 +67,11 @@ class Stopping:
         if not good:
             raise UsageError(f"{name} = {getattr(self, name)}", wanted=wanted)
 
+    @classmethod
+    def of(cls, job: Mapping[str, Any]) -> Stopping:
+        """As a checkpoint's job has it; one that is older knows nothing of it."""
+        return cls(**{name: job[name] for name in NAMES if name in job})
+
     def describe(self) -> str:
         """In words; "" where nothing is asked for."""
         words = {

@@ -185,7 +185,7 @@ def fit(
                 watch.note(state, progress.validation)
                 wishes = any([callback(progress, state) for callback in callbacks])  # all of them are called
             stalled = ending is not None and ending.kind == "stalled"
-            # at a limit nothing climbs: a larger one goes on as if there had been none. What a step without an iteration
+            # at a limit nothing climbs: a larger one goes on as if there had been none. What a step without iteration
             # has cost is no reason: budgets end a run between iterations
             iterated = state.iteration > before
             other = watch.ending(state, optimizer, iterations, seconds) if stalled and iterated else None
