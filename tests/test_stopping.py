@@ -239,6 +239,12 @@ def test_the_window_begins_anew_with_a_climb():
     assert watch.ending(state, TriesTwo(), 99, 0.0) is not None
     watch.climbed()
     assert watch.ending(state, TriesTwo(), 99, 0.0) is None
+    # a run that was stopped between the climb and the next iteration, and resumed
+    rows = [{"iteration": i, "J": 1.0, "precision": "fp32" if i < 6 else "fp64"} for i in range(9)]
+    for history, precision, costs in ((rows[:6], "fp64", 0), (rows[:6], "fp32", 6), (rows, "fp64", 3)):
+        watch = Watch(Stopping(decrease=1.0), history)
+        watch.begin(state, precision, None)
+        assert len(watch.costs) == costs
 
 
 def test_one_lucky_small_step_and_a_swing_back_do_not_end_a_run():
