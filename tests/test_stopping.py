@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import click.testing
 import numpy as np
 import pytest
 from running import write
-from test_climb import both_the_same, plane
+from test_climb import Rounded, both_the_same, plane
 from test_run import start as start_process
 from test_run import wait_for_iteration
 from test_training import BOWL, TriesTwo
@@ -27,6 +27,7 @@ from gpubp.checkpoint import write as write_checkpoint
 from gpubp.cli._main import cli
 from gpubp.errors import CheckpointError, UsageError
 from gpubp.job import Job
+from gpubp.objective import Objective
 from gpubp.optimizers import Ending, Function, Optimizer, State
 from gpubp.optimizers.vectors import HOST, Vectors
 from gpubp.prepare import array_dataset
@@ -276,6 +277,38 @@ def test_budgets_are_named_together_with_what_was_used():
         "converged: max|∇J| = 16, wanted 1e-05 or less"
     )
     assert state is not None and state.iteration == 2  # a step is not cut
+
+
+def test_passes_are_all_that_is_charged():
+    ending, state = fit(BOWL, Swinging(rate=0.1), np.array([64.0]), iterations=9, watch=Watch(Stopping(passes=4.0)))
+    assert state is not None and (state.iteration, state.evaluations) == (2, 3)
+    assert "limit of 4 passes (4 used) after 2 iterations" in ending.reason
+
+
+@pytest.mark.parametrize(("asked", "kind"), [({"target": 8.0}, "target"), ({"evaluations": 3}, "stalled")])
+def test_a_step_that_stalls_where_the_run_would_end(asked, kind):
+    class Stalling(TriesTwo):
+        def advance(self, f: Function, state: State) -> Ending | None:
+            super().advance(f, state)
+            return Ending("stalled", "stalled: no more")
+
+    ending, _ = fit(BOWL, Stalling(), np.array([8.0]), iterations=9, watch=Watch(Stopping(**asked)))
+    assert ending.kind == kind
+
+
+def test_each_precision_has_a_window_of_its_own():
+    watch, seen = Watch(Stopping(decrease=1e-300)), []
+
+    def look(progress, state) -> None:
+        seen.append((progress.precision, len(watch.costs)))
+
+    first, lbfgs = cast(Objective, Rounded("tf32x3")), optimizers.make("lbfgs", tolerance=1e-13)
+    fit(
+        first, lbfgs, np.zeros(6), iterations=1000, callbacks=[look], watch=watch,
+        climb=lambda name: cast(Objective, Rounded(name)),
+    )  # fmt: skip
+    firsts = {name: size for name, size in reversed(seen)}
+    assert len(firsts) >= 2 and set(firsts.values()) == {1} and max(size for _, size in seen) == 6
 
 
 # Early stopping ------------------------------------------------------------------------------------------------------
