@@ -84,6 +84,7 @@ class Curvature:
         dtype: of the pass.
         vectors: where vectors live, None for the host's.
         leaves, owners, block_rows: those of the objective.
+        seed: of the sample and the signs that factors are made of.
 
     Attributes:
         layers: where the layers' parameters lie.
@@ -101,10 +102,11 @@ class Curvature:
     def __init__(
         self, network: Network, rows: Rows, lambda_: float, backend: Backend, feed: Feed, dtype: np.dtype,
         communicator: Communicator, vectors: Any, leaves: int, owners: int, block_rows: int,
+        seed: int = 0,
     ) -> None:  # fmt: skip
         self.network, self.rows, self.backend, self.feed, self.dtype = network, rows, backend, feed, dtype
         self.vectors, self.leaves, self.owners, self.block_rows = vectors, leaves, owners, block_rows
-        self.communicator = communicator
+        self.communicator, self.seed = communicator, seed
         self.layers = [Layer(*at, (at.inputs < WIDE, at.outputs < WIDE)) for at in network.places]
         self.factored = network.J.root is not None
         self.decay = lambda_ / rows.weight_sum
@@ -135,7 +137,13 @@ class Curvature:
         self._told(self.network.J.root)
         if self._sample is None:
             self._sample = FactorSample(
-                self.network, self.rows, self.backend, self.dtype, leaves=self.leaves, threads=self.owners
+                self.network,
+                self.rows,
+                self.backend,
+                self.dtype,
+                seed=self.seed,
+                leaves=self.leaves,
+                threads=self.owners,
             )
         A, G, operations = self._sample.factors(self._on_host(Theta), draw)
         return Factors(A, G, operations / self.operations)

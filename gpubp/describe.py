@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from .data.report import describe_file
 from .errors import DataError
 from .inference import Model
 from .run import load
+from .stopping import Stopping, count
 
 
 def describe(path: str | Path, **of_file: Any) -> dict[str, Any]:
@@ -36,6 +38,12 @@ def _files(data: str | list[str] | None) -> str:
     return data if isinstance(data, str) else f"{data[0]} and {len(data) - 1} more"
 
 
+def _limits(job: Mapping[str, Any]) -> str:
+    """What ends the run besides its optimizer."""
+    limit = count(job["iterations"]) if "iterations" in job else ""
+    return "; ".join(text for text in (limit, Stopping.of(job).describe()) if text)
+
+
 def _describe_model(path: Path, model: Model) -> dict[str, Any]:
     last = model.history[-1] if model.history else {}
     job = model.job
@@ -53,11 +61,14 @@ def _describe_model(path: Path, model: Model) -> dict[str, Any]:
         "optimizer": job.get("optimizer"),
         "precision": last.get("precision") or job.get("precision"),
         "iterations": last.get("iteration", 0),
-        "passes": last.get("evaluations", 0),
-        "cost J": last.get("J"),
-        "max|∇J|": last.get("gradient"),
-        "validation": last.get("validation"),
+        "passes": last.get("passes", 0.0),
+        "evaluations": last.get("evaluations", 0),
+        "Θ of iteration": model.reached.get("iteration"),
+        "cost J": model.reached.get("J"),
+        "max|∇J|": model.reached.get("gradient"),
+        "validation": model.reached.get("validation"),
         "seconds": last.get("seconds"),
+        "to end at": _limits(job),
         "ended": model.ending["reason"] if model.ending else "not yet",
         "matrices": [
             f"Theta^({l})  {T.shape[0]} x {T.shape[1]}, bias in column 0" for l, T in enumerate(model.matrices, 1)

@@ -47,6 +47,8 @@ class Model:
         ending: why training ended, `{"kind": …, "reason": …}`; None for a run in flight.
         fill: (s_1,) float64, what a missing value (NaN) of each column is replaced by, where training was told
             ``missing="mean"`` or ``"drop"``; else None.
+        reached: ``iteration``, ``J``, ``gradient`` and ``validation`` of this Θ, which need not be of the last
+            iteration; None is what is not known. Empty where nothing was trained.
     """
 
     network: Network
@@ -58,6 +60,7 @@ class Model:
     history: list[dict[str, Any]] = field(default_factory=list)
     ending: dict[str, str] | None = None
     fill: np.ndarray | None = None
+    reached: dict[str, Any] = field(default_factory=dict)
 
     @property
     def drops(self) -> bool:

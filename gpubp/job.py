@@ -12,6 +12,7 @@ from .data import class_weights, missing
 from .data.memory import parse_size
 from .data.select import Selection
 from .errors import UsageError
+from .stopping import Stopping
 
 _TYPES: dict[str, Any] = {
     "str": str,
@@ -19,6 +20,7 @@ _TYPES: dict[str, Any] = {
     "int": Integral,
     "int | None": (Integral, type(None)),
     "float": Real,
+    "float | None": (Real, type(None)),
     "bool": bool,
     "dict[str, Any]": dict,
 }
@@ -40,6 +42,8 @@ class Job:
         lambda_: λ.
         optimizer, options: its name and its hyperparameters that differ from their defaults.
         iterations: the limit, counted from the beginning of the run.
+        decrease, evaluations, passes, seconds, target, patience, min_delta: what else ends it, see
+            `gpubp.stopping.Stopping`.
         precision: of the first passes, see `gpubp.precision`.
         climb: whether a run that stalls goes on at the next finer precision.
         backend, device: where passes are computed.
@@ -61,7 +65,7 @@ class Job:
     activation: str = "sigmoid"
     cost: str = "auto"
     lambda_: float = 1.0
-    optimizer: str = "lbfgs"
+    optimizer: str = "klbfgs"
     options: dict[str, Any] = field(default_factory=dict)
     iterations: int = 100
     precision: str = "fp32"
@@ -81,6 +85,13 @@ class Job:
     select: tuple[str, ...] = ()
     missing: str = "error"
     class_weight: str | dict[str, float] | None = None
+    decrease: float | None = None
+    evaluations: int | None = None
+    passes: float | None = None
+    seconds: float | None = None
+    target: float | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
 
     def __post_init__(self) -> None:
         hidden = (self.hidden,) if isinstance(self.hidden, Integral) else self.hidden
@@ -104,6 +115,12 @@ class Job:
         if self.seed < 0:
             raise UsageError(f"seed {self.seed}", wanted="0 or more")
         interval(self.checkpoint_every)
+        _ = self.stopping
+
+    @property
+    def stopping(self) -> Stopping:
+        """What ends the run besides its optimizer and the iterations."""
+        return Stopping.of(vars(self))
 
     def _check_data(self) -> None:
         """Which data, which of their rows and columns, and what is made of them."""

@@ -40,6 +40,7 @@ class Objective:
         precision: of the pass, one of `backend.precisions`; see `gpubp.precision`.
         leaves, block_rows: override the backend's choice (for tests; the bits depend on them).
         communicator: the other processes, if any.
+        seed: of the rows and signs from which `curvature` makes its factors.
 
     Raises:
         UsageError: a λ that is negative or not finite, a precision that is unknown or that the backend lacks.
@@ -57,6 +58,7 @@ class Objective:
         leaves: int | None = None,
         block_rows: int | None = None,
         communicator: Communicator | None = None,
+        seed: int = 0,
     ) -> None:
         if not (np.isfinite(lambda_) and lambda_ >= 0):
             raise UsageError(f"lambda {lambda_}", wanted="a finite number, 0 or more")
@@ -74,6 +76,7 @@ class Objective:
         self.network, self.rows, self.lambda_ = network, rows, float(lambda_)
         self.backend, self.precision = backend, precision
         self._validation: Any = None
+        self._seed = seed
         self._curvature: Curvature | None = None
         self._communicator = communicator or Solo()
         plan = chosen, self._communicator, leaves, block_rows
@@ -95,7 +98,7 @@ class Objective:
                 leaves, block_rows = self.backend.leaves_and_block(self.rows.m, self.network.sizes)
             self._curvature = Curvature(
                 self.network, self.rows, self.lambda_, self.backend, self._pass.feed, precision(self.precision).dtype,
-                self._communicator, self.vectors, leaves, self.threads, block_rows,
+                self._communicator, self.vectors, leaves, self.threads, block_rows, self._seed,
             )  # fmt: skip
         return self._curvature
 

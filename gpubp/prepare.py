@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import optimizers
+from .allotment import allot
 from .backend import Backend, choose
 from .data.class_weights import class_weights, shown
 from .data.dataset import Dataset, check_weights
@@ -27,7 +29,7 @@ from .data.source import ArrayRows, StackedRows
 from .data.split import validation_mask
 from .data.targets import TargetSpec, encode, interpret
 from .data.views import Filled, Gapless, Picked, fill_gaps
-from .errors import DataError
+from .errors import DataError, UsageError
 from .feed import refuse_non_finite
 from .inference import Model
 from .job import Job
@@ -53,6 +55,7 @@ class Prepared:
     fingerprint: str
     choices: dict[str, str]
     fill: np.ndarray | None = None
+    lowest_validation: float = math.inf  # of the sessions before
 
     def at(self, precision: str) -> Objective:
         """The objective at another precision, from now on.
@@ -65,7 +68,9 @@ class Prepared:
         """
         backend: Backend = self.objective.backend
         self.objective.close()
-        self.objective = Objective(self.network, self.rows, self.job.lambda_, backend=backend, precision=precision)
+        self.objective = Objective(
+            self.network, self.rows, self.job.lambda_, backend=backend, precision=precision, seed=self.job.seed
+        )
         return self.objective
 
     def close(self) -> None:
@@ -175,9 +180,17 @@ def prepare(
                 weights = np.concatenate([np.ones(source.m) if weights is None else weights, _weights(held_out)])
             source = StackedRows([source, held_out.source])
         training = None if mask is None else ~mask
+        if job.patience is not None and mask is None:
+            raise UsageError(
+                f"patience {job.patience} without rows for validation",
+                wanted="rows that are held out: early stopping looks at their cost",
+                do="train with --validation 0.2, or give the file a val split",
+            )
+        network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
 
         budget = default_budget() if job.memory is None else job.memory
-        budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask))
+        optimizer, taken, shortened = allot(optimizer, network.P, budget, backend, fresh=targets is None)
+        budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask) - taken)
         progress = None if scanned is None else (lambda done: scanned(done, source.m))
         dropped = 0
         rule = RULES.get(job.missing)
@@ -212,8 +225,7 @@ def prepare(
         v = None if mask is None or not mask.any() else np.where(mask, 1.0 if weights is None else weights, 0.0)
         rows = Rows(source, kept, scaling, labels, w, v)
 
-        network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
-        objective = Objective(network, rows, job.lambda_, backend=backend, precision=precision)
+        objective = Objective(network, rows, job.lambda_, backend=backend, precision=precision, seed=job.seed)
         if backend.kind == "gpu":
             sent = source.m - objective.resident_rows
             why += f"; {objective.kernel} passes, " + (f"{sent:,} rows sent in each" if sent else "all rows stay on it")
@@ -223,6 +235,7 @@ def prepare(
             "scale": scaling.describe(),
             "rows": _describe_rows(rows, mask, dropped),
             **weighed,
+            **shortened,
             "network": "-".join(map(str, network.sizes)) + f", {network.parameters:,} parameters",
         }
         opened.pop_all()

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import __version__
 from .backend import choose
 from .checkpoint import Checkpoint
 from .data.dataset import Dataset
@@ -27,15 +25,14 @@ from .data.several import Paths, files
 from .data.targets import TargetSpec
 from .errors import BackendError, DataError, MismatchError, UsageError
 from .inference import Model
-from .job import Job, interval
+from .job import Job
 from .network import Network
-from .objective import Objective
-from .optimizers import Ending, State
-from .precision import finer, with_bits
-from .precision import precision as precision_of
+from .precision import finer
 from .prepare import Prepared, prepare
+from .recording import FILL, Recorder, conditions, history_rows, reached
 from .run_folder import RunFolder, find_checkpoint
-from .training import Callback, Progress, StopRequest, fit
+from .stopping import NAMES
+from .training import Callback, StopRequest, fit
 
 log = logging.getLogger("gpubp")
 
@@ -83,6 +80,7 @@ def resume(
     stop: StopRequest | None = None,
     prepared: Callable[[Prepared], None] | None = None,
     scanned: Callable[[int, int], None] | None = None,
+    **limits: float | None,
 ) -> Model:
     """Go on with the newest sound checkpoint of a run folder, to the same bits an undisturbed run has.
 
@@ -93,8 +91,11 @@ def resume(
         threads: the most threads of the CPU; by default all cores it may, whatever the run had.
         climb: from now on, whether it goes on at the next finer precision where it stalls.
         inexact: go on although conditions differ on which the bits depend.
+        limits: other values, from now on, of the optimizer's `tolerance` and of what else ends the run, see
+            `gpubp.stopping.Stopping`; None lifts one.
 
     Raises:
+        UsageError: a limit that does not exist, cannot be meant, or was left behind.
         MismatchError: other data; or other conditions and not `inexact`: the message names each.
     """
     with RunFolder(out, must_exist=True) as folder:
@@ -108,12 +109,14 @@ def resume(
         changes |= {} if memory is None else {"memory": memory}
         changes |= {} if climb is None else {"climb": climb}
         changes["threads"] = threads
+        changes |= _limits(limits, settings)
         reached = str(checkpoint.conditions.get("precision"))
         job, precision = _with_an_engine(replace(Job.from_dict(checkpoint.job), **changes), reached, inexact)
         if job.iterations < checkpoint.iteration:
             raise UsageError(
                 f"{job.iterations} iterations where {checkpoint.iteration} are done", wanted="a limit beyond them"
             )
+        _refuse_left_behind(limits, checkpoint)
         if dataset is None and not job.data:
             raise UsageError(
                 f"{out} was trained on arrays, not on a file", do="resume it from Python with the same arrays"
@@ -130,6 +133,29 @@ def resume(
             _compare_conditions(ready, checkpoint, inexact)
             log.info("going on from %s, iteration %d", path.name, checkpoint.iteration)
             return _train(ready, folder, checkpoint, callbacks, stop, prepared)
+
+
+def _limits(limits: Mapping[str, float | None], options: dict[str, Any]) -> dict[str, Any]:
+    """The job's fields that these change; the tolerance changes the optimizer's options."""
+    known = ["tolerance", *NAMES]
+    if unknown := set(limits) - set(known):
+        raise UsageError(f"limit {', '.join(sorted(unknown))}", wanted=f"one of {', '.join(known)}")
+    changes = dict(limits)
+    if "tolerance" in changes:
+        tolerance = changes.pop("tolerance")
+        options["tolerance"] = 0.0 if tolerance is None else tolerance
+    if changes.get("min_delta", 0.0) is None or ("patience" in changes and changes["patience"] is None):
+        changes["min_delta"] = 0.0
+    return changes
+
+
+def _refuse_left_behind(limits: Mapping[str, float | None], checkpoint: Checkpoint) -> None:
+    """Refuse a new budget that is less than what was used."""
+    done = history_rows(checkpoint)[-1:]
+    for name, unit in (("evaluations", "evaluations"), ("passes", "passes"), ("seconds", "seconds")):
+        limit = limits.get(name)
+        if done and limit is not None and limit < done[0][name]:
+            raise UsageError(f"{limit:g} {unit} where {done[0][name]:.6g} are done", wanted="a limit beyond them")
 
 
 def _placed(job: Job) -> Job:
@@ -180,6 +206,7 @@ def model_from(checkpoint: Checkpoint) -> Model:
     network = Network(tuple(checkpoint.network["sizes"]), checkpoint.network["activation"], checkpoint.network["cost"])
     scaling = dict(checkpoint.scaling)
     fill = scaling.pop(FILL, None)
+    history = history_rows(checkpoint)
     return Model(
         network,
         network.pack(checkpoint.Theta),
@@ -187,14 +214,11 @@ def model_from(checkpoint: Checkpoint) -> Model:
         TargetSpec.from_dict(checkpoint.targets),
         checkpoint.lambda_,
         job=dict(checkpoint.job),
-        history=_history_rows(checkpoint),
+        history=history,
         ending=checkpoint.ending,
         fill=fill,
+        reached=reached(history, checkpoint.stopping),
     )
-
-
-FILL = "fill"  # beside the scaling in a checkpoint: what missing values are replaced by, if they are
-_COLUMNS = tuple(f.name for f in fields(Progress))
 
 
 def _train(
@@ -209,85 +233,33 @@ def _train(
     """Train from a fresh Θ, from another or from a checkpoint, keeping the folder if there is one."""
     fresh = ready.network.initial_Theta(ready.job.seed) if initial is None else checked(ready.network, initial)
     job, optimizer = ready.job, ready.optimizer
+    recorder = Recorder(ready, folder, resumed)
+    ready.lowest_validation = recorder.lowest_validation
     if prepared:
         prepared(ready)
-    history = _history_rows(resumed) if resumed else []
-    every_seconds, every_iterations = interval(job.checkpoint_every)
-    saved_at = time.monotonic()
-
-    def record(state: State, ending: Ending | None) -> Checkpoint:
-        return Checkpoint(
-            Theta=tuple(ready.network.unpack(state.Theta_on_host)),
-            network={
-                "sizes": list(ready.network.sizes),
-                "activation": ready.network.activation,
-                "cost": ready.network.cost,
-            },
-            optimizer={"name": job.optimizer, **asdict(optimizer)},
-            state=state.saved(),
-            lambda_=job.lambda_,
-            scaling=asdict(ready.rows.scaling) | ({} if ready.fill is None else {FILL: ready.fill}),
-            targets=asdict(ready.targets),
-            history=np.array([[_number(row[c]) for c in _COLUMNS] for row in history]).reshape(-1, len(_COLUMNS)),
-            history_columns=_COLUMNS,
-            conditions=_conditions(ready),
-            job={**asdict(job), "hidden": list(job.hidden)},
-            iteration=state.iteration,
-            ending=None if ending is None else asdict(ending),
-        )
-
-    latest: State | None = None
-    climbed_at = -1  # evaluations: until the next one the state belongs to the precision before
-
-    def climb(precision: str) -> Objective:
-        nonlocal climbed_at
-        climbed_at = latest.evaluations if latest else -1
-        return ready.at(precision)
-
-    def begin(state: State) -> None:
-        nonlocal latest
-        latest = state
-        # the first checkpoint is the first thing a run leaves: a kill at any time can be resumed, and where an earlier
-        # run is replaced, nothing of it goes before this one is safe
-        if folder is not None:
-            if resumed is None:
-                folder.save(record(state, None), keep=job.keep)
-            folder.rewrite_history(history)
-
-    def note(progress: Progress, state: State) -> None:
-        nonlocal saved_at
-        history.append(progress.asdict())
-        if folder is None:
-            return
-        folder.append_history(history[-1])
-        due = time.monotonic() - saved_at >= every_seconds if every_seconds else state.iteration % every_iterations == 0
-        if due:
-            folder.save(record(state, None), keep=job.keep)
-            saved_at = time.monotonic()
-
     try:
         ending, state = fit(
             ready.objective,
             optimizer,
             resumed.state if resumed else fresh,
             iterations=job.iterations,
-            callbacks=[note, *callbacks],
+            callbacks=[recorder.note, *callbacks],
             stop=stop,
-            seconds=float(history[-1]["seconds"]) if history else 0.0,
-            ready=begin,
-            climb=climb if job.climb else None,
+            seconds=recorder.seconds,
+            ready=recorder.begin,
+            climb=recorder.climb if job.climb else None,
+            watch=recorder.watch,
         )
     except DataError:
-        # rows that cannot be read any more, or a file that changed: what was reached on good rows is kept. A step
-        # commits last, so the state is that of the step before.
-        if latest is not None and folder is not None and latest.evaluations != climbed_at:
-            folder.save(record(latest, None), keep=job.keep)
+        recorder.interrupted()
         raise
+    history = recorder.history
     ending = replace(ending, reason=ending.reason + _climbs(job.precision, history, ready.objective.precision))
-    if state is not None and folder is not None:
-        folder.save(record(state, ending), keep=job.keep)
-    Theta = fresh if state is None else np.array(state.Theta_on_host)
-    return ready.model(Theta, history=history, ending=asdict(ending))
+    if state is None:
+        return ready.model(fresh, history=history, ending=asdict(ending))
+    recorder.end(state, ending)
+    Theta = np.array(recorder.watch.Theta_on_host(state))
+    return ready.model(Theta, history=history, ending=asdict(ending), reached=recorder.reached(state))
 
 
 def checked(network: Network, Theta: np.ndarray) -> np.ndarray:
@@ -316,30 +288,6 @@ def _climbs(first: str, history: list[dict[str, Any]], last: str) -> str:
     return f"; climbed {', '.join(steps)}" if steps else ""
 
 
-def _number(value: float | str | None) -> float:
-    if isinstance(value, str):
-        return precision_of(value).bits  # the one column of words, as a number that stays true
-    return float("nan") if value is None else float(value)
-
-
-def _history_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    """The table of a checkpoint as records, with whole numbers whole and NaN as None."""
-    rows = []
-    for line in checkpoint.history.tolist():
-        found = dict(zip(checkpoint.history_columns, line, strict=True))
-        row: dict[str, Any] = {name: found.get(name, float("nan")) for name in _COLUMNS}
-        row["iteration"], row["evaluations"] = int(row["iteration"]), int(row["evaluations"])
-        row["validation"] = None if row["validation"] != row["validation"] else row["validation"]
-        row["precision"] = with_bits(row["precision"]) or str(checkpoint.conditions.get("precision"))
-        rows.append(row)
-    return rows
-
-
-def _conditions(ready: Prepared) -> dict[str, Any]:
-    """What the bits of the run depend on."""
-    return {"gpubp": __version__, **ready.objective.conditions(), "data": ready.fingerprint}
-
-
 def _refuse_other_data(ready: Prepared, checkpoint: Checkpoint, path: Path) -> None:
     if ready.fingerprint != checkpoint.conditions.get("data"):
         raise MismatchError(
@@ -350,7 +298,7 @@ def _refuse_other_data(ready: Prepared, checkpoint: Checkpoint, path: Path) -> N
 
 
 def _compare_conditions(ready: Prepared, checkpoint: Checkpoint, inexact: bool) -> None:
-    now = _conditions(ready)
+    now = conditions(ready)
     before = checkpoint.conditions
     differ = [
         f"{name} was {before.get(name)}, is {now.get(name)}"

@@ -29,6 +29,7 @@ from .errors import OutOfMemory
 from .objective import Objective
 from .optimizers import Ending, Optimizer, State
 from .precision import finer, precision
+from .stopping import Stopping, Watch, count
 
 log = logging.getLogger("gpubp")
 Result = TypeVar("Result")
@@ -151,8 +152,9 @@ def fit(
     seconds: float = 0.0,
     ready: Callable[[State], None] | None = None,
     climb: Callable[[str], Objective] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Ending, State | None]:
-    """Train until the optimizer ends, the limit is reached, or someone asks to stop.
+    """Train until the optimizer ends, the limit or what `watch` looks for is reached, or someone asks to stop.
 
     Args:
         start: the flat initial Θ, or the saved state of an interrupted run.
@@ -162,11 +164,13 @@ def fit(
         seconds: training time of earlier sessions.
         ready: called once with the state before the first step.
         climb: closes the objective and gives the same one at another precision; without it a stall is the end.
+        watch: what else ends the run, and what it remembers for that; a new one for each call.
 
     Returns:
-        Why it ended, and the state; the state is None when the stop came before the first evaluation was done.
+        Why it ended, and the state; the state is None when the stop came before the first evaluation was done. The Θ
+        to return is `watch.Theta_on_host(state)`.
     """
-    stop = stop or StopRequest()
+    stop, watch = stop or StopRequest(), watch or Watch(Stopping())
     f = _Watched(objective, stop)
     began = time.perf_counter() - seconds
     with one_thread(), objective.guard():
@@ -174,38 +178,49 @@ def fit(
             state = _with_room(objective, partial(_begun, optimizer, f, start))
         except _Stopped:
             return Ending("stopped", f"stopped by {stop.by} before the first evaluation was done"), None
+        _with_room(objective, partial(watch.begin, state, f.precision, f.validation(state.J)))
         if ready:
             ready(state)
         while True:
-            if state.iteration >= iterations:
-                return _limit(state, optimizer, iterations), state
-            before, evaluations = state.iteration, state.evaluations
+            ending = watch.ending(state, optimizer, iterations, seconds)
+            if ending is not None:
+                return ending, state
+            before, evaluations, extra = state.iteration, state.evaluations, state.extra
             wishes = False
             f.seen.clear()
             try:
                 ending = _with_room(objective, partial(optimizer.step, f, state))
             except _Stopped:
-                return Ending("stopped", f"stopped by {stop.by} after {_count(state.iteration)}"), state
+                return Ending("stopped", f"stopped by {stop.by} after {count(state.iteration)}"), state
             if state.iteration > before:
+                seconds = time.perf_counter() - began
                 progress = Progress(
                     state.iteration,
                     state.evaluations,
                     state.J,
                     state.steepest,
                     f.validation(state.J),
-                    time.perf_counter() - began,
+                    seconds,
                     f.precision,
                     state.passes,
                 )
+                watch.note(state, progress.validation)
                 wishes = any([callback(progress, state) for callback in callbacks])  # all of them are called
-            stalled = ending is not None and ending.kind == "stalled" and state.iteration < iterations
+            stalled = ending is not None and ending.kind == "stalled"
+            # at a limit nothing climbs: a larger one goes on as if there had been none. What a step without iteration
+            # has cost is no reason: budgets end a run between iterations
+            iterated = state.iteration > before
+            other = watch.ending(state, optimizer, iterations, seconds) if stalled and iterated else None
+            if other is not None:
+                stalled = False
+                ending = ending if other.kind == "limit" else other
             higher = finer(f.precision, objective.backend.precisions) if climb and stalled else None
             if wishes and (ending is None or higher):
-                ending = Ending("stopped", f"stopped by a callback after {_count(state.iteration)}")
+                ending = Ending("stopped", f"stopped by a callback after {count(state.iteration)}")
             elif higher and stop.by:
-                if state.iteration == before:
-                    state.evaluations = evaluations  # the step is given up: a resumed run takes it again, and stalls
-                ending = Ending("stopped", f"stopped by {stop.by} after {_count(state.iteration)}")
+                if not iterated:  # the step is given up: a resumed run takes it again, and stalls
+                    state.evaluations, state.extra = evaluations, extra
+                ending = Ending("stopped", f"stopped by {stop.by} after {count(state.iteration)}")
             elif climb and higher:
                 log.info(
                     f"stalled at {f.precision} (J = {state.J:.9g}, max|∇J| = {state.steepest:.3g}, "
@@ -215,6 +230,7 @@ def fit(
                 f = _Watched(objective, stop)
                 # not to be stopped: precision and state are one
                 _with_room(objective, partial(optimizer.renew, objective, state))
+                watch.climbed()
                 ending = None
             if ending is not None:
                 return ending, state
@@ -238,18 +254,3 @@ def _with_room(objective: Objective, work: Callable[[], Result]) -> Result:
                 raise
             why = str(error)
         objective.make_room(why)  # only now, when the error holds no half-made vectors any more
-
-
-def _count(iterations: int) -> str:
-    return f"{iterations} iteration{'s' if iterations != 1 else ''}"
-
-
-def _limit(state: State, optimizer: Optimizer, iterations: int) -> Ending:
-    slope = state.steepest
-    if slope <= optimizer.tolerance:
-        return Ending("converged", f"converged: max|∇J| = {slope:.3g} is within {optimizer.tolerance:g}")
-    return Ending(
-        "limit",
-        f"stopped at the limit of {_count(iterations)} and has not converged: "
-        f"max|∇J| = {slope:.3g}, wanted {optimizer.tolerance:g} or less",
-    )

@@ -79,13 +79,13 @@ def test_resume_keeps_the_hyperparameters_of_the_run(tmp_path):
 
 
 def test_resume_refuses_another_gpubp_and_a_limit_that_is_passed(tmp_path, monkeypatch):
-    from gpubp import run
+    from gpubp import recording, run
     from gpubp.prepare import array_dataset
 
     gpubp.train(X, Y, out=tmp_path / "run", iterations=5)
     with pytest.raises(UsageError, match="4 iterations where 5 are done"):
         run.resume(tmp_path / "run", dataset=array_dataset(X, Y), iterations=4)
-    monkeypatch.setattr(run, "__version__", "99.0")
+    monkeypatch.setattr(recording, "__version__", "99.0")
     with pytest.raises(GpubpError, match=r"gpubp was .*, is 99.0"):
         run.resume(tmp_path / "run", dataset=array_dataset(X, Y), iterations=6)
 

@@ -215,12 +215,16 @@ class CupyBackend:
     def resident(self, host: np.ndarray) -> Any:
         if not isinstance(host, np.ndarray):
             return host  # rows that a caller made on the device
+        most = self._cupy.get_default_memory_pool().get_limit() or self.memory
+        room = self.free_memory() - most // RESERVE
+        row = host.dtype.itemsize * int(np.prod(host.shape[1:]))
+        return self.upload(host[: max(0, room) // max(1, row)])
+
+    def free_memory(self) -> int:
         pool = self._cupy.get_default_memory_pool()
         free, _ = self._cupy.cuda.Device(self._device).mem_info
         most = pool.get_limit() or self.memory
-        room = min(free + pool.free_bytes(), most - pool.used_bytes()) - most // RESERVE
-        row = host.dtype.itemsize * int(np.prod(host.shape[1:]))
-        return self.upload(host[: max(0, room) // max(1, row)])
+        return min(free + pool.free_bytes(), most - pool.used_bytes())
 
     def to_host(self, array: Any) -> np.ndarray:
         return array.get()

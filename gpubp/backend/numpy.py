@@ -79,6 +79,9 @@ class NumpyBackend:
 
     resident = upload
 
+    def free_memory(self) -> None:
+        return None
+
     def to_host(self, array: np.ndarray) -> np.ndarray:
         return array
 

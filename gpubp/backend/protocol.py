@@ -104,6 +104,10 @@ class Backend(Protocol):
         """As many first rows of the host's array as the device can keep for a whole run."""
         ...
 
+    def free_memory(self) -> int | None:
+        """Bytes that are free on a device; None where arrays are the host's."""
+        ...
+
     def to_host(self, array: Any) -> np.ndarray:
         """A device array on the host, after all work queued before it; on the CPU the array itself."""
         ...

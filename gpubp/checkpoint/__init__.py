@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from .guard import USER_BLOCK, is_checkpoint, read_sealed, seal, verify
-from .record import SCALING, SCALING_TEXT, STATE, TEXTS, THETA, Checkpoint, require
+from .record import SCALING, SCALING_TEXT, STATE, STOPPING, TEXTS, THETA, Checkpoint, require
 from .whole import one_line, warn_once, write_whole
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "is_checkpoint", "one_line", "pack", "read", "verify", "warn_once", "write", "write_whole"]
 
-_GROUPS = {"Theta", "optimizer", "optimizer/state", "scaling"}
+_GROUPS = {"Theta", "optimizer", "optimizer/state", "scaling", "stopping"}
 
 _DESCRIPTION = """\
 A checkpoint of gpubp: a feed-forward network as far as it was trained, and all that is needed to go on.
@@ -43,7 +43,9 @@ bits of a factor of a product (fp32 24, fp64 53). optimizer/state is what the op
 optimizer/settings, scaling/settings, targets, conditions, job, ending) are JSON.
 The first 512 bytes hold a digest of the rest: gpubp refuses the file once another program has changed it.
 The network is given (x - scaling/mean) / scaling/scale, column by column; an absent one does nothing. A missing value
-(NaN) is replaced by scaling/fill before that, if there is one."""
+(NaN) is replaced by scaling/fill before that, if there is one.
+Where there is a group stopping, Theta is the one of stopping/iteration, where the cost was stopping/J and that of rows
+held out stopping/validation; the one of the last iteration is the vector optimizer/state/Theta."""
 
 
 def write(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -107,6 +109,7 @@ def _leaves(checkpoint: Checkpoint) -> dict[str, Any]:
         **{path: json.dumps(value, sort_keys=True) for path, value in texts.items()},
         **{SCALING + name: value for name, value in arrays.items()},
         **{STATE + name: value for name, value in checkpoint.state.items()},
+        **{STOPPING + name: value for name, value in checkpoint.stopping.items()},
         "history": checkpoint.history,
         "lambda": checkpoint.lambda_,
         "iteration": checkpoint.iteration,
@@ -131,7 +134,7 @@ def _assembled(leaves: dict[str, Any]) -> Checkpoint:
 
     record: dict[str, Any] = {field: take_text(path) for field, path in TEXTS.items()}
     record["scaling"] = {**take_text(SCALING_TEXT), **take_all(SCALING)}
-    record["state"] = take_all(STATE)
+    record["state"], record["stopping"] = take_all(STATE), take_all(STOPPING)
     matrices = sum(path.startswith(THETA) for path in leaves)
     record["Theta"] = tuple(take(f"{THETA}{l}") for l in range(1, matrices + 1))
     record["history"], record["lambda_"], record["iteration"] = take("history"), take("lambda"), take("iteration")

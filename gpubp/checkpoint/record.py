@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import CheckpointError
 
 # Where the leaves lie in the file: messages name them by these paths.
-THETA, STATE, SCALING = "Theta/Theta", "optimizer/state/", "scaling/"
+THETA, STATE, SCALING, STOPPING = "Theta/Theta", "optimizer/state/", "scaling/", "stopping/"
 SCALING_TEXT = "scaling/settings"  # what of the scaling is no array, as JSON
 TEXTS = {  # field of the record: the dataset that holds it as JSON
     "network": "network",
@@ -51,6 +51,8 @@ class Checkpoint:
         job: what was asked for.
         iteration: how many were done.
         ending: why the run ended, or None while it goes on.
+        stopping: numbers: the ``iteration``, ``J`` and ``validation`` cost of Theta where that is not the last one, and
+            what early stopping remembers. Empty otherwise, and in files of before there was such a thing.
 
     Raises:
         CheckpointError: a leaf of another type, dtype or shape; the message names it.
@@ -69,21 +71,25 @@ class Checkpoint:
     job: dict[str, Any]
     iteration: int
     ending: dict[str, Any] | None = None
+    stopping: dict[str, float | int | bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field, path in TEXTS.items():
-            value = _plain(path, getattr(self, field))
-            if field != "history_columns" and not (field == "ending" and value is None):
+        for name, path in TEXTS.items():
+            value = _plain(path, getattr(self, name))
+            if name != "history_columns" and not (name == "ending" and value is None):
                 require(isinstance(value, dict), path, value, "a dictionary")
-            self._keep(field, value)
+            self._keep(name, value)
         self._check_Theta()
         self._check_history()
         self._keep("state", _table(STATE, self.state, _number))
         self._keep("scaling", _table(SCALING, self.scaling, _plain))
-        for field, path, kind in (("lambda_", "lambda", float), ("iteration", "iteration", int)):
-            value = _number(path, getattr(self, field))
+        self._keep("stopping", _table(STOPPING, self.stopping, _number))
+        for name, value in self.stopping.items():
+            require(not isinstance(value, np.ndarray), f"{STOPPING}{name}", value, "a number")
+        for name, path, kind in (("lambda_", "lambda", float), ("iteration", "iteration", int)):
+            value = _number(path, getattr(self, name))
             require(type(value) is kind, path, repr(value), f"of type {kind.__name__}")
-            self._keep(field, value)
+            self._keep(name, value)
         require(self.iteration >= 0, "iteration", self.iteration, "0 or more")
 
     def _check_Theta(self) -> None:
@@ -102,8 +108,8 @@ class Checkpoint:
         self._keep("history_columns", tuple(columns))
         _require_float64("history", self.history, (None, len(columns)))
 
-    def _keep(self, field: str, value: object) -> None:
-        object.__setattr__(self, field, value)
+    def _keep(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
 
 def require(right: bool, path: str, found: object, wanted: str) -> None:

@@ -3,8 +3,7 @@
 `sweep` trains the same rows for each λ (and each network) and compares costs on rows that were held out;
 `learning_curve` trains on more and more rows. Both say in words what the numbers mean (`verdict`), and with which
 `gpubp train` to go on (`next_step`). The parts: `roles`, which row is for what; `point`, one training and what it
-reached; `stops`, when it is good enough; `record`, the folder that an interrupted one goes on from; `plot`, the
-picture.
+reached; `record`, the folder that an interrupted one goes on from; `plot`, the picture.
 
 Rows for testing are no part of this: they are not opened.
 """

@@ -19,11 +19,9 @@ def train_line(job: Job, decrease: float, out: str | Path | None, program: str =
     """The command that trains this job into a folder beside `out`; for arrays the call in Python.
 
     Args:
-        decrease: the rule that ends a training, see `stops`: said where `train` has one.
+        decrease: the rule that ends a training; 0 for none.
     """
-    if "decrease" in Job.__dataclass_fields__:
-        rule: dict[str, Any] = {"decrease": decrease}
-        job = replace(job, **rule)
+    job = replace(job, decrease=decrease or None)
     if not job.files:
         asked = {one.name: getattr(job, one.name) for one in fields(job) if _differs(job, one.name)}
         return f"gpubp.train(X, y, {', '.join(f'{name}={value!r}' for name, value in asked.items())})"

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..data.rows import Rows
-from ..errors import OutOfMemory
+from ..errors import OutOfMemory, UsageError
 from ..inference import Model, outputs
 from ..network import Network
 from ..precision import EXACT
 from ..prepare import Prepared
+from ..stopping import Watch
 from ..training import Callback, Progress, StopRequest, fit
-from .stops import Decrease
 
 _ASLEEP = 0.01  # of the largest weight it began with: below it, a unit has no slope left to grow by
 
@@ -36,7 +36,7 @@ class Point:
         passes: all that the training has cost, in passes over the rows; the forward pass that judges it, a third of
             one, is not counted.
         iterations, seconds: likewise.
-        ending, reason: why it ended; "decrease" where J hardly fell any more.
+        ending, reason: why it ended.
         start: "fresh", or the λ or number of rows whose Θ it began with; "woken" is added where units had to be.
     """
 
@@ -63,7 +63,7 @@ class Asked:
     """What all trainings of a sweep or a learning curve share.
 
     Attributes:
-        decrease: the rule that ends them, see `stops`.
+        decrease: the rule that ends them, see `stopping.Stopping`; 0 for none.
         stop, callbacks: as `gpubp.training.fit` takes them.
     """
 
@@ -72,7 +72,8 @@ class Asked:
     callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
-        Decrease(self.decrease)  # one that cannot be meant is refused before any work
+        if not 0 <= self.decrease < 1:
+            raise UsageError(f"a decrease of {self.decrease}", wanted="0 or more and less than 1, such as 0.001")
 
 
 class Interrupted(Exception):
@@ -96,20 +97,16 @@ def trained(
     first, start = (fresh, "fresh") if warm is None else (warm[1], warm[0])
     if warm is not None and (woken := wake(network, first, fresh)) is not None:
         first, start = woken, f"{start}, woken"
-    rule, last = Decrease(asked.decrease), Last()
+    watch, last = Watch(replace(job.stopping, decrease=asked.decrease or None)), Last()
     ending, state = fit(
         ready.objective, ready.optimizer, first,
-        iterations=job.iterations, callbacks=[last, rule, *asked.callbacks], stop=asked.stop,
-        climb=ready.at if job.climb else None,
+        iterations=job.iterations, callbacks=[last, *asked.callbacks], stop=asked.stop,
+        climb=ready.at if job.climb else None, watch=watch,
     )  # fmt: skip
     if state is None or asked.stop.by:
         raise Interrupted
-    kind, reason = ending.kind, ending.reason
-    if rule.reached and kind == "stopped":
-        kind = "decrease"
-        reason = f"J fell by no more than {asked.decrease:g} of it in the last iterations of {state.iteration}"
-    Theta = np.array(state.Theta_on_host)
-    J = float(state.best[1])
+    Theta = np.array(watch.Theta_on_host(state))
+    J = float(state.best[1] if watch.Theta is None else watch.J)
     judged: dict[str, Any] = {"validation": math.nan, "validation_se": math.nan, "score": None}
     if ending.kind != "failed":
         with np.errstate(over="ignore", invalid="ignore"):
@@ -124,7 +121,7 @@ def trained(
         rows=ready.rows.m if training is None else int(np.count_nonzero(training)),
         J=J, cost=J - penalty(network, Theta, job.lambda_, ready.rows.weight_sum),
         passes=float(state.passes), iterations=state.iteration, seconds=last.seconds,
-        ending=kind, reason=reason, start=start, constant=constant_cost(ready), **judged,
+        ending=ending.kind, reason=ending.reason, start=start, constant=constant_cost(ready), **judged,
     )  # fmt: skip
     return point, Theta
 

@@ -126,7 +126,7 @@ def sweep(
         out: a folder for finished points: begun again, the sweep goes on there.
         folds: K of a K-fold cross-validation, instead of one part held out; 0 for none.
         validation: the fraction held out; None for the rows that the file keeps, or else `HELD_OUT`.
-        decrease: the rule that ends each training, see `stops`.
+        decrease: the rule that ends each training, see `stopping.Stopping`.
         warm: whether a training begins with its neighbour's Θ.
         callbacks, stop: as in `gpubp.training.fit`, for every training.
         told: called with each finished point, their number so far and in all.

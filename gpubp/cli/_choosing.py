@@ -13,6 +13,7 @@ import click
 
 from ._options import DATA, Command, memory_bytes, program
 from ._progress import Counter
+from ._stopping import for_training
 from ._train import SIGNAL_CODES
 
 log = logging.getLogger("gpubp")
@@ -113,7 +114,8 @@ def job_of(data: tuple[Path, ...], memory: str | None, options: dict[str, Any]) 
     """What was asked, as `train` makes it of its options."""
     from ..job import Job
 
-    return Job(data=tuple(map(str, data)), memory=memory_bytes(memory), **options)
+    asked = for_training({"decrease": None, **options})
+    return Job(data=tuple(map(str, data)), memory=memory_bytes(memory), **asked)
 
 
 def columns(rows: list[list[str]]) -> str:

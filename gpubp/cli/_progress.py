@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
@@ -69,7 +70,8 @@ class Counter:
 class Display:
     """A training callback that shows where the run is; use as a context manager.
 
-    The bar counts iterations up to the limit; the text has the evaluations (passes), J, max|∇J|, rows per second.
+    The bar counts iterations up to the limit; the text has J, the validation cost and the lowest so far, max|∇J|, rows
+    per second, evaluations, and passes where more than these was charged.
     """
 
     def __init__(self) -> None:
@@ -82,6 +84,7 @@ class Display:
         self._first = 0
         self._first_iteration = 0
         self._last: Any = None
+        self._lowest = math.inf  # validation cost so far
 
     def __enter__(self) -> Display:
         return self
@@ -95,6 +98,7 @@ class Display:
         for name, choice in ready.choices.items():
             log.info("%-8s %s", name, choice)
         self._m, self._limit = ready.rows.m, ready.job.iterations
+        self._lowest = ready.lowest_validation
         self._began = time.monotonic()
 
     def __call__(self, progress: Any, state: Any) -> None:
@@ -102,6 +106,8 @@ class Display:
         if self._last is None:
             self._first, self._first_iteration = progress.evaluations - 1, progress.iteration - 1
         self._last = progress
+        if progress.validation is not None:
+            self._lowest = min(self._lowest, progress.validation)
         now = time.monotonic()
         if self._terminal:
             if self._bar is None:
@@ -128,8 +134,11 @@ class Display:
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (p.evaluations - self._first) * self._m / seconds
         parts = [f"J {p.J:.6g}", f"|∇J| {p.gradient:.1e}", f"{rate:,.0f} rows/s", f"evaluations {p.evaluations}"]
+        if p.passes != p.evaluations:
+            parts.append(f"passes {p.passes:,.0f}")
         if p.validation is not None:
-            parts.insert(1, f"validation {p.validation:.5g}")
+            best = f" (best {self._lowest:.5g})" if self._lowest < p.validation else ""
+            parts.insert(1, f"validation {p.validation:.5g}{best}")
         while len(parts) > 1 and len("  ".join(parts)) > room:
             parts.pop()
         return "  ".join(parts)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ._options import program, table
 from ._progress import Display
+from ._stopping import ways_on
 
 SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
 
@@ -32,36 +33,51 @@ def watched(train: Callable[..., Any]) -> tuple[Any, int]:
 def outcome(model: Any, out: Path) -> dict[str, Any]:
     """What a training reached."""
     last = model.history[-1] if model.history else {}
+    reached = model.reached
+    used = {
+        "iterations": last.get("iteration", 0),
+        "evaluations": last.get("evaluations", 0),
+        "passes": last.get("passes", 0.0),
+        "seconds": last.get("seconds", 0.0),
+    }
     return {
         "run": out,
         "ending": model.ending["kind"],
         "reason": model.ending["reason"],
-        "iterations": last.get("iteration", 0),
-        "evaluations": last.get("evaluations", 0),
-        "cost": last.get("J"),
-        "gradient": last.get("gradient"),
-        "validation": last.get("validation"),
-        "seconds": last.get("seconds", 0.0),
+        **used,
+        "best_iteration": reached.get("iteration"),
+        "cost": reached.get("J"),
+        "gradient": reached.get("gradient"),
+        "validation": reached.get("validation"),
         "precision": last.get("precision", model.job["precision"]),
         "climb": model.job["climb"],
+        "go_on": " ".join(ways_on(model, used)),
     }
+
+
+def passes_text(result: dict[str, Any]) -> str:
+    """All that was charged; beside it the evaluations, where something else was."""
+    passes, evaluations = result["passes"], result["evaluations"]
+    return f"{evaluations}" if passes == evaluations else f"{passes:,.1f} ({evaluations} of them evaluations of J)"
 
 
 def outcome_text(result: dict[str, Any]) -> str:
     """`outcome` for a person."""
     lines: list[tuple[str, Any]] = []
     if result["cost"] is not None:
-        lines.append(("cost J", f"{result['cost']:.6g}"))
+        best = result["best_iteration"]
+        at = "" if best in (None, result["iterations"]) else f", at iteration {best}"
+        lines.append(("cost J", f"{result['cost']:.6g}{at}"))
         if result["validation"] is not None:
             lines.append(("validation", f"{result['validation']:.6g}"))
         lines.append(
-            ("passes", f"{result['evaluations']} for {result['iterations']} iterations, {result['seconds']:.2f} s")
+            ("passes", f"{passes_text(result)} for {result['iterations']} iterations, {result['seconds']:.2f} s")
         )
     lines.append(("ended", result["reason"]))
     lines.append(("run", result["run"]))
     if result["ending"] == "stalled" and result["precision"] != "fp64":
         more = f"--iterations {2 * result['iterations']}" if result["climb"] else "--climb"
         lines.append(("go further", f"{program()} resume {result['run']} {more}: at the next finer precision"))
-    if result["ending"] == "limit":
-        lines.append(("go on", f"{program()} resume {result['run']} --iterations {2 * max(result['iterations'], 1)}"))
+    elif result.get("go_on"):
+        lines.append(("go on", f"{program()} resume {result['run']} {result['go_on']}"))
     return table(lines)

@@ -59,7 +59,7 @@ def command(out: Path, iterations: int, seed: int, as_json: bool, **engine: Any)
             ),
             (
                 "seconds",
-                f"{result['seconds']:.2f} for {result['evaluations']} passes, {result['total_seconds']:.2f} in all",
+                f"{result['seconds']:.2f} for {result['passes']:,.0f} passes, {result['total_seconds']:.2f} in all",
             ),
             ("ended", result["reason"]),
             ("run", out),

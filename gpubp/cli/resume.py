@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ._options import DATA, emit, json_option, memory_bytes, memory_option, threads_option
+from ._stopping import given, stopping_options
 from ._train import outcome, outcome_text, watched
 
 
@@ -19,6 +21,7 @@ from ._train import outcome, outcome_text, watched
     help="A new limit, counted from the beginning of the run.",
     show_default=False,
 )
+@stopping_options
 @click.option(
     "--data",
     type=DATA,
@@ -36,9 +39,12 @@ from ._train import outcome, outcome_text, watched
 @json_option
 def command(
     run: Path, iterations: int | None, data: tuple[Path, ...], memory: str | None, threads: int | None,
-    climb: bool | None, inexact: bool, as_json: bool,
+    climb: bool | None, inexact: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Go on with the newest sound checkpoint of RUN; the result has the bits of a run that was never interrupted."""
+    """Go on with the newest sound checkpoint of RUN; the result has the bits of a run that was never interrupted.
+
+    A run that a limit has ended goes on where the limit is raised here, or lifted with `none`: `--seconds none`.
+    """
     from ..run import resume
 
     model, code = watched(
@@ -50,6 +56,7 @@ def command(
             threads=threads,
             climb=climb,
             inexact=inexact,
+            **given(options),
             **watch,
         )
     )

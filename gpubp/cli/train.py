@@ -20,6 +20,7 @@ from ._options import (
     memory_option,
     names_options,
 )
+from ._stopping import for_training, stopping_options
 from ._train import outcome, outcome_text, watched
 
 
@@ -77,7 +78,7 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
     help="λ, the weight of the regularisation.",
 )
 @click.option(
-    "--optimizer", default="lbfgs", metavar="NAME", cls=Listing, room="optimizers", help="What makes the steps:"
+    "--optimizer", default="klbfgs", metavar="NAME", cls=Listing, room="optimizers", help="What makes the steps:"
 )
 @click.option(
     "--set",
@@ -88,6 +89,7 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
     help="A hyperparameter of the optimizer.",
 )
 @click.option("--iterations", type=click.IntRange(0), default=100, help="The most iterations.")
+@stopping_options
 @click.option(
     "--precision",
     type=click.Choice(LADDER),
@@ -142,7 +144,7 @@ def command(
     from ..job import Job
     from ..run import start
 
-    job = Job(data=tuple(map(str, data)), memory=memory_bytes(memory), **options)
+    job = Job(data=tuple(map(str, data)), memory=memory_bytes(memory), **for_training(options))
     model, code = watched(lambda **watch: start(job, out, overwrite=overwrite, **watch))
     result = outcome(model, out)
     emit(result, as_json, outcome_text(result))

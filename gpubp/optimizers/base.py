@@ -51,12 +51,13 @@ class Ending:
     """Why a run ended.
 
     Attributes:
-        kind: "converged", the gradient is small enough; "limit", the iterations asked for are done; "stalled",
-            nothing better can be found at this precision; "failed", J or ∇J is not finite; "stopped", someone asked.
+        kind: "converged", the gradient is small enough, or J no longer falls; "target", J is; "early", the validation
+            cost no longer falls; "limit", a budget is used up; "stalled", nothing better can be found at this
+            precision; "failed", J or ∇J is not finite; "stopped", someone asked.
         reason: a sentence with its numbers.
     """
 
-    kind: Literal["converged", "limit", "stalled", "failed", "stopped"]
+    kind: Literal["converged", "target", "early", "limit", "stalled", "failed", "stopped"]
     reason: str
 
 

@@ -13,12 +13,14 @@ from host_program import COMPILER
 from passes import rows_of
 
 import gpubp
-from gpubp import optimizers
+from gpubp import curvature, factors, optimizers
 from gpubp.backend import kernels
 from gpubp.backend.numpy import NumpyBackend
 from gpubp.data.scaling import Scaling
 from gpubp.formula import Formula, plus
 from gpubp.objective import Objective
+from gpubp.optimizers.kronecker import Kronecker, level
+from gpubp.optimizers.vectors import vectors_of
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ or clang++)")
 
@@ -73,7 +75,33 @@ def test_products_and_matrices_are_those_of_the_host(folder: Path):
         assert np.abs(gpu - host).max() <= 2e-6 * np.abs(host).max()
 
 
-@pytest.mark.parametrize(("name", "options"), [("lm", {}), ("gn", {"most_products": 3})])
+@pytest.mark.parametrize("wide", [4096, 4, 1])
+def test_factors_and_their_inverse_are_those_of_the_host(wide, folder, monkeypatch):
+    for module in (factors, curvature):
+        monkeypatch.setattr(module, "WIDE", wide)
+    Theta, v = NETWORK.initial_Theta(1), NETWORK.initial_Theta(2)
+    found = []
+    for backend in (NumpyBackend(1), Gpu(folder)):
+        it = Objective(NETWORK, rows(), 0.3, backend=backend, precision="fp32")
+        there = vectors_of(it)
+        arrays = [there.zeros(NETWORK.P) for _ in range(3)]
+        there.put(Theta, arrays[0])
+        there.put(v, arrays[1])
+        with it.guard():
+            A, G, passes = it.curvature.factors(arrays[0], 1)
+            kronecker = Kronecker(it.curvature.layers, there)
+            mu = level(A, G, 0.3, it.curvature.decay)
+            shares = kronecker.shares(A, G, mu, np.zeros(2), same=False)
+            kronecker.set(A, G, mu, shares)
+            kronecker.apply(*arrays[1:])
+            found.append([*A, *G, np.array(passes), there.to_host(arrays[2]).copy()])
+        it.close()
+    assert [part.ndim for part in found[0][:2]] == [1 + (3 < wide), 1 + (4 < wide)]
+    for gpu, host in zip(*found, strict=True):
+        assert np.abs(gpu - host).max() <= 1e-5 * np.abs(host).max()
+
+
+@pytest.mark.parametrize(("name", "options"), [("lm", {}), ("gn", {"most_products": 3}), ("klbfgs", {})])
 def test_optimizers_that_ask_for_it_run_on_either_backend(name, options, folder):
     reached = []
     for backend in (NumpyBackend(1), Gpu(folder)):
@@ -82,7 +110,7 @@ def test_optimizers_that_ask_for_it_run_on_either_backend(name, options, folder)
         state = optimizer.init(it, NETWORK.initial_Theta(0))
         first = state.J
         with it.guard():
-            for _ in range(3):
+            for _ in range(4):
                 assert optimizer.step(it, state) is None
         assert state.extra > 0 and state.J < 0.9 * first
         reached.append(state.J)

@@ -20,6 +20,7 @@ from gpubp.backend.cuda import vectors as room
 from gpubp.backend.cuda.vector_kernels import ALL
 from gpubp.backend.cuda.vectors import DeviceVectors
 from gpubp.optimizers.vectors import HOST
+from gpubp.stopping import Stopping, Watch
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ or clang++)")
 
@@ -388,6 +389,23 @@ def test_pairs_that_mislead_are_dropped_on_the_device_too(device):
     while (ending := optimizer.step(f, state)) is None:
         pass
     assert ending.kind == "converged"
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "gd"])
+def test_early_stopping_keeps_its_theta_on_the_device_and_goes_on_from_a_checkpoint(device, name):
+    optimizer, f = optimizers.make(name, **OPTIONS[name]), Task(device, "quadratic")
+    state = optimizer.init(f, START["quadratic"])
+    watch, seen = Watch(Stopping(patience=9)), []
+    watch.begin(state, "fp32", 4.0)
+    for validation in (3.0, 1.0, 2.0, None):
+        optimizer.step(f, state)
+        watch.note(state, validation)
+        seen.append(np.array(state.vectors.to_host(state.Theta)))
+    assert watch.Theta_on_host(state).tobytes() == seen[1].tobytes() != seen[3].tobytes()
+    again = Watch(Stopping(patience=9), (), {**watch.saved(), "Theta": seen[1]})
+    again.begin(state, "fp32", None)
+    assert again.saved() == watch.saved() and again.idle == 2
+    assert again.Theta_on_host(state).tobytes() == seen[1].tobytes()
 
 
 @pytest.mark.skipif(nvrtc.library() is None, reason="no NVRTC (pip install nvidia-cuda-nvrtc)")

@@ -1,0 +1,39 @@
+"""How memory is shared between what an optimizer remembers and the rows."""
+
+from __future__ import annotations
+
+import logging
+
+from .backend import Backend
+from .optimizers import Optimizer
+from .optimizers.footprint import footprint
+
+log = logging.getLogger("gpubp")
+
+SHARE = 4  # an optimizer's memory may take one part in so many
+LEAST = 16_000_000  # bytes that it may always have: to save those is not worth a longer run
+
+
+def allot(
+    optimizer: Optimizer, P: int, budget: int, backend: Backend, *, fresh: bool
+) -> tuple[Optimizer, int, dict[str, str]]:
+    """The optimizer with its memory in a quarter of the budget, or of what a device has free.
+
+    Args:
+        P: the number of parameters.
+        budget: bytes of the host's memory for rows and optimizer.
+        fresh: whether the run begins. One that goes on keeps what it began with, since its bits depend on it.
+
+    Returns:
+        The optimizer, the bytes of the budget that its vectors take, and what is to be said of it.
+    """
+    room, of = (backend.free_memory(), "GPU's free memory") if backend.has_engine else (budget, "memory budget")
+    said = ""
+    if fresh and room is not None:
+        most = max(room // SHARE, LEAST)
+        optimizer, said = optimizer.within(P, most)
+        if said:
+            said += f", to fit {most / 1e6:,.0f} MB" + (f", a quarter of the {of}" if most > LEAST else "")
+            log.warning("%s", said)
+    taken = 0 if backend.has_engine else footprint(optimizer, P)
+    return optimizer, taken, {"memory": said} if said else {}

@@ -1,0 +1,177 @@
+"""What a run leaves while it works: its history and its checkpoints.
+
+A checkpoint holds two Θ's. `Theta` is what the run would return if it ended there: the optimizer's best, or under
+early stopping the one of the lowest validation cost. The optimizer's own, with which it goes on, is in its state.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from .checkpoint import Checkpoint
+from .job import interval
+from .objective import Objective
+from .optimizers import Ending, State
+from .precision import precision as precision_of
+from .precision import with_bits
+from .prepare import Prepared
+from .run_folder import RunFolder
+from .stopping import Watch
+from .training import Progress
+
+FILL = "fill"  # beside the scaling in a checkpoint: what missing values are replaced by, if they are
+_COLUMNS = tuple(f.name for f in fields(Progress))
+
+
+class Recorder:
+    """Keeps the history of a run, writes its checkpoints, and has the watch that ends it.
+
+    Args:
+        folder: where; None keeps the history alone.
+        resumed: the checkpoint that the run goes on from.
+
+    Attributes:
+        history: one record for each iteration done.
+        watch: for `gpubp.training.fit`.
+        seconds: training time of the sessions before.
+    """
+
+    def __init__(self, ready: Prepared, folder: RunFolder | None, resumed: Checkpoint | None) -> None:
+        self._ready, self._folder, self._fresh = ready, folder, resumed is None
+        self.history = history_rows(resumed) if resumed else []
+        self.seconds = float(self.history[-1]["seconds"]) if self.history else 0.0
+        known: dict[str, Any] = dict(resumed.stopping) if resumed else {}
+        self._first = known["J"] if known.get("iteration") == 0 else math.nan  # J of the initial Θ
+        if resumed:
+            known["Theta"] = ready.network.pack(resumed.Theta)
+        self.watch = Watch(ready.job.stopping, self.history, known)
+        self._every = interval(ready.job.checkpoint_every)
+        self._saved_at = time.monotonic()
+        self._latest: State | None = None
+        self._climbed_at = -1  # evaluations: until the next one the state belongs to the precision before
+
+    @property
+    def lowest_validation(self) -> float:
+        """The lowest validation cost so far; infinite if there is none."""
+        return min((row["validation"] for row in self.history if row["validation"] is not None), default=math.inf)
+
+    def climb(self, precision: str) -> Objective:
+        """The objective at another precision."""
+        self._climbed_at = self._latest.evaluations if self._latest else -1
+        return self._ready.at(precision)
+
+    def begin(self, state: State) -> None:
+        """The first checkpoint is the first thing a run leaves: a kill at any time can be resumed, and where an earlier
+        run is replaced, nothing of it goes before this one is safe."""
+        self._latest = state
+        if self._fresh:
+            self._first = state.J
+        if self._folder is not None:
+            if self._fresh:
+                self._save(state, None)
+            self._folder.rewrite_history(self.history)
+
+    def note(self, progress: Progress, state: State) -> None:
+        """An iteration is done: the first callback of every run."""
+        self.history.append(progress.asdict())
+        if self._folder is None:
+            return
+        self._folder.append_history(self.history[-1])
+        seconds, iterations = self._every
+        due = time.monotonic() - self._saved_at >= seconds if seconds else state.iteration % iterations == 0
+        if due:
+            self._save(state, None)
+            self._saved_at = time.monotonic()
+
+    def interrupted(self) -> None:
+        """Rows cannot be read any more, or a file changed: what was reached on good rows is kept. A step commits last,
+        so the state is that of the step before."""
+        if self._latest is not None and self._latest.evaluations != self._climbed_at:
+            self._save(self._latest, None)
+
+    def end(self, state: State, ending: Ending) -> None:
+        """The run has ended."""
+        self._save(state, ending)
+
+    def reached(self, state: State) -> dict[str, Any]:
+        """What the Θ that is returned has reached, see `Model.reached`."""
+        return reached(self.history, self._of_Theta(state))
+
+    def _save(self, state: State, ending: Ending | None) -> None:
+        if self._folder is not None:
+            self._folder.save(self._record(state, ending), keep=self._ready.job.keep)
+
+    def _record(self, state: State, ending: Ending | None) -> Checkpoint:
+        ready, job, network = self._ready, self._ready.job, self._ready.network
+        return Checkpoint(
+            Theta=tuple(network.unpack(self.watch.Theta_on_host(state))),
+            network={"sizes": list(network.sizes), "activation": network.activation, "cost": network.cost},
+            optimizer={"name": job.optimizer, **asdict(ready.optimizer)},
+            state=state.saved(),
+            lambda_=job.lambda_,
+            scaling=asdict(ready.rows.scaling) | ({} if ready.fill is None else {FILL: ready.fill}),
+            targets=asdict(ready.targets),
+            history=np.array([[_number(row[c]) for c in _COLUMNS] for row in self.history]).reshape(-1, len(_COLUMNS)),
+            history_columns=_COLUMNS,
+            conditions=conditions(ready),
+            job={**asdict(job), "hidden": list(job.hidden)},
+            iteration=state.iteration,
+            ending=None if ending is None else asdict(ending),
+            stopping=self._of_Theta(state),
+        )
+
+    def _of_Theta(self, state: State) -> dict[str, float | int]:
+        """The checkpoint's `stopping`."""
+        if known := self.watch.saved():
+            return known
+        J = state.best[1]
+        if state.J == J or math.isnan(J):
+            return {}
+        found = next((row for row in self.history if row["J"] == J), None)
+        if found is None:
+            return {"iteration": 0 if J == self._first else -1, "J": J, "validation": math.nan}
+        return {"iteration": found["iteration"], "J": J, "validation": _number(found["validation"])}
+
+
+def reached(history: Sequence[Mapping[str, Any]], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What a Θ has reached: of the iteration that a checkpoint's `stopping` names, or of the last one."""
+    at = known["iteration"] if known else history[-1]["iteration"] if history else None
+    row = next((row for row in reversed(history) if row["iteration"] == at), None)
+    if row is not None:
+        return {name: row[name] for name in ("iteration", "J", "gradient", "validation")}
+    if not known:
+        return {}
+    validation = known["validation"] if math.isfinite(known["validation"]) else None
+    return {"iteration": None if at == -1 else at, "J": known["J"], "gradient": None, "validation": validation}
+
+
+def history_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """The table of a checkpoint as records, with whole numbers whole and NaN as None."""
+    rows = []
+    for line in checkpoint.history.tolist():
+        found = dict(zip(checkpoint.history_columns, line, strict=True))
+        row: dict[str, Any] = {name: found.get(name, float("nan")) for name in _COLUMNS}
+        row["iteration"], row["evaluations"] = int(row["iteration"]), int(row["evaluations"])
+        row["validation"] = None if row["validation"] != row["validation"] else row["validation"]
+        row["precision"] = with_bits(row["precision"]) or str(checkpoint.conditions.get("precision"))
+        row["passes"] = float(row["evaluations"]) if row["passes"] != row["passes"] else row["passes"]
+        rows.append(row)
+    return rows
+
+
+def conditions(ready: Prepared) -> dict[str, Any]:
+    """What the bits of the run depend on."""
+    return {"gpubp": __version__, **ready.objective.conditions(), "data": ready.fingerprint}
+
+
+def _number(value: float | str | None) -> float:
+    if isinstance(value, str):
+        return precision_of(value).bits  # the one column of words, as a number that stays true
+    return float("nan") if value is None else float(value)
