@@ -229,12 +229,14 @@ def prepare(
         if backend.kind == "gpu":
             sent = source.m - objective.resident_rows
             why += f"; {objective.kernel} passes, " + (f"{sent:,} rows sent in each" if sent else "all rows stay on it")
+        remark = optimizer.remark(objective)
         choices = {
             "backend": why,
             "cost": f"{cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
             "scale": scaling.describe(),
             "rows": _describe_rows(rows, mask, dropped),
             **weighed,
+            **({"optimizer": f"{job.optimizer}: {remark}"} if remark else {}),
             **shortened,
             "network": "-".join(map(str, network.sizes)) + f", {network.parameters:,} parameters",
         }

@@ -193,5 +193,8 @@ def test_draws_and_seeds_are_told_apart_and_operations_counted():
     assert first[1][0].tobytes() == again[1][0].tobytes() != other[1][0].tobytes()
     assert first[0][0] is not None and first[0][0].tobytes() == other[0][0].tobytes()
     n = sample.rows
-    assert again[2] == n * (2 * (24 + 12) + 2 * 12 + (16 + 9) + 16) and first[2] - again[2] == n * 36
+    assert other[2] == n * (2 * (24 + 12) + 2 * 12 + (16 + 9) + 16)
+    assert first[2] == again[2] == other[2] + n * 36
+    # the same in a process that goes on with a run
+    assert sample_of(network, rows).factors(Theta, 1)[2] == other[2]
     assert sample_of(network, rows, seed=1).factors(Theta, 0)[1][0].tobytes() != first[1][0].tobytes()

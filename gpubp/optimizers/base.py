@@ -180,6 +180,10 @@ class Optimizer(ABC, Generic[AnyState]):
     def begin(self, f: Function, state: AnyState) -> None:
         """What else a new state is to know of the function at the initial Θ, where J and ∇J are finite."""
 
+    def remark(self, f: Any) -> str:
+        """What a user should know of this optimizer with this function, in words; "" if nothing."""
+        return ""
+
     def within(self, P: int, memory: int) -> tuple[Optimizer[AnyState], str]:
         """This optimizer for P parameters with its memory shortened to so many bytes, and a sentence that says so; ""
         if that was not necessary."""

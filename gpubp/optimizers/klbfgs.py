@@ -133,7 +133,7 @@ class KLBFGSState(PairsState):
         kept.apply(g, Pg)
         if rows:
             (zy,) = self.vectors.read(self.vectors.dot(self.PY[rows[-1]], self.Y[rows[-1]]))
-            self.gamma = 1 / (self.rho[rows[-1]] * zy)
+            self.gamma = 1 / (float(self.rho[rows[-1]]) * zy)
         self.known, self.fresh = 0, False
         operations += kept.operations * (len(rows) + 1)
         return factors.passes + operations / self.curvature.operations
@@ -174,6 +174,18 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
 
     def within(self, P: int, memory: int) -> tuple[KLBFGS, str]:
         return self._shortened(P, memory, 24)
+
+    def remark(self, f: Any) -> str:
+        curvature = _factored(f)
+        if curvature is None:
+            return "plain L-BFGS, for the cost does not tell how it curves"
+        wide = [
+            f"{size:,} {what} of layer {number}"
+            for number, layer in enumerate(curvature.layers, start=1)
+            for size, what, full in zip((layer.inputs, layer.outputs), ("inputs", "outputs"), layer.full, strict=True)
+            if not full
+        ]
+        return f"of the {', the '.join(wide)} only the diagonal of the curvature's factor" if wide else ""
 
     def blank(self, P: int, vectors: Vectors = HOST) -> KLBFGSState:
         return KLBFGSState(

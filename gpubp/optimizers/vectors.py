@@ -237,4 +237,4 @@ def shared(work: Callable[[Any], Any], tasks: list[Any], P: int, threads: int) -
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "gpubp")
+    return ThreadPoolExecutor(threads, "vectors")  # they stay, whatever objectives come and go

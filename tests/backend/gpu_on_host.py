@@ -12,13 +12,14 @@ import numpy as np
 from column_major import ColumnMajor
 from host_program import HostPrograms
 
-from gpubp.backend import cublas
+from gpubp.backend import cublas, kernels
 from gpubp.backend.cuda.engine import Engine
 from gpubp.backend.cuda.layered import layered_plan
 from gpubp.backend.cuda.vectors import DeviceVectors
 from gpubp.backend.kernels import Kernel
 from gpubp.backend.numpy import NumpyBackend, aligned
 from gpubp.errors import OutOfMemory
+from gpubp.formula import Formula, plus
 from gpubp.precision import LADDER
 
 
@@ -105,6 +106,22 @@ class GpuOnHost(NumpyBackend):
         self.sent, self.captured, self.room, self.fail_at = 0, 0, 1 << 60, 0
         lock = threading.RLock()
         self._work, self._copies = _Stream(lock, eager=False), _Stream(lock, eager=True)
+
+    # The operations one by one, as `CupyBackend` queues them.
+
+    def constant(self, value: float, rows: int, dtype: np.dtype) -> np.ndarray:
+        return self.upload(np.full((rows, 1), value, dtype))
+
+    def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
+        self.multiply(a, b, out, out.dtype.name, transpose=transpose, beta=beta)
+
+    def apply(self, formula: Formula, *inputs: Any, out: Any) -> None:
+        launch = kernels.plan(formula, (*inputs, out))
+        kernel = kernels.source(formula, launch.types, wide=launch.wide)
+        self.launch(kernel, launch.blocks, (*inputs, out, *launch.numbers))
+
+    def add(self, a: Any, b: Any) -> None:
+        self.apply(plus, a, b, out=a)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         if self.fail_at:

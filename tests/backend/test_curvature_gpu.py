@@ -14,10 +14,8 @@ from passes import rows_of
 
 import gpubp
 from gpubp import curvature, factors, optimizers
-from gpubp.backend import kernels
 from gpubp.backend.numpy import NumpyBackend
 from gpubp.data.scaling import Scaling
-from gpubp.formula import Formula, plus
 from gpubp.objective import Objective
 from gpubp.optimizers.kronecker import Kronecker, level
 from gpubp.optimizers.vectors import vectors_of
@@ -25,24 +23,6 @@ from gpubp.optimizers.vectors import vectors_of
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ or clang++)")
 
 NETWORK = gpubp.Network((3, 4, 3), activation="tanh", cost="softmax")
-
-
-class Gpu(GpuOnHost):
-    """With the operations one by one, as `CupyBackend` queues them."""
-
-    def constant(self, value: float, rows: int, dtype: np.dtype) -> np.ndarray:
-        return self.upload(np.full((rows, 1), value, dtype))
-
-    def gemm(self, a: Any, b: Any, out: Any, *, transpose: str = "nn", beta: int = 0) -> None:
-        self.multiply(a, b, out, out.dtype.name, transpose=transpose, beta=beta)
-
-    def apply(self, formula: Formula, *inputs: Any, out: Any) -> None:
-        launch = kernels.plan(formula, (*inputs, out))
-        kernel = kernels.source(formula, launch.types, wide=launch.wide)
-        self.launch(kernel, launch.blocks, (*inputs, out, *launch.numbers))
-
-    def add(self, a: Any, b: Any) -> None:
-        self.apply(plus, a, b, out=a)
 
 
 def rows(kept: int | None = None) -> Any:
@@ -56,7 +36,11 @@ def rows(kept: int | None = None) -> Any:
 def test_products_and_matrices_are_those_of_the_host(folder: Path):
     Theta, v = NETWORK.initial_Theta(1), NETWORK.initial_Theta(2)
     found = {}
-    for name, backend, kept in (("host", NumpyBackend(1), None), ("gpu", Gpu(folder), None), ("sent", Gpu(folder), 30)):
+    for name, backend, kept in (
+        ("host", NumpyBackend(1), None),
+        ("gpu", GpuOnHost(folder), None),
+        ("sent", GpuOnHost(folder), 30),
+    ):
         it = Objective(NETWORK, rows(kept), 0.3, backend=backend, precision="fp32")
         out = np.empty(NETWORK.P)
         it.curvature.product(Theta, v, out)
@@ -81,7 +65,7 @@ def test_factors_and_their_inverse_are_those_of_the_host(wide, folder, monkeypat
         monkeypatch.setattr(module, "WIDE", wide)
     Theta, v = NETWORK.initial_Theta(1), NETWORK.initial_Theta(2)
     found = []
-    for backend in (NumpyBackend(1), Gpu(folder)):
+    for backend in (NumpyBackend(1), GpuOnHost(folder)):
         it = Objective(NETWORK, rows(), 0.3, backend=backend, precision="fp32")
         there = vectors_of(it)
         arrays = [there.zeros(NETWORK.P) for _ in range(3)]
@@ -104,7 +88,7 @@ def test_factors_and_their_inverse_are_those_of_the_host(wide, folder, monkeypat
 @pytest.mark.parametrize(("name", "options"), [("lm", {}), ("gn", {"most_products": 3}), ("klbfgs", {})])
 def test_optimizers_that_ask_for_it_run_on_either_backend(name, options, folder):
     reached = []
-    for backend in (NumpyBackend(1), Gpu(folder)):
+    for backend in (NumpyBackend(1), GpuOnHost(folder)):
         it = Objective(NETWORK, rows(), 0.3, backend=backend, precision="fp32")
         optimizer = optimizers.make(name, **options)
         state = optimizer.init(it, NETWORK.initial_Theta(0))

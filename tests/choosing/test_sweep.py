@@ -60,7 +60,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_warm_starts_reach_what_cold_ones_reach_in_fewer_passes():
     """Without hidden layers there is one minimum."""
     X, y = table()
-    options = {"hidden": (), "precision": "fp64", "decrease": 1e-9, "iterations": 500, **CPU}
+    options = {"hidden": (), "precision": "fp64", "decrease": 1e-9, "iterations": 500, "optimizer": "lbfgs", **CPU}
     warm, cold = (
         gpubp.sweep(X, y, lambdas=[0.1, 0.3, 1, 3, 10], cost="softmax", warm=w, **options) for w in (True, False)
     )

@@ -227,3 +227,15 @@ def test_history_is_shortened_to_a_budget_and_says_so():
     optimizer, words = optimizers.make("lbfgs").within(1_000_000, 100_000_000)
     assert optimizer == LBFGS(history=6) and words == "history shortened from 30 to 6 pairs of 16 MB each"
     assert optimizers.make("klbfgs").within(1000, 10**9) == (KLBFGS(), "")
+
+
+def test_it_says_where_it_is_less_than_it_could_be():
+    f: Any = Task()
+    optimizer = KLBFGS()
+    assert optimizer.remark(f) == ""
+    first = Layer(slice(0, 4096 * 2), slice(4096 * 2, 4096 * 2 + 2), 2, 4096, (False, True))
+    second = Layer(slice(9000, 19_000), slice(19_000, 24_000), 5000, 2, (True, False))
+    f.curvature.layers = (first, second)
+    words = "of the 4,096 inputs of layer 1, the 5,000 outputs of layer 2 only the diagonal of the curvature's factor"
+    assert optimizer.remark(f) == words
+    assert "plain L-BFGS" in optimizer.remark(ZOO[0])
