@@ -102,7 +102,8 @@ class FactorSample:
         return (
             [a for a in A if a is not None],
             [g[0] if len(g) == 1 < g.size else g for g in G],
-            self._operations(first),
+            # A^(1) is charged to the first draw alone: a run that was resumed has the count of an undisturbed one
+            self._operations(draw == 0),
         )
 
     def close(self) -> None:
