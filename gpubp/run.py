@@ -237,11 +237,15 @@ def _train(
     ready.lowest_validation = recorder.lowest_validation
     if prepared:
         prepared(ready)
+    begin: Any = fresh
+    if resumed is not None:
+        counted = "passes" in resumed.history_columns  # before they were, there was nothing to count but evaluations
+        begin = resumed.state if counted else {"extra": 0.0, **resumed.state}
     try:
         ending, state = fit(
             ready.objective,
             optimizer,
-            resumed.state if resumed else fresh,
+            begin,
             iterations=job.iterations,
             callbacks=[recorder.note, *callbacks],
             stop=stop,
