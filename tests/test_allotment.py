@@ -22,6 +22,7 @@ from gpubp.run_folder import find_checkpoint
 
 CPU, _ = choose("cpu", kernel="numpy")
 QUICK: dict[str, Any] = {"hidden": (10,), "backend": "cpu", "kernel": "numpy", "iterations": 8, "lambda_": 0.1}
+QUICK["optimizer"] = "lbfgs"
 P = Network((20, 10, 1), "sigmoid", "logistic").P
 
 

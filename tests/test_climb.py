@@ -213,7 +213,7 @@ class Rounded:
     threads, validation_number, vectors = 1, None, None
     guard = nullcontext
     backend = SimpleNamespace(precisions=LADDER)
-    curvature = np.logspace(0, 1, 6)
+    scales = np.logspace(0, 1, 6)
 
     def __init__(self, name: str) -> None:
         self.precision = name
@@ -221,8 +221,8 @@ class Rounded:
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         r, kind = Theta - 1, precision(self.precision)
         jump = np.modf(np.sum(Theta) * 2.0**40)[0]
-        out[:] = self.curvature * r + kind.error * np.sin(40 * jump + np.arange(6.0))
-        return float((r @ (self.curvature * r) / 2 + 3) * (1 + kind.noise / 3 * np.sin(100 * jump)))
+        out[:] = self.scales * r + kind.error * np.sin(40 * jump + np.arange(6.0))
+        return float((r @ (self.scales * r) / 2 + 3) * (1 + kind.noise / 3 * np.sin(100 * jump)))
 
 
 def test_it_climbs_step_by_step_to_the_finest(caplog):

@@ -123,12 +123,17 @@ class _CountedCurvature:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._curvature, name)
-        if name not in ("product", "matrix", "factors"):
+        if name not in ("product", "matrix", "sampled_matrix", "factors"):
             return value
 
         def charged(*arguments: Any, **named: Any) -> Any:
             found = value(*arguments, **named)
-            self._counted.asked += found[1] if name == "factors" else getattr(self._curvature, f"{name}_passes")
+            if name == "factors":
+                self._counted.asked += found.passes
+            else:
+                self._counted.asked += (
+                    found[1] if name == "sampled_matrix" else getattr(self._curvature, f"{name}_passes")
+                )
             return found
 
         return charged

@@ -62,7 +62,7 @@ class Kronecker:
             same: whether the first layer's A is still the same, so that its share may stay.
         """
         means = [(max(_mean(a), TINY), max(_mean(g), TINY)) for a, g in zip(A, G, strict=True)]
-        found = np.array([math.sqrt(a / g * mu) for a, g in means])
+        found = np.array([math.sqrt(a / g) * math.sqrt(mu) for a, g in means])
         if same and found[0] / KEEP < known[0] < found[0] * KEEP:
             found[0] = known[0]
         return found
@@ -92,7 +92,7 @@ class Kronecker:
 def level(A: Factor, G: Factor, damping: float, decay: float) -> float:
     """μ: `damping` times the mean over layers of the mean eigenvalue of A ⊗ G, and λ/Σw, `decay`."""
     means = [_mean(a) * _mean(g) for a, g in zip(A, G, strict=True)]
-    return max(damping * math.fsum(means) / len(means) + decay, TINY)
+    return min(max(damping * math.fsum(means) / len(means) + decay, TINY), 1 / TINY**10)
 
 
 class _Inverse:
@@ -167,7 +167,7 @@ def _inverted(factor: np.ndarray, added: float) -> np.ndarray:
     of_diagonal = np.diagonal(factor)
     alive = np.flatnonzero(of_diagonal > 0)  # inputs that are always 0 need no inverse: of images, a fifth
     part = factor if len(alive) == len(factor) else factor[np.ix_(alive, alive)]
-    while True:
+    while added < math.inf:
         damped = part.copy()
         damped.flat[:: len(part) + 1] += added
         with np.errstate(all="ignore"):
@@ -175,6 +175,8 @@ def _inverted(factor: np.ndarray, added: float) -> np.ndarray:
         if np.isfinite(inverse).all() and (np.diagonal(inverse) > 0).all():
             break
         added *= 10
+    else:
+        return np.zeros_like(factor)  # λ beyond all measure: what is left is 0
     if part is factor:
         return inverse
     whole = np.zeros_like(factor)
