@@ -8,7 +8,7 @@ Kronecker factors (`kronecker`; Martens and Grosse 2015), and γ = sᵀy/yᵀPy 
 of the curvature in hundreds of steps, P tells it at once; what P leaves out, the pairs correct, so far fewer suffice.
 
 The factors come from a sample of the rows, so a new P costs a fraction of a pass and some decompositions. It is found
-at the beginning, anew after 3, 8 and 20 iterations, and then every `refresh`, less often where that would cost more
+at the beginning, anew after 2, 5, 10 and 20 iterations, and then every `refresh`, less often where that would cost more
 than `share` of all work. Pairs are kept: with a new P only their P y are new.
 
 A function that has no factors (`curvature`) is met with plain L-BFGS.
@@ -29,7 +29,7 @@ from .line_search import Search
 from .pairs import PairsState, QuasiNewton
 from .vectors import HOST, Vectors
 
-EARLY = 3, 8, 20  # iterations after which P is found anew, before `refresh` takes over
+EARLY = 2, 5, 10, 20  # iterations after which P is found anew, before `refresh` takes over
 
 
 @dataclass(kw_only=True)
@@ -44,8 +44,8 @@ class KLBFGSState(PairsState):
         damping: that of P.
         draws: how often factors were found.
         due: the iteration after which they are found anew.
-        trial_Pg, P_change: P of ∇J and of the change of ∇J at the last point tried, (P,) scratch.
-        other: P of any other vector, (P,) scratch.
+        trial_Pg, P_change: P of ∇J and of the change of ∇J at the last point tried, (P,) scratch. The second is also
+            where P of any other vector goes.
         kronecker, curvature, ready: scratch: P, where its factors come from, and whether it is that of `factors`.
     """
 
@@ -58,7 +58,6 @@ class KLBFGSState(PairsState):
     due: int = 0
     trial_Pg: Any = field(metadata=SCRATCH)
     P_change: Any = field(metadata=SCRATCH)
-    other: Any = field(metadata=SCRATCH)
     kronecker: Kronecker | None = field(default=None, metadata=SCRATCH)
     curvature: Curvature | None = field(default=None, metadata=SCRATCH)
     ready: bool = field(default=False, metadata=SCRATCH)
@@ -72,8 +71,8 @@ class KLBFGSState(PairsState):
             return g
         if g is self.gradient:
             return self.Pg
-        self.P.apply(g, self.other)
-        return self.other
+        self.P.apply(g, self.P_change)
+        return self.P_change
 
     def foresee_P(self) -> tuple[Any, Any]:
         if self.kronecker is None:
@@ -161,7 +160,7 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
         share: the most that finding P may cost, as a part of all work since it was found last.
     """
 
-    history: int = 10
+    history: int = 8
     damping: float = 0.3
     refresh: int = 20
     share: float = 0.25
@@ -195,7 +194,6 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
             damping=self.damping,
             trial_Pg=vectors.zeros(P),
             P_change=vectors.zeros(P),
-            other=vectors.zeros(P),
         )
 
     def equip(self, f: Function, state: KLBFGSState) -> None:
