@@ -111,14 +111,15 @@ class KLBFGSState(PairsState):
             What it cost, in passes.
         """
         assert self.kronecker is not None and self.curvature is not None
-        kept, before = self.kronecker, self.factors.copy()
+        kept = self.kronecker
+        same = self.draws > 0 and np.array_equal(self._split()[0][0], factors.A[0])
         parts = [part.ravel() for pair in zip(factors.A, factors.G, strict=True) for part in pair]
         np.concatenate(parts, out=self.factors)
         A, G = self._split()
         if not np.isfinite(self.factors).all():  # units so far gone tell nothing
+            same = False
             for factor in (*A, *G):
                 factor[...] = np.eye(len(factor)) if factor.ndim == 2 else 1.0
-        same = self.draws > 0 and np.array_equal(before[: A[0].size], self.factors[: A[0].size])
         mu = level(A, G, self.damping, self.curvature.decay)
         shares = kept.shares(A, G, mu, self.shares, same)
         stays = same and bool(shares[0] == self.shares[0])
@@ -132,7 +133,8 @@ class KLBFGSState(PairsState):
         kept.apply(g, Pg)
         if rows:
             (zy,) = self.vectors.read(self.vectors.dot(self.PY[rows[-1]], self.Y[rows[-1]]))
-            self.gamma = 1 / (float(self.rho[rows[-1]]) * zy)
+            if zy > 0:
+                self.gamma = 1 / (float(self.rho[rows[-1]]) * zy)
         self.known, self.fresh = 0, False
         operations += kept.operations * (len(rows) + 1)
         return factors.passes + operations / self.curvature.operations
@@ -215,10 +217,8 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
         super().renew(f, state)
         state.curvature = _factored(f)
         if state.curvature is not None and state.kronecker is not None:
-            state.kronecker, state.ready = (
-                Kronecker(state.curvature.layers, state.vectors),
-                False,
-            )
+            state.kronecker = Kronecker(state.curvature.layers, state.vectors)
+            state.ready = False
             state.P.apply(state.gradient, state.Pg)
 
     def aim(self, f: Function, state: KLBFGSState) -> tuple[float, float] | None:

@@ -73,8 +73,9 @@ class Kronecker:
         Args:
             kept: whether the first layer's A and its share are those of the last time, so that its inverse stays.
         """
-        for part, a, g, share in zip(self._parts, A, G, shares.tolist(), strict=True):
-            part.set(a, g, share, mu / share)
+        for number, part in enumerate(self._parts):
+            share = float(shares[number])
+            part.set(A[number], G[number], share, mu / share, keep=kept and number == 0)
         return sum(_work(factor) for factor in (*A[kept:], *G))
 
     def apply(self, v: Any, out: Any) -> None:
@@ -108,22 +109,25 @@ class _Inverse:
         self._G = vectors.zeros(k, k) if full_G else None
         # diagonals are spread over all of W and b
         self._D, self._d = (None, None) if full_A and full_G else (vectors.zeros(k * n), vectors.zeros(k))
-        self._found: tuple[np.ndarray, float, np.ndarray] | None = None  # A, what was added, the inverse
+        self._of_A: np.ndarray | None = None  # its inverse, if it is a diagonal
+        self._known = False
 
-    def set(self, A: np.ndarray, G: np.ndarray, to_A: float, to_G: float) -> None:
+    def set(self, A: np.ndarray, G: np.ndarray, to_A: float, to_G: float, *, keep: bool) -> None:
         put = self._vectors.put
-        if self._found is None or self._found[1] != to_A or not np.array_equal(self._found[0], A):
-            self._found = A.copy(), to_A, _inverted(A, to_A)
-            if self._R is not None:
-                inverse = self._found[2]
+        if not (keep and self._known):
+            inverse = _inverted(A, to_A)
+            if self._R is None:
+                self._of_A = inverse
+            else:
                 put(inverse[:1, :1], self._corner)
                 put(inverse[:1, 1:], self._row)
                 put(inverse[1:, 1:], self._R)
-        of_A, of_G = self._found[2], _inverted(G, to_G)
+            self._known = True
+        of_G = _inverted(G, to_G)
         if self._G is not None:
             put(of_G, self._G)
         if self._D is not None:
-            a = np.ones(len(A)) if self._R is not None else of_A
+            a = np.ones(len(A)) if self._of_A is None else self._of_A
             g = np.ones(len(G)) if self._G is not None else of_G
             put(np.outer(g, a[1:]).ravel(), self._D)
             put(g * a[0], self._d)
