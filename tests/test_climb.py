@@ -7,6 +7,7 @@ import logging
 import shutil
 import weakref
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -167,14 +168,28 @@ def test_a_run_without_climbing_can_be_told_to_climb_later(tmp_path, gpubp_comma
     assert {line["precision"] for line in lines} == {"fp32", "fp64"}
 
 
-def test_the_way_on_of_a_run_that_stalled_at_its_limit_is_more_iterations():
+@pytest.mark.parametrize(
+    ("job", "precision", "way"),
+    [
+        ({"iterations": 7}, "fp32", "gpubp resume r --iterations 14: at the next finer"),
+        ({"passes": 9.0}, "fp32", "gpubp resume r --passes 19: at the next finer"),
+        ({"climb": False}, "fp32", "gpubp resume r --climb: at the next finer"),
+        ({}, "fp32", ""),  # no limit kept it from climbing: it did, and has stalled there before any iteration
+        ({"iterations": 7}, "fp64", ""),
+    ],
+    ids=str,
+)
+def test_the_way_on_of_a_run_that_stalled_is_what_kept_it_from_climbing(job, precision, way):
     import click
 
-    from gpubp.cli._train import outcome_text
+    from gpubp.cli._train import outcome, outcome_text
 
-    result = {"ending": "stalled", "precision": "fp32", "climb": True, "run": "r", "iterations": 7, "cost": None}
+    row = {"iteration": 7, "evaluations": 8, "passes": 9.5, "seconds": 1.0, "precision": precision}
+    ending = {"kind": "stalled", "reason": "stalled"}
+    model = SimpleNamespace(job=asdict(Job(**job)), history=[row], ending=ending, reached={})
     with click.Context(click.Command("train"), info_name="gpubp"):
-        assert "gpubp resume r --iterations 14" in outcome_text({**result, "reason": ""})
+        text = outcome_text(outcome(model, Path("r")))
+    assert way in text and ("resume" in text) == bool(way)
 
 
 def test_the_rows_are_never_kept_twice(monkeypatch):

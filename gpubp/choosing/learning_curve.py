@@ -20,7 +20,7 @@ from . import roles, verdict
 from .next_step import train_line
 from .point import Asked, Point, trained
 from .record import Record
-from .sweep import Told, candidate, holding_out, plain
+from .sweep import Told, candidate, holding_out, plain, to_train
 
 LEAST = 10  # rows of the smallest part
 
@@ -168,8 +168,7 @@ def _judged(
             f"{len(sound)} of {len(parts)} trainings gave finite costs: {parts[0].points[0].reason}",
             do="scale the data, or take another optimizer or activation",
         )
-    going_on = replace(job, validation=0.0)
     return LearningCurve(
-        parts, verdict.of_learning_curve(sound), train_line(going_on, decrease, out, program), how,
+        parts, verdict.of_learning_curve(sound), train_line(to_train(job), decrease, out, program), how,
         sum(one.passes for one in parts), sum(one.seconds for one in parts), measure,
     )  # fmt: skip

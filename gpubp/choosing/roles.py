@@ -24,13 +24,22 @@ def fold_of_rows(m: int, folds: int, seed: int) -> NDArray[np.intp]:
     Raises:
         UsageError: fewer than 2 folds, or a fold without a row.
     """
-    if folds < 2:
-        raise UsageError(f"{folds} folds", wanted="2 or more")
+    check_folds(folds)
     numbers = (hash_bits(seed, "fold", np.arange(m, dtype=np.uint64)) % np.uint64(folds)).astype(np.intp)
     empty = int(np.argmin(np.bincount(numbers, minlength=folds)))
     if not np.any(numbers == empty):
         raise UsageError(f"{folds} folds of {m} rows, of which fold {empty} has none", do="take fewer folds")
     return numbers
+
+
+def check_folds(folds: int) -> None:
+    """Refuse a number of folds that cannot be meant whatever the rows are.
+
+    Raises:
+        UsageError: fewer than 2.
+    """
+    if folds < 2:
+        raise UsageError(f"{folds} folds", wanted="2 or more")
 
 
 def fold(number: int, folds: int, seed: int) -> Roles:

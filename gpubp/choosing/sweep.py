@@ -212,7 +212,7 @@ def _chosen(
     bound = best.validation + (best.validation_se if math.isfinite(best.validation_se) else 0.0)
     within = [i for i in sound if candidates[i].hidden == best.hidden and candidates[i].validation <= bound]
     simplest = max(within, key=lambda i: candidates[i].lambda_)
-    going_on = replace(job, hidden=best.hidden, lambda_=best.lambda_, validation=0.0)
+    going_on = replace(to_train(job), hidden=best.hidden, lambda_=best.lambda_)
     return Sweep(
         candidates, chosen, simplest, verdict.of_sweep(candidates, chosen, simplest),
         train_line(going_on, decrease, out, program), how,
@@ -262,7 +262,7 @@ def holding_out(job: Job, folds: int, validation: float | None, dataset: Dataset
     if folds:
         if validation is not None:
             raise UsageError(f"--validation {validation:g} beside --cv {folds}", wanted="one of the two")
-        roles.fold_of_rows(1 << 10, folds, job.seed)  # a number that cannot be meant is refused before data are read
+        roles.check_folds(folds)  # before data are read
         # any fraction: the rows that a file keeps for validation stay out, and the roles decide about the others
         return replace(job, validation=1.0 / folds), f"{folds}-fold cross-validation"
     if validation is not None and not 0 < validation < 1:
@@ -274,6 +274,12 @@ def holding_out(job: Job, folds: int, validation: float | None, dataset: Dataset
             return replace(job, validation=0.0), "the rows that the file keeps for validation"
         validation = HELD_OUT
     return replace(job, validation=validation), f"{validation:.3g} of the rows, chosen by a hash"
+
+
+def to_train(job: Job) -> Job:
+    """The job of the `train` line to go on with: on all rows, but where it is to end by early stopping, which needs
+    rows held out, as many of them as here."""
+    return job if job.patience is not None else replace(job, validation=0.0)
 
 
 def plain(value: Any) -> Any:

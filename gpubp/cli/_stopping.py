@@ -77,7 +77,8 @@ def for_training(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def ways_on(model: Any, used: dict[str, Any]) -> list[str]:
-    """The options with which `resume` goes on with a run that a limit, a target or early stopping has ended.
+    """The options with which `resume` goes on with a run that a limit, a target or early stopping has ended, or that
+    has stalled where a finer precision is left to go on at: at a limit, or since it was told not to climb.
 
     Args:
         used: the iterations, evaluations, passes and seconds of the run.
@@ -85,8 +86,12 @@ def ways_on(model: Any, used: dict[str, Any]) -> list[str]:
     from ..stopping import Stopping, spent
 
     job, kind = model.job, model.ending["kind"]
-    if kind not in ("early", "target", "limit"):
+    if kind not in ("early", "target", "limit", "stalled"):
         return []
+    if kind == "stalled" and (model.history[-1]["precision"] if model.history else job["precision"]) == "fp64":
+        return []
+    if kind == "stalled" and not job["climb"]:
+        return ["--climb"]
     ways = {"early": [f"--patience {2 * (job.get('patience') or 0)}"], "target": ["--target none"]}.get(kind, [])
     for name in spent(job["iterations"], Stopping.of(job), used):
         more = 2 * max(job[name], used[name], 1)

@@ -63,6 +63,8 @@ def passes_text(result: dict[str, Any]) -> str:
 
 def outcome_text(result: dict[str, Any]) -> str:
     """`outcome` for a person."""
+    from ..stopping import count
+
     lines: list[tuple[str, Any]] = []
     if result["cost"] is not None:
         best = result["best_iteration"]
@@ -70,14 +72,11 @@ def outcome_text(result: dict[str, Any]) -> str:
         lines.append(("cost J", f"{result['cost']:.6g}{at}"))
         if result["validation"] is not None:
             lines.append(("validation", f"{result['validation']:.6g}"))
-        lines.append(
-            ("passes", f"{passes_text(result)} for {result['iterations']} iterations, {result['seconds']:.2f} s")
-        )
+        lines.append(("passes", f"{passes_text(result)} for {count(result['iterations'])}, {result['seconds']:.2f} s"))
     lines.append(("ended", result["reason"]))
     lines.append(("run", result["run"]))
-    if result["ending"] == "stalled" and result["precision"] != "fp64":
-        more = f"--iterations {2 * result['iterations']}" if result["climb"] else "--climb"
-        lines.append(("go further", f"{program()} resume {result['run']} {more}: at the next finer precision"))
-    elif result.get("go_on"):
-        lines.append(("go on", f"{program()} resume {result['run']} {result['go_on']}"))
+    if result.get("go_on"):
+        line = f"{program()} resume {result['run']} {result['go_on']}"
+        stalled = result["ending"] == "stalled"
+        lines.append(("go further", f"{line}: at the next finer precision") if stalled else ("go on", line))
     return table(lines)

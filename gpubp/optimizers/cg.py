@@ -106,8 +106,9 @@ class CG(Descent[CGState]):
         """β of g₊ᵀg₊, g₊ᵀg, gᵀg, dᵀd, dᵀy and dᵀg₊."""
         if self.variant == "pr+":
             far = abs(across) >= self.restart * new
-            return 0.0 if far else max(0.0, (new - across) / old)
+            return 0.0 if far or not old else max(0.0, (new - across) / old)
         if not dy > 0:
             return 0.0
         beta = (new - across - 2 * dg * (new - 2 * across + old) / dy) / dy
-        return max(beta, -1 / (math.sqrt(square) * min(self.eta, math.sqrt(old))))
+        least = math.sqrt(square) * min(self.eta, math.sqrt(old))  # 0 where they are too small for their squares
+        return max(beta, -1 / least) if least else 0.0

@@ -229,9 +229,10 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
         return slope, 1.0
 
     def consider(self, f: Function, state: KLBFGSState, search: Search) -> Factors | None:
-        if state.curvature is None or state.iteration + 1 < state.due:
+        curvature = _factored(f)  # and not the state's: after a climb that is one which no request to stop interrupts
+        if curvature is None or state.kronecker is None or state.iteration + 1 < state.due:
             return None
-        return state.curvature.factors(state.trial, state.draws)
+        return curvature.factors(state.trial, state.draws)
 
     def learn(self, state: KLBFGSState, search: Search, foreseen: Sequence[Any], considered: Factors | None) -> None:
         super().learn(state, search, foreseen, considered)

@@ -28,6 +28,7 @@ from .vectors import HOST, Vectors
 
 SIGMA = 1e-4  # Møller's upper bound
 FIRST = 1e-6  # λ₁, his as well
+LEAST = 1e-30  # of λ: with it at 0, J would have no minimum along a direction where it does not curve
 NOT_FINITE = -8.0  # the comparison where J is not finite: a step of a tenth comes next
 
 
@@ -105,53 +106,61 @@ class SCG(Optimizer[SCGState]):
         if state.idle >= self.patience:
             return self._standstill(state)  # so it was saved
         vectors, noise = state.vectors, getattr(f, "noise", None)
-        curvature, square, mu = self._curvature(f, state, noise)  # 2.
+        curvature, square, mu, looked = self._curvature(f, state, noise)  # 2.
         damping, problem, trial, nonfinite = state.damping, "", 0, 0
-        if not mu > 0:
+        if not 0 < square < math.inf:
+            problem = f"the square of ∇J is {square:.3g} in float64"
+        elif not mu > 0:
             problem = f"not a descent direction: the slope along it is {-mu:.3g}"
         while not problem:
             delta = curvature + damping * square  # 3.
             if not delta > 0:  # 4.
                 delta = damping * square - delta
                 damping = (delta - curvature) / square
+            if not delta > 0:
+                problem = f"J does not curve along it: {curvature:.3g}, and {damping:.3g} of damping is too little"
+                break
             alpha = mu / delta  # 5.
             trial += 1
             t = self._try(f, state, alpha)
             nonfinite += not t.finite
-            compared = self._compared(state.J, t, alpha, mu, delta, 1e-7 if noise is None else float(noise))  # 6.
+            compared = self._compared(state.J, t, alpha, mu, 1e-7 if noise is None else float(noise))  # 6.
             if compared >= 0.75:
-                damping /= 4  # 7.
+                damping = max(damping / 4, LEAST)  # 7.
             if compared < 0.25:
                 damping += delta * (1 - compared) / square  # 8.
             if compared >= 0:
-                return self._accept(state, t, trial + 1, mu, square, damping)
+                return self._accept(state, t, trial + looked, mu, square, damping)
             if trial == self.max_trials:
                 problem = f"{trial} trials down to α = {alpha:.3g} found no decrease of J = {state.J:.9g}"
             elif alpha * mu <= 2.0**-52 * abs(state.J):
                 problem = f"a step of α = {alpha:.3g} would change J = {state.J:.9g} by less than its precision"
         steepest = state.steepest
-        state.evaluations += trial + 1
+        state.evaluations += trial + looked
         state.measured = steepest, state.evaluations
         if nonfinite:
             problem += f"; J or ∇J was not finite in {nonfinite} of {trial} trials"
         if state.since == 0:
-            kind = "failed" if 0 < trial == nonfinite else "stalled"
+            kind = "failed" if 0 < trial == nonfinite or square == math.inf else "stalled"
             return self._ended(state, kind, f"straight against the gradient, {problem}")
         vectors.combine(-1.0, 1.0, state.gradient, (), state.p)  # what led here may mislead: once more without it
         state.since, state.square, state.damping = 0, 0.0, FIRST
         return None
 
-    def _curvature(self, f: Function, state: SCGState, noise: float | None) -> tuple[float, float, float]:
-        """pᵀ∇²J p by a difference of gradients, pᵀp, and −pᵀ∇J: one evaluation."""
+    def _curvature(self, f: Function, state: SCGState, noise: float | None) -> tuple[float, float, float, int]:
+        """pᵀ∇²J p by a difference of gradients, pᵀp, −pᵀ∇J, and the evaluations it took: one, or none where pᵀp is no
+        number to divide by."""
         vectors, p = state.vectors, state.p
         square = state.square or vectors.read(vectors.dot(p, p))[0]
+        if not 0 < square < math.inf:
+            return 0.0, square, 0.0, 0
         sigma = self.sigma or (math.cbrt(noise) if noise else SIGMA)
         step = sigma / math.sqrt(square)
         vectors.move(state.Theta, step, p, out=state.trial)
         f.value_and_gradient(state.trial, state.trial_gradient)
         vectors.subtract(state.trial_gradient, state.gradient, out=state.trial_gradient)
         change, square, slope = vectors.read(*vectors.dots((p, state.trial_gradient), (p, p), (p, state.gradient)))
-        return (change / step if math.isfinite(change) else 0.0), square, -slope
+        return (change / step if math.isfinite(change) else 0.0), square, -slope, 1
 
     def _try(self, f: Function, state: SCGState, alpha: float) -> Trial:
         vectors, g = state.vectors, state.trial_gradient
@@ -160,14 +169,14 @@ class SCG(Optimizer[SCGState]):
         return Trial(*vectors.read(J, vectors.max_abs(g), *vectors.dots((g, g), (g, state.gradient), (g, state.p))))
 
     @staticmethod
-    def _compared(J: float, t: Trial, alpha: float, mu: float, delta: float, noise: float) -> float:
-        """Δ: how much of what the model promised came true, 2δ(J − J₊)/μ²; below 0 where J has risen."""
-        if not t.finite:
+    def _compared(J: float, t: Trial, alpha: float, mu: float, noise: float) -> float:
+        """Δ: how much of what the model promised, αμ/2, came true: 2δ(J − J₊)/μ²; below 0 where J has risen."""
+        if not (t.finite and alpha * mu > 0):
             return NOT_FINITE
         fall = J - t.J
         if fall >= 0 and alpha * mu <= noise * abs(J):
             fall = max(0.0, alpha * (mu - t.along) / 2)
-        return 2 * delta * fall / mu**2
+        return 2 * fall / (alpha * mu)
 
     def _accept(
         self, state: SCGState, t: Trial, evaluations: int, mu: float, square: float, damping: float

@@ -19,7 +19,7 @@ from running import ENVIRONMENT, write
 
 import gpubp
 from gpubp.choosing.point import wake
-from gpubp.choosing.sweep import Interrupted, sweep
+from gpubp.choosing.sweep import Interrupted, holding_out, sweep
 from gpubp.errors import CheckpointError, DataError, MismatchError, UsageError
 from gpubp.job import Job
 from gpubp.network import Network
@@ -383,3 +383,15 @@ def test_the_line_to_go_on_with_says_what_differs_and_can_be_typed_as_it_stands(
     assert pairs <= set(pairwise(words)) and "--no-climb" in words and "--scale" not in words
     assert {("--select", "columns=-2:"), ("--select", "rows=0:9")} <= set(pairwise(words))
     assert eval(train_line(replace(job, data=""), 0.001, None).replace("gpubp.train(X, y,", "dict("))["seed"] == 4
+
+
+@pytest.mark.parametrize("held", [{"validation": 0.3}, {"cv": 2}], ids=str)
+def test_the_line_to_go_on_with_holds_rows_out_where_early_stopping_was_asked_for(held):
+    X, y = table()
+    found = gpubp.sweep(X, y, lambdas=[0, 1], hidden=(3,), iterations=5, patience=4, **held, **CPU)
+    model = eval(found.next, {"gpubp": gpubp, "X": X, "y": y})
+    assert model.job["patience"] == 4 and model.job["validation"] == held.get("validation", 0.5)
+
+
+def test_many_folds_are_judged_by_the_rows_there_are():
+    assert holding_out(Job(), 300, None, None)[1] == "300-fold cross-validation"

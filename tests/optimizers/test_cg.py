@@ -176,3 +176,18 @@ def test_what_small_networks_cost(variant):
             assert optimizer.step(problem, state) is None
         ratios.append(state.evaluations / 50)
     assert np.median(ratios) <= 2.4 and max(ratios) <= 3
+
+
+@pytest.mark.parametrize("variant", ["hz", "pr+"])
+def test_gradients_too_small_for_their_squares_do_no_harm(variant):
+    class Slope:
+        def value_and_gradient(self, Theta, out):
+            np.exp(Theta, out=out)
+            return float(out.sum())
+
+    cg = optimizers.make("cg", tolerance=0.0, variant=variant)
+    state = cg.init(Slope(), np.array([1.0, -2.0, 0.5]))
+    ending = None
+    while ending is None and state.iteration < 500:
+        ending = cg.step(Slope(), state)
+    assert ending is not None and state.J < 1e-150

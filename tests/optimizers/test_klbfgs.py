@@ -202,6 +202,16 @@ def test_factors_that_are_no_numbers_or_nothing_do_no_harm(spoiled):
     assert all(np.isfinite(value).all() for value in state.saved().values())
 
 
+def test_after_a_climb_factors_are_asked_of_the_function_of_each_step():
+    """The objective itself, with which it climbs, looks after no request to stop."""
+    climbed, watched, klbfgs = Task(), Task(), KLBFGS(tolerance=0)
+    state = klbfgs.init(Task(), START)
+    klbfgs.renew(climbed, state)
+    while state.iteration < 3:
+        assert klbfgs.step(watched, state) is None
+    assert watched.draws == [1] and not climbed.draws
+
+
 def test_without_factors_it_is_lbfgs():
     problem = replace(ZOO[1], name="plain")
     assert not problem.curvature.factored

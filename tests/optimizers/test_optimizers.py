@@ -15,6 +15,7 @@ from zoo import ZOO, Broken, In32Bits, Interrupted, Problem
 from gpubp import optimizers
 from gpubp.errors import MismatchError, UsageError
 from gpubp.optimizers.vectors import HOST
+from gpubp.optimizers.wandering import Wandering
 
 # Every optimizer faces the whole zoo; these are its options where the defaults do not suit a problem.
 SUITS: dict[str, dict[str, dict[str, Any]]] = {
@@ -42,7 +43,7 @@ WILD: dict[str, dict[str, Any]] = {
     "irprop": {"first": 5, "most": 1e9, "shrink": 0.9},
     "nesterov": {"learning_rate": 0.3},
 }
-NOT_MONOTONE = {"adam", "gd", "irprop", "nesterov"}
+NOT_MONOTONE = {name for name in optimizers.names() if isinstance(optimizers.make(name), Wandering)}
 
 CASES = [
     pytest.param(name, options, problem, id=f"{name} {problem.name}")

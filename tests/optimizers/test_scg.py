@@ -202,10 +202,44 @@ def test_a_step_into_what_is_not_finite_is_shortened_and_goes_on():
 def test_where_j_is_flat_the_slopes_judge_the_model_but_a_higher_j_is_refused():
     """α = 1e-4 to where the slope is 0, so a fall of 5e-9, of which a J of 1 in float32 shows nothing."""
     alpha = mu = 1e-4
-    compared = partial(SCG._compared, alpha=alpha, mu=mu, delta=mu / alpha)
+    compared = partial(SCG._compared, alpha=alpha, mu=mu)
     there = Trial(J=1.0, steepest=1.0, new=1.0, across=0.0, along=0.0)
     assert compared(1.0, there, noise=1e-7) == pytest.approx(1)
     assert compared(1.0, there, noise=0.0) == 0
     assert compared(1.0, there._replace(along=2 * mu), noise=1e-7) == 0  # the slopes promise a rise
     assert compared(1.0, there._replace(J=1 + 1e-9), noise=1e-7) < 0
     assert compared(1.0, there._replace(J=math.nan), noise=1e-7) < -1
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e-100, 1.0, 1e100, 1e150, 1e200])
+def test_gradients_whose_squares_are_no_numbers_end_the_run_in_words(scale):
+    """Until then it goes down: to the very minimum where J is 0 there."""
+
+    class Bowl:
+        def value_and_gradient(self, Theta, out):
+            out[...] = scale * np.array([1.0, 3.0, 7.0]) * Theta
+            return float(out @ Theta) / 2
+
+    scg = optimizers.make("scg", tolerance=0.0)
+    state = scg.init(Bowl(), np.array([1.0, -2.0, 0.5]))
+    first, ending = state.J, None
+    while ending is None and state.iteration < 1000:
+        ending = scg.step(Bowl(), state)
+    assert ending is not None and state.J <= first
+    assert ending.kind == ("failed" if scale >= 1e160 else "stalled") or state.steepest == 0
+    if scale in (1.0, 1e100):
+        assert state.J < 1e-30 * first
+
+
+def test_where_j_does_not_curve_at_all_its_damping_stays_above_0():
+    class Slope:
+        def value_and_gradient(self, Theta, out):
+            out[...] = np.exp(np.minimum(Theta, 0))
+            return float(out.sum())
+
+    scg = optimizers.make("scg", tolerance=0.0)
+    state = scg.init(Slope(), np.array([1.0, 2.0]))
+    for _ in range(700):
+        if scg.step(Slope(), state):
+            break
+    assert state.damping > 0 and state.J < 1e-100
