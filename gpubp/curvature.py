@@ -28,7 +28,7 @@ from .backprop import Block
 from .communicator import Communicator
 from .data.rows import Rows
 from .errors import UsageError
-from .factors import WIDE, FactorSample
+from .factors import FactorSample, full
 from .feed import Feed, fold, unfold
 from .formula import cast, plus, times
 from .network import Layers, Network
@@ -107,7 +107,6 @@ class Curvature:
         self.network, self.rows, self.backend, self.feed, self.dtype = network, rows, backend, feed, dtype
         self.vectors, self.leaves, self.owners, self.block_rows = vectors, leaves, owners, block_rows
         self.communicator, self.seed = communicator, seed
-        self.layers = [Layer(*at, (at.inputs < WIDE, at.outputs < WIDE)) for at in network.places]
         self.factored = network.J.root is not None
         self.decay = lambda_ / rows.weight_sum
         self.weight_sum = rows.weight_sum / rows.unit
@@ -115,11 +114,13 @@ class Curvature:
         first, p, K = network.sizes[0] * network.sizes[1], network.parameters, network.K
         one_pass = 2 * (3 * n - first)
         self.operations = float(rows.m * one_pass)
+        whole = [(full(at.inputs, self.operations), full(at.outputs, self.operations)) for at in network.places]
+        self.layers = [Layer(*at, both) for at, both in zip(network.places, whole, strict=True)]
         self.product_passes = 2 * (5 * n - 2 * first) / one_pass
         # per output: errors, derivatives, and their products with each other, of which NumPy takes one triangle
         square = p * (p + 1) if backend.kind == "cpu" else 2 * p * p
         self.matrix_passes = (2 * n + K * (2 * (n - first) + p + square)) / one_pass
-        self._flats: list[tuple[np.ndarray, Any, Any]] = [(np.zeros(network.P, dtype), None, None) for _ in range(2)]
+        self._flats: list[tuple[np.ndarray, Any, Any] | None] = [None, None]
         self._products: Walk | None = None
         self._matrices: Walk | None = None
         self._sampled: tuple[Any, Any] = (None, None)
@@ -137,14 +138,9 @@ class Curvature:
         self._told(self.network.J.root)
         if self._sample is None:
             self._sample = FactorSample(
-                self.network,
-                self.rows,
-                self.backend,
-                self.dtype,
-                seed=self.seed,
-                leaves=self.leaves,
-                threads=self.owners,
-            )
+                self.network, self.rows, self.backend, self.dtype, [layer.full for layer in self.layers],
+                seed=self.seed, leaves=self.leaves, threads=self.owners,
+            )  # fmt: skip
         A, G, operations = self._sample.factors(self._on_host(Theta), draw)
         return Factors(A, G, operations / self.operations)
 
@@ -211,7 +207,7 @@ class Curvature:
         each = -(-rows // count)
         if count * each >= m:
             return self.matrix(Theta), self.matrix_passes
-        stretches = spread(m, count, each, draw)
+        stretches = spread(m, count, each, self.seed, draw)
         w = self.rows.weights
         weight_sum = count * each if w is None else sum(float(w[u:v].sum()) for u, v in stretches) / self.rows.unit
         if weight_sum == 0:
@@ -299,7 +295,8 @@ class Curvature:
         host = self._on_host(v)
         if self.feed.folds:  # linear in Θ, so directions are folded like it
             host = fold(self.network, self.rows.scaling, host, np.empty(self.network.P))
-        flat, there, layers = self._flats[which]
+        kept: tuple[np.ndarray, Any, Any] = self._flats[which] or (np.zeros(self.network.P, self.dtype), None, None)
+        flat, there, layers = kept
         np.copyto(flat, host, casting="same_kind")
         with self.backend.guard():
             if (now := self.backend.upload(flat)) is not there:

@@ -41,8 +41,19 @@ SHARE = 0.1  # of the rows; 5 % and 25 % make no difference worth its price
 LEAST, MOST = 512, 16384  # rows of a sample, where there are as many
 MOST_BYTES = 256 << 20  # of a sample in the type of the pass
 LEAF_ROWS = 512  # of the sample, at least: below, products of blocks are not worth a thread
-WIDE = 4096  # units from which of a factor only the diagonal is taken: a full one would cost more than a pass
+WIDE = 4096  # units from which of a factor only the diagonal is taken, whatever a pass costs
+NARROW = 64  # units up to which a factor is full, whatever a pass costs
+DEAR = 8  # passes that the inverse of a full factor may take
 _STRETCH = 1 << 20  # bytes of neighbouring rows that are read in one go
+
+
+def full(units: int, operations: float) -> bool:
+    """Whether a factor of so many units is a full matrix or its diagonal, if a pass takes so many operations.
+
+    An inverse takes about units³. Where that is many passes, rows are few beside the units, and a sample of them could
+    not tell that many numbers anyhow.
+    """
+    return units <= NARROW or (units < WIDE and units**3 <= DEAR * operations)
 
 
 class FactorSample:
@@ -51,16 +62,18 @@ class FactorSample:
     Args:
         network, rows, backend: see `gpubp.objective.Objective`; its cost has a `root`.
         dtype: the type in which it is computed.
+        whole: of each layer whether A and G are full matrices, or their diagonals.
         seed: of the sample and the signs.
         leaves: of the objective.
         threads: the most that share the work; they change no bit.
     """
 
     def __init__(
-        self, network: Network, rows: Rows, backend: Backend, dtype: np.dtype, *,
+        self, network: Network, rows: Rows, backend: Backend, dtype: np.dtype, whole: Sequence[tuple[bool, bool]], *,
         seed: int = 0, leaves: int = 1, threads: int = 1,
     ) -> None:  # fmt: skip
         self._network, self._backend, self._dtype, self._seed = network, backend, dtype, seed
+        self._whole = whole
         chosen = _chosen(rows, dtype, seed)
         self.rows = len(chosen)
         x = rows.scaling.apply(_read(rows, chosen)).astype(dtype)
@@ -76,7 +89,7 @@ class FactorSample:
             longest = -(-self.rows // leaves)
             owners = min(leaves, threads)
             self._owners = [_Owner(backend, network, dtype, longest) for _ in range(owners)]
-            self._tree = SumTree(leaves, owners, lambda: _Node(backend, network, dtype), self._merge)
+            self._tree = SumTree(leaves, owners, lambda: _Node(backend, network, dtype, whole), self._merge)
             self._Theta = backend.empty((network.P,), dtype)
         self._first: np.ndarray | None = None  # A^(1)
 
@@ -166,30 +179,34 @@ class FactorSample:
         return whole
 
     def _merge(self, a: _Node, b: _Node) -> None:
-        for x, y in zip(a.arrays, b.arrays, strict=True):
+        skipped = 0 if self._first is None else 2  # of A^(1) there is nothing new
+        for x, y in zip(a.arrays[skipped:], b.arrays[skipped:], strict=True):
             self._backend.add(x, y)
 
     def _operations(self, first: bool) -> int:
         """Forward and backward through the weights, and the products, of which a symmetric one counts half."""
         sizes = self._network.sizes
         weights = [a * b for a, b in pairwise(sizes)]
-        units = [s * s if s < WIDE else s for s in sizes]
-        products = sum(units[1:]) + sum(units[1:-1]) + (units[0] if first else 0)
+        of_A = [n * n if full_A else n for n, (full_A, _) in zip(sizes, self._whole, strict=False)]
+        of_G = [n * n if full_G else n for n, (_, full_G) in zip(sizes[1:], self._whole, strict=True)]
+        products = sum(of_G) + sum(of_A[0 if first else 1 :])
         return self.rows * (2 * sum(weights) + 2 * sum(weights[1:]) + products)
 
 
 class _Node:
     """Sums of a part of the sample: of layer l (slot 0 is empty) G, A without the bias, and Σ w a."""
 
-    def __init__(self, backend: Backend, network: Network, dtype: np.dtype) -> None:
-        def square(s: int) -> Any:
-            return backend.empty((s if s < WIDE else 1, s), dtype)
-
+    def __init__(self, backend: Backend, network: Network, dtype: np.dtype, whole: Sequence[tuple[bool, bool]]) -> None:
         sizes = network.sizes
-        self.G = [None, *(square(s) for s in sizes[1:])]
-        self.A = [None, *(square(s) for s in sizes[:-1])]
-        self.sums = [None, *(backend.empty((1, s), dtype) for s in sizes[:-1])]
-        self.arrays = [*self.G[1:], *self.A[1:], *self.sums[1:]]
+        self.A: list[Any] = [None]
+        self.G: list[Any] = [None]
+        self.sums: list[Any] = [None]
+        self.arrays: list[Any] = []
+        for inputs, outputs, (full_A, full_G) in zip(sizes[:-1], sizes[1:], whole, strict=True):
+            self.A.append(backend.empty((inputs if full_A else 1, inputs), dtype))
+            self.sums.append(backend.empty((1, inputs), dtype))
+            self.G.append(backend.empty((outputs if full_G else 1, outputs), dtype))
+            self.arrays += [self.A[-1], self.sums[-1], self.G[-1]]
         for array in self.arrays:
             backend.zero(array)
 

@@ -122,9 +122,9 @@ class Walk:
         self._tree.close()
 
 
-def spread(m: int, count: int, rows: int, draw: int) -> list[Stretch]:
+def spread(m: int, count: int, rows: int, seed: int, draw: int) -> list[Stretch]:
     """`count` stretches of so many rows each, one in each of as many equal parts of the m rows, where a draw says."""
-    u = hash_uniform(draw, "stretches", np.arange(count, dtype=np.uint64))
+    u = hash_uniform(seed, f"stretches {draw}", np.arange(count, dtype=np.uint64))
     found = []
     for i, offset in enumerate((u * OFFSETS).astype(int).tolist()):
         start, stop = leaf_rows(i, count, m)

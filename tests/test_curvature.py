@@ -326,9 +326,9 @@ def test_the_matrix_of_a_sample_is_that_of_its_rows(scaled):
     scaling = Scaling("standard", np.array([1.0, 0.5, 2]), np.array([2.0, 0.5, 1])) if scaled else NONE
     rows = rows_of(network, 2000, scaling=scaling)
     Theta = theta_of(network)
-    drawn = spread(2000, 32, 3, 5)
+    drawn = spread(2000, 32, 3, 0, 5)
     assert all(i * 62.5 - 1 < u and v - u == 3 and v <= (i + 1) * 62.5 for i, (u, v) in enumerate(drawn))
-    assert drawn == spread(2000, 32, 3, 5) != spread(2000, 32, 3, 6)
+    assert drawn == spread(2000, 32, 3, 0, 5) != spread(2000, 32, 3, 0, 6)
     own = np.concatenate([np.arange(u, v) for u, v in drawn])
     array, labels, weights = rows.kept, rows.labels, rows.weights
     assert labels is not None and weights is not None

@@ -15,6 +15,7 @@ from gpubp.data.rows import Rows
 from gpubp.data.scaling import Scaling
 from gpubp.data.source import ArrayRows
 from gpubp.factors import FactorSample
+from gpubp.objective import Objective
 
 NONE = Scaling("none", None, None)
 m = 700
@@ -24,9 +25,13 @@ def numbers(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def sample_of(network, rows: Rows, *, threads=1, leaves=1, precision: Any = np.float64, seed=0, kernel="numpy"):
+def sample_of(
+    network, rows: Rows, *, threads=1, leaves=1, precision: Any = np.float64, seed=0, kernel="numpy", whole=None
+):
     backend, _ = choose("cpu", threads=threads, kernel=kernel)
-    return FactorSample(network, rows, backend, np.dtype(precision), seed=seed, leaves=leaves, threads=threads)
+    whole = whole or [(True, True)] * (network.L - 1)
+    more = {"seed": seed, "leaves": leaves, "threads": threads}
+    return FactorSample(network, rows, backend, np.dtype(precision), whole, **more)
 
 
 def by_definition(network, Theta, X, w, signs):
@@ -157,17 +162,30 @@ def test_scaled_rows_give_scaled_moments():
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
-def test_of_a_wide_layer_only_the_diagonal_is_taken(monkeypatch):
+def test_where_a_full_factor_is_dear_its_diagonal_is_taken():
     network = gpubp.Network((9, 7, 3), "tanh", "softmax")
     X = numbers(600, 9)
     rows = Rows(ArrayRows(X), X, NONE, None, 1 + np.arange(600) % 2.0)
     full = sample_of(network, rows).factors(network.initial_Theta(), 0)
-    monkeypatch.setattr(factors, "WIDE", 7)
-    A, G, operations = sample_of(network, rows).factors(network.initial_Theta(), 0)
-    assert [a.shape for a in A] == [(10,), (8,)] and [g.shape for g in G] == [(7,), (3, 3)]
-    for a, b in zip((*A, *G), (*full[0], *full[1]), strict=True):
-        np.testing.assert_allclose(a, b if a.ndim == 2 else np.diag(b), rtol=1e-12)
-    assert operations < full[2]
+    sample = sample_of(network, rows, whole=[(False, False), (False, True)])
+    for draw in (0, 0):  # the inputs' factor is kept in between
+        A, G, operations = sample.factors(network.initial_Theta(), draw)
+        assert [a.shape for a in A] == [(10,), (8,)] and [g.shape for g in G] == [(7,), (3, 3)]
+        for a, b in zip((*A, *G), (*full[0], *full[1]), strict=True):
+            np.testing.assert_allclose(a, b if a.ndim == 2 else np.diag(b), rtol=1e-12)
+        assert operations < full[2]
+
+
+def test_a_factor_is_full_where_its_inverse_is_worth_a_few_passes():
+    assert factors.full(64, 1.0) and not factors.full(65, 1.0)
+    assert factors.full(784, 4e8) and not factors.full(3500, 3e8)
+    assert not factors.full(4096, 1e30) and factors.full(4095, 1e30)
+    # 3,500 inputs, 1,000 rows: the inverse of the inputs' factor would take 150 passes
+    network = gpubp.Network((3500, 16, 1), "tanh", "logistic")
+    X = np.zeros((1000, 3500), np.float32)
+    it = Objective(network, Rows(ArrayRows(X), X, NONE, np.zeros(1000, np.uint32)), backend=choose("cpu")[0])
+    assert [layer.full for layer in it.curvature.layers] == [(False, True), (True, True)]
+    it.close()
 
 
 def test_the_sample_is_spread_over_the_rows_and_takes_none_without_weight():

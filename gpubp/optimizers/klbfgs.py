@@ -238,7 +238,8 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
         super().learn(state, search, foreseen, considered)
         if state.kronecker is None or state.curvature is None:
             return
-        state.extra += state.kronecker.operations / state.curvature.operations
+        applied = search.trials if state.vectors.early else 1  # of every trial, where numbers are asked for early
+        state.extra += applied * state.kronecker.operations / state.curvature.operations
         if considered is not None:
             cost = state.take(considered, state.trial_gradient, state.trial_Pg)
             state.extra += cost
