@@ -187,6 +187,7 @@ def prepare(
                 do="train with --validation 0.2, or give the file a val split",
             )
         network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
+        optimizer.refuse(network.parameters)
 
         budget = default_budget() if job.memory is None else job.memory
         optimizer, taken, shortened = allot(optimizer, network.P, budget, backend, fresh=targets is None)

@@ -27,11 +27,12 @@ from .errors import BackendError, DataError, MismatchError, UsageError
 from .inference import Model
 from .job import Job
 from .network import Network
+from .optimizers import Ending, State
 from .precision import finer
 from .prepare import Prepared, prepare
 from .recording import FILL, Recorder, conditions, history_rows, reached
 from .run_folder import RunFolder, find_checkpoint
-from .stopping import NAMES
+from .stopping import NAMES, Watch
 from .training import Callback, StopRequest, fit
 
 log = logging.getLogger("gpubp")
@@ -132,6 +133,9 @@ def resume(
             _refuse_other_data(ready, checkpoint, path)
             _compare_conditions(ready, checkpoint, inexact)
             log.info("going on from %s, iteration %d", path.name, checkpoint.iteration)
+            if checkpoint.stopping and job.patience is None:
+                left = "early stopping is lifted: the Θ of iteration %d, validation cost %.6g, is kept no longer"
+                log.warning(left, checkpoint.stopping["iteration"], checkpoint.stopping["validation"])
             return _train(ready, folder, checkpoint, callbacks, stop, prepared)
 
 
@@ -261,6 +265,7 @@ def _train(
     ending = replace(ending, reason=ending.reason + _climbs(job.precision, history, ready.objective.precision))
     if state is None:
         return ready.model(fresh, history=history, ending=asdict(ending))
+    ending = replace(ending, reason=ending.reason + _kept(recorder.watch, state, ending))
     recorder.end(state, ending)
     Theta = np.array(recorder.watch.Theta_on_host(state))
     return ready.model(Theta, history=history, ending=asdict(ending), reached=recorder.reached(state))
@@ -282,6 +287,13 @@ def checked(network: Network, Theta: np.ndarray) -> np.ndarray:
     if not np.isfinite(given).all():
         raise UsageError("an initial Theta with numbers that are not finite", wanted="finite numbers")
     return network.pack(network.unpack(given.astype(np.float64)))  # the gaps between layers are zero
+
+
+def _kept(watch: Watch, state: State, ending: Ending) -> str:
+    """Which Θ early stopping has kept, where it is not the last one and the reason does not say so already."""
+    if watch.Theta is None or ending.kind == "early" or watch.iteration == state.iteration:
+        return ""
+    return f"; Θ is that of iteration {watch.iteration}, validation cost {watch.validation:.6g}"
 
 
 def _climbs(first: str, history: list[dict[str, Any]], last: str) -> str:

@@ -544,3 +544,15 @@ def test_the_display_shows_passes_where_they_are_more_and_the_lowest_validation_
     assert "validation 0.5 (best 0.25)" in display._text() and "evaluations 4  passes 6" in display._text()
     display._last = training.Progress(3, 4, 1.0, 0.1, 0.25, 1.0, "fp32", 4.0)
     assert "best" not in display._text() and "passes" not in display._text()
+
+
+def test_other_endings_name_the_theta_that_early_stopping_has_kept(tmp_path, caplog):
+    """Of a run that the limit ends while the patience lasts; and what is lost when that is lifted is said."""
+    model = start(Job(**{**OPTIONS, "iterations": 40, "patience": 60}), tmp_path / "run", dataset=DATA)
+    assert model.ending is not None and model.ending["kind"] != "early"
+    kept = find_checkpoint(tmp_path / "run")[1].stopping
+    assert kept["iteration"] < model.history[-1]["iteration"]
+    words = f"Θ is that of iteration {kept['iteration']}, validation cost {kept['validation']:.6g}"
+    assert words in model.ending["reason"]
+    resume(tmp_path / "run", dataset=DATA, iterations=45, patience=None)
+    assert f"early stopping is lifted: the Θ of iteration {kept['iteration']}" in caplog.text

@@ -48,7 +48,9 @@ def _option(name: str, value: Any) -> list[str]:
         value = ",".join(f"{label}={weight!r}" for label, weight in value.items())
     values = value if isinstance(value, tuple) else (value,)
     words: list[str] = []
-    for one in map(str, values):  # a value that begins with a dash would be taken for an option
+    for one in (
+        f"{v:g}" if isinstance(v, float) and float(f"{v:g}") == v else str(v) for v in values
+    ):  # a value that begins with a dash would be taken for an option
         words += [f"{option}={one}"] if one.startswith("-") else [option, one]
     return words
 

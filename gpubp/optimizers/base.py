@@ -180,6 +180,9 @@ class Optimizer(ABC, Generic[AnyState]):
     def begin(self, f: Function, state: AnyState) -> None:
         """What else a new state is to know of the function at the initial Θ, where J and ∇J are finite."""
 
+    def refuse(self, parameters: int) -> None:
+        """Raise a UsageError for a network of so many parameters, before its data are read, if that is too many."""
+
     def remark(self, f: Any) -> str:
         """What a user should know of this optimizer with this function, in words; "" if nothing."""
         return ""

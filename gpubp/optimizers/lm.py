@@ -35,6 +35,7 @@ from .line_search import RESOLUTION
 from .vectors import HOST, Vectors
 
 PART = 64  # rows of a triangular matrix that are solved at once
+MOST_PARAMETERS = 4096  # the matrix of more is no longer small beside the data: 128 MB, several times
 LEAST = 1e-15  # of μ, against the largest diagonal element of B
 
 
@@ -94,10 +95,12 @@ class LevenbergMarquardt(Optimizer[LMState]):
                 "a function that does not tell how it curves", wanted="one with `curvature` for lm",
                 do="take lbfgs, which needs J and ∇J alone",
             )  # fmt: skip
-        most = getattr(curvature, "most_parameters", None)
-        if most is not None and (p := parameters(curvature.layers)) > most:
+        self.refuse(parameters(curvature.layers))
+
+    def refuse(self, parameters: int) -> None:
+        if parameters > MOST_PARAMETERS:
             raise UsageError(
-                f"lm for {p:,} parameters, of which it makes a matrix", wanted=f"{most:,} or fewer",
+                f"lm for {parameters:,} parameters, of which it makes a matrix", wanted=f"{MOST_PARAMETERS:,} or fewer",
                 do="take klbfgs or gn, which need no matrix",
             )  # fmt: skip
 
