@@ -71,7 +71,7 @@ class LevenbergMarquardt(Optimizer[LMState]):
         patience: iterations without a lower J or a smaller max|∇J| after which the run has stalled.
     """
 
-    damping: float = 1e-1
+    damping: float = 1e-2
     rows_per_parameter: int = 6
     max_trials: int = 20
     noise: float | None = None
