@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from running import ENVIRONMENT, ROOT
 
+from gpubp.optimizers.curvature import Factors
+
 
 @pytest.fixture
 def optimizing(monkeypatch):
@@ -75,7 +77,7 @@ def test_questions_about_curvature_are_charged_to_the_step_that_asked(optimizing
     f.value_and_gradient(np.array([4.0, 0]), out)
     f.settle(0.0)
     f.value_and_gradient(np.array([3.0, 0]), out)  # of a step that asks for factors only now
-    assert f.curvature.factors(None, 0) == ("factors", 0.5)
+    assert f.curvature.factors(None, 0) == Factors([], [], 0.5)
     f.curvature.product(None, None, None)
     assert not hasattr(f.curvature, "matrix") and f.curvature.product_passes == 2  # what the objective's has, no more
     f.value_and_gradient(np.array([3.5, 0]), out)  # no better
