@@ -27,7 +27,7 @@ class Bowl:
 
     def __init__(self) -> None:
         self.curvature = SimpleNamespace(
-            product_passes=2.0, product=lambda Theta, v, out: None, factors=lambda Theta, draw: ("factors", 0.5)
+            product_passes=2.0, product=lambda Theta, v, out: None, factors=lambda Theta, draw: Factors([], [], 0.5)
         )
 
     def value_and_gradient(self, Theta, out):
@@ -139,3 +139,28 @@ def test_held_out_scores_are_those_of_the_package(optimizing):
         right = ((h[:, 0] - y[:, 0]) ** 2).mean() if kind == "real" else ((h[:, 1] > 0.5) == y[:, 0]).mean()
         assert ready.score(ready.Theta) == pytest.approx(right, rel=1e-12)
         ready.objective.close()
+
+
+def test_the_benchmark_of_sweeps_runs(tmp_path):
+    record = tmp_path / "record.json"
+    options = ["--seeds", "1", "--fine", "3", "--iterations", "4", "--out", str(record)]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/choosing.py", *options],
+        capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (seed,) = json.loads(record.read_text())["seeds"]
+    assert 0 < seed["warm"] <= seed["cold"] and len(seed["accuracies"]["cold"]) == 8
+    assert seed["best_test"] == max(seed["accuracies"]["fine"].values()) > 0.5
+
+
+def test_the_benchmark_of_small_regressions_runs():
+    pytest.importorskip("scipy", reason="SciPy is not installed: pip install scipy")
+    done = subprocess.run(
+        [sys.executable, "benchmarks/small_regression.py", "--seeds", "1", "--rows", "200"],
+        capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    cells = [line.split("|")[3:6] for line in done.stdout.splitlines() if "| 200 |" in line]
+    assert len(cells) == 2 and all(float(cell) > 0 for row in cells for cell in row)
+    assert float(cells[0][1]) > 5  # 2-20-1, in looks
