@@ -50,7 +50,7 @@ def main() -> int:
             flush=True,
         )
     if options.out:
-        write(Path(options.out), found)
+        write(options.out, found)
     return 0
 
 
@@ -64,7 +64,8 @@ def measured(seed: int, fine: tuple[float, ...], options: argparse.Namespace) ->
     from gpubp.prepare import array_dataset, prepare
 
     with h5py.File(demo_file()) as file:
-        X, y, X_test, y_test = (file[name][()] for name in ("train/X", "train/y", "test/X", "test/y"))
+        tables: Any = file
+        X, y, X_test, y_test = (tables[name][()] for name in ("train/X", "train/y", "test/X", "test/y"))
     job = Job(hidden=(HIDDEN,), cost=options.cost, seed=seed, validation=0.2, backend="cpu")
     ready = prepare(job, array_dataset(X, y))
 

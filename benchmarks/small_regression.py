@@ -45,7 +45,7 @@ def main() -> int:
             cells = [" / ".join(f"{run['scipy'] / run[what]:.3g}" for run in runs) for what in WAYS]
             print(f"| {network} | {m:,} | {' | '.join(cells)} |", flush=True)
     if options.out:
-        write(Path(options.out), found)
+        write(options.out, found)
     return 0
 
 

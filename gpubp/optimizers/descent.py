@@ -13,24 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .base import SCRATCH, Ending, Function, Optimizer
-from .line import Line, LineState
+from .line import Line
 from .line_search import Search, wolfe
+from .standstill import StandingState
 
 
 @dataclass(kw_only=True)
-class DescentState(LineState):
+class DescentState(StandingState):
     """A state that goes down along lines.
 
     Attributes:
-        lowest: the lowest J of the run.
-        flattest: the smallest max|∇J| of the run.
-        idle: iterations since either of them fell.
         aimed: scratch: whether the present search goes along the optimizer's own direction and not along −∇J.
     """
 
-    lowest: float = math.inf
-    flattest: float = math.inf
-    idle: int = 0
     aimed: bool = field(default=False, metadata=SCRATCH)
 
 
@@ -65,7 +60,7 @@ class Descent(Optimizer[AnyDescent]):
 
     def renew(self, f: Function, state: AnyDescent) -> None:
         super().renew(f, state)
-        state.lowest, state.flattest, state.idle = math.inf, math.inf, 0
+        state.begin_anew()
 
     @abstractmethod
     def aim(self, f: Function, state: AnyDescent) -> tuple[float, float] | None:
@@ -88,8 +83,8 @@ class Descent(Optimizer[AnyDescent]):
         """
 
     def advance(self, f: Function, state: AnyDescent) -> Ending | None:
-        if state.idle >= self.patience:
-            return self._stalled(state)  # so it was saved
+        if ending := state.standstill(self.patience, self.tolerance):
+            return ending  # so it was saved
         line = Line(f, state)
         lowest = min(state.lowest, state.J)
         state.aimed = True
@@ -106,7 +101,8 @@ class Descent(Optimizer[AnyDescent]):
         considered = self.consider(f, state, search)
         self.learn(state, search, foreseen, considered)
         state.accept(search.J, steepest, line.evaluations)
-        return self._standstill(state, lowest)
+        state.arrived(lowest)
+        return state.standstill(self.patience, self.tolerance)
 
     def _search(self, line: Line, state: AnyDescent, lowest: float, slope: float, alpha: float) -> Search:
         noise = float(getattr(line.f, "noise", 1e-7)) if self.noise is None else self.noise
@@ -130,19 +126,3 @@ class Descent(Optimizer[AnyDescent]):
         if overflown or 0 < search.trials == search.nonfinite:
             return Ending("failed", f"failed: {search.problem}; {numbers}")
         return Ending("stalled", f"stalled: straight against the gradient, {search.problem}; {numbers}")
-
-    def _standstill(self, state: AnyDescent, lowest: float) -> Ending | None:
-        steepest = state.steepest
-        falls = state.J < lowest or steepest < state.flattest
-        state.idle = 0 if falls else state.idle + 1
-        state.lowest, state.flattest = min(lowest, state.J), min(state.flattest, steepest)
-        return self._stalled(state) if state.idle >= self.patience else None
-
-    def _stalled(self, state: AnyDescent) -> Ending:
-        steepest = state.steepest
-        return Ending(
-            "stalled",
-            f"stalled: for {state.idle} iterations neither J = {state.J:.9g} (lowest {state.lowest:.9g}) nor "
-            f"max|∇J| = {steepest:.3g} (smallest {state.flattest:.3g}) has fallen, so rounding is all that is left "
-            f"of their differences; wanted max|∇J| = {self.tolerance:g} or less",
-        )

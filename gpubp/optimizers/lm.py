@@ -30,8 +30,9 @@ import numpy as np
 
 from ..errors import UsageError
 from .base import Ending, Function, Optimizer
-from .line import Line, LineState
+from .line import Line
 from .line_search import RESOLUTION
+from .standstill import StandingState
 from .vectors import HOST, Vectors
 
 PART = 64  # rows of a triangular matrix that are solved at once
@@ -40,22 +41,16 @@ LEAST = 1e-15  # of μ, against the largest diagonal element of B
 
 
 @dataclass(kw_only=True)
-class LMState(LineState):
+class LMState(StandingState):
     """Θ and the damping.
 
     Attributes:
         damping: μ; 0 before the first step.
         growth: ν.
-        lowest: the lowest J of the run.
-        flattest: the smallest max|∇J| of the run.
-        idle: iterations since either of them fell.
     """
 
     damping: float = 0.0
     growth: float = 2.0
-    lowest: float = math.inf
-    flattest: float = math.inf
-    idle: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +101,11 @@ class LevenbergMarquardt(Optimizer[LMState]):
 
     def renew(self, f: Function, state: LMState) -> None:
         super().renew(f, state)
-        state.lowest, state.flattest, state.idle = math.inf, math.inf, 0
+        state.begin_anew()
 
     def advance(self, f: Function, state: LMState) -> Ending | None:
-        if state.idle >= self.patience:
-            return self._stalled(state)  # so it was saved
+        if ending := state.standstill(self.patience, self.tolerance):
+            return ending  # so it was saved
         vectors = state.vectors
         B, passes = self._matrix(f, state)
         places = where(getattr(f, "curvature").layers, state.Theta.shape[0])  # noqa: B009
@@ -142,7 +137,8 @@ class LevenbergMarquardt(Optimizer[LMState]):
                 state.growth = 2.0
                 state.extra += passes
                 state.accept(J, steepest, line.evaluations)
-                return self._standstill(state, lowest)
+                state.arrived(lowest)
+                return state.standstill(self.patience, self.tolerance)
             if promised <= RESOLUTION * abs(state.J):
                 problem = f"a step that promises {promised:.2g} changes J = {state.J:.9g} below its precision"
                 break
@@ -169,20 +165,6 @@ class LevenbergMarquardt(Optimizer[LMState]):
         if trials == nonfinite:
             return Ending("failed", f"failed: {problem}; {numbers}")
         return Ending("stalled", f"stalled: {problem}; {numbers}")
-
-    def _standstill(self, state: LMState, lowest: float) -> Ending | None:
-        steepest = state.steepest
-        state.idle = 0 if state.J < lowest or steepest < state.flattest else state.idle + 1
-        state.lowest, state.flattest = min(lowest, state.J), min(state.flattest, steepest)
-        return self._stalled(state) if state.idle >= self.patience else None
-
-    def _stalled(self, state: LMState) -> Ending:
-        return Ending(
-            "stalled",
-            f"stalled: for {state.idle} iterations neither J = {state.J:.9g} (lowest {state.lowest:.9g}) nor "
-            f"max|∇J| = {state.steepest:.3g} (smallest {state.flattest:.3g}) has fallen; "
-            f"wanted max|∇J| = {self.tolerance:g} or less",
-        )
 
 
 def parameters(layers: Sequence[Any]) -> int:
