@@ -103,7 +103,7 @@ def measured(network: str, m: int, seed: int) -> dict[str, Any]:
     result: dict[str, Any] = {"network": network, "rows": m, "seed": seed, "scipy": min(costs), **limit}
     for what in WAYS:
         # where only looks count, a matrix of all rows costs no more than one of a sample
-        optimizer = optimizers.make("lm", tolerance=0, rows_per_parameter=0 if what == "looks" else 6)
+        optimizer = optimizers.make("lm", tolerance=0, rows_per_parameter=0 if what == "looks" else 8)
         began = time.perf_counter()
         state = optimizer.init(f, start)
         best = state.J

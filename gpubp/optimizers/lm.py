@@ -67,7 +67,7 @@ class LevenbergMarquardt(Optimizer[LMState]):
     """
 
     damping: float = 1e-2
-    rows_per_parameter: int = 6
+    rows_per_parameter: int = 8
     max_trials: int = 20
     noise: float | None = None
     patience: int = 20
