@@ -12,6 +12,7 @@ from zoo import ZOO, Broken, Curved, Pair, Problem, rotated
 from gpubp import optimizers
 from gpubp.optimizers.curvature import Factors, Layer
 from gpubp.optimizers.klbfgs import KLBFGS
+from gpubp.optimizers.kronecker import level
 from gpubp.optimizers.lbfgs import LBFGS
 
 OUTPUTS, INPUTS = 6, 9
@@ -42,6 +43,7 @@ class Layered(Curved):
 
     def factors(self, Theta: Any, draw: int) -> Factors:
         self.task.draws.append(draw)
+        self.task.at.append(np.array(Theta))
         if len(self.task.draws) == self.task.broken:
             raise Broken
         scale = self.task.scale(draw)
@@ -55,6 +57,7 @@ class Task:
 
     def __init__(self, passes: float = 0.1, broken: int = 0, scale: Any = lambda draw: 1.0) -> None:
         self.draws: list[int] = []
+        self.at: list[np.ndarray] = []
         self.passes, self.broken, self.scale = passes, broken, scale
         self.root = np.linalg.cholesky(B).T
         self.curvature = Layered(self)
@@ -90,10 +93,13 @@ def test_what_p_tells_need_not_be_learned():
     assert ending.kind == "converged" and off.evaluations < plain.evaluations / 2
 
 
-def test_the_direction_is_the_dense_formula():
-    """H = V₁ᵀ…(γP)…V + ρ s sᵀ by Nocedal and Wright's eq. 7.16, P dense."""
-    optimizer, f = KLBFGS(history=3), Task()
-    state, _ = run(optimizer, f, START, 6)
+@pytest.mark.parametrize("steps", [4, 5, 6, 10])
+def test_the_direction_is_the_dense_formula(steps):
+    """H = V₁ᵀ…(γP)…V + ρ s sᵀ by Nocedal and Wright's eq. 7.16, P dense; after 5 and 10 steps P is another."""
+    optimizer, f = KLBFGS(history=3), Task(scale=lambda draw: 1 + 0.6 * np.sin(2 * draw))
+    state, _ = run(optimizer, f, START, steps)
+    assert state.draws == len(f.draws) == 2 + (steps >= 5) + (steps >= 10)
+    assert np.array_equal(f.at[-1], state.Theta) == (steps in (5, 10))  # of the Θ that the step has reached
     rows = state.rows(state.pairs)
     assert len(rows) == 3
     (of_A,), (of_G,) = state._split()
@@ -210,6 +216,20 @@ def test_after_a_climb_factors_are_asked_of_the_function_of_each_step():
     while state.iteration < 3:
         assert klbfgs.step(watched, state) is None
     assert watched.draws == [1] and not climbed.draws
+
+
+def test_of_factors_that_are_no_numbers_nothing_stays():
+    """Although the first of them is the same as before, and so its inverse could have been kept."""
+    f = Task()
+    state, _ = run(KLBFGS(tolerance=0), f, START, 1)
+    told = f.curvature.factors(state.Theta, 1)
+    assert np.array_equal(told.A[0], state._split()[0][0])
+    spoiled = Factors(told.A, [np.full_like(G, np.nan)], 0.1)
+    state.take(spoiled, state.gradient, state.Pg)
+    assert np.array_equal(state.factors, np.concatenate([np.eye(10).ravel(), np.eye(6).ravel()]))
+    mu = level([np.eye(10)], [np.eye(6)], 0.3, 0.0)
+    share = float(state.shares[0])
+    np.testing.assert_allclose(state.Pg * (1 + share) * (1 + mu / share), state.gradient, rtol=1e-12, atol=1e-15)
 
 
 def test_without_factors_it_is_lbfgs():
