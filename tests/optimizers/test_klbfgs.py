@@ -225,6 +225,7 @@ def test_of_factors_that_are_no_numbers_nothing_stays():
     told = f.curvature.factors(state.Theta, 1)
     assert np.array_equal(told.A[0], state._split()[0][0])
     spoiled = Factors(told.A, [np.full_like(G, np.nan)], 0.1)
+    state.shares[0] = 0.55  # near what it will be
     state.take(spoiled, state.gradient, state.Pg)
     assert np.array_equal(state.factors, np.concatenate([np.eye(10).ravel(), np.eye(6).ravel()]))
     mu = level([np.eye(10)], [np.eye(6)], 0.3, 0.0)
