@@ -215,8 +215,10 @@ def test_rows_with_missing_values_are_dropped(tmp_path):
     holed, weights = holes(), RNG.integers(1, 3, 120).astype("f8")
     whole = ~np.isnan(holed).any(axis=1)
     path = write(tmp_path / "d.h5", X=holed, y=Y, w=weights)
-    wanted = gpubp.train(holed[whole], Y[whole], weights=weights[whole], precision="fp64", **QUICK)
-    model = trained(path, missing="drop", precision="fp64", out=tmp_path / "run")
+    # klbfgs looks at how many rows there are, dropped ones too, when it decides what is worth it
+    options: dict[str, Any] = {"precision": "fp64", "optimizer": "lbfgs"}
+    wanted = gpubp.train(holed[whole], Y[whole], weights=weights[whole], **options, **QUICK)
+    model = trained(path, missing="drop", out=tmp_path / "run", **options)
     np.testing.assert_allclose(model.Theta, wanted.Theta, rtol=1e-7)
     np.testing.assert_allclose(model.scaling.mean, wanted.scaling.mean, rtol=1e-14)
     assert bits(trained(path, missing="drop")) == bits(trained(path, missing="drop", memory=200))
