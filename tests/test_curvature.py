@@ -19,6 +19,7 @@ from gpubp.data.scaling import Scaling
 from gpubp.data.source import ArrayRows
 from gpubp.errors import UsageError
 from gpubp.objective import Objective
+from gpubp.optimizers import lm
 from gpubp.optimizers.curvature import Layer
 from gpubp.training import StopRequest, _Stopped, _Watched
 from gpubp.walk import spread
@@ -376,3 +377,8 @@ def test_gn_goes_down_on_a_network():
         it.rows.labels[...] = (np.abs(rows[:, 0]) > 1) + (rows[:, 1] + rows[:, 2] > 2)
         gn, lbfgs = (reached(name, it, passes) for name, passes in (("gn", 200), ("lbfgs", 40)))
         assert gn <= lbfgs
+
+
+def test_lm_and_the_matrix_it_asks_for_have_one_limit():
+    """Neither may import the other's."""
+    assert lm.MOST_PARAMETERS == curvature.MOST_PARAMETERS

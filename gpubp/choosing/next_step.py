@@ -48,11 +48,14 @@ def _option(name: str, value: Any) -> list[str]:
         value = ",".join(f"{label}={weight!r}" for label, weight in value.items())
     values = value if isinstance(value, tuple) else (value,)
     words: list[str] = []
-    for one in (
-        f"{v:g}" if isinstance(v, float) and float(f"{v:g}") == v else str(v) for v in values
-    ):  # a value that begins with a dash would be taken for an option
+    for one in map(_text, values):  # a value that begins with a dash would be taken for an option
         words += [f"{option}={one}"] if one.startswith("-") else [option, one]
     return words
+
+
+def _text(value: Any) -> str:
+    """A number as short as it can be said."""
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def _beside(out: str | Path | None) -> str:

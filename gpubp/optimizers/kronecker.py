@@ -195,8 +195,9 @@ _SMALL = 96  # rows below which LAPACK's own inverse is as quick
 def _of_positive(M: np.ndarray) -> np.ndarray:
     """M⁻¹ of a symmetric positive definite M, exactly symmetric, by Schur complements.
 
-    All of it is matrix products: three times as quick as an LU decomposition with its n right sides, which is all that
-    NumPy has for this. Where M is not positive definite, the diagonal of the result is not positive or not finite.
+    All of it is matrix products: two to three times as quick as an LU decomposition with its n right sides, which is
+    all that NumPy has for this. Where M is not positive definite, the diagonal of the result is not positive or not
+    finite.
     """
     n = len(M)
     if n <= _SMALL:

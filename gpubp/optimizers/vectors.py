@@ -192,7 +192,6 @@ class HostVectors:
     def gemm(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, *, transpose: str = "nn", beta: int = 0) -> None:
         a = a.T if transpose[0] == "t" else a
         b = b.T if transpose[1] == "t" else b
-        P = out.size if a.shape[1] > 1 else 0
 
         def columns(piece: slice) -> None:
             if beta:
@@ -203,7 +202,8 @@ class HostVectors:
         # cut where the shape says and not the number of threads: no bit depends on it
         width = -(-out.shape[1] // max(1, min(4, out.shape[1] // 128)))
         pieces = [slice(at, at + width) for at in range(0, out.shape[1], width)]
-        shared(columns, pieces, P * a.shape[1] // 64, self._threads)
+        # `shared` weighs work in elements that are gone through; a core multiplies some 64 numbers in the time of one
+        shared(columns, pieces, out.size * a.shape[1] // 64, self._threads)
 
     def read(self, *numbers: Any) -> list[Any]:
         return list(numbers)
