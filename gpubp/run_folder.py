@@ -25,7 +25,6 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -64,7 +63,7 @@ class RunFolder:
         self.path = Path(path)
         self._must_exist = must_exist
         self._lock: int | None = None
-        self._history: TextIOWrapper | None = None
+        self._history: int | None = None
         self._replacing = False
 
     def __enter__(self) -> RunFolder:
@@ -150,6 +149,7 @@ class RunFolder:
             self._replacing = False
         saved = self.path / f"checkpoint-{checkpoint.iteration:08d}.h5"
         write(saved, checkpoint)
+        log.debug("saved %s", saved.name)  # whoever reads this may cut the power
         held = self.checkpoints()
         kept = held[: held.index(saved) + 1][-keep:]
         for path in held:
@@ -168,8 +168,11 @@ class RunFolder:
         """
         with one_line(f"cannot write {self.path / _HISTORY}"):
             if self._history is None:
-                self._history = open(self.path / _HISTORY, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
-            self._history.write(_json_line(row))
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+                self._history = os.open(self.path / _HISTORY, flags, 0o666)
+            rest = memoryview(_json_line(row).encode())
+            while rest:
+                rest = rest[os.write(self._history, rest) :]
 
     def rewrite_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Make history.jsonl these rows, at once: a resumed run's must agree with its checkpoint.
@@ -182,7 +185,7 @@ class RunFolder:
 
     def _close_history(self) -> None:
         if self._history is not None:
-            self._history.close()
+            os.close(self._history)
             self._history = None
 
 
