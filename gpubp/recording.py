@@ -1,4 +1,4 @@
-"""What a run leaves while it works: its history and its checkpoints.
+"""What a run leaves while it works: its history and its checkpoints, which are written while it goes on.
 
 A checkpoint holds two Θ's. `Theta` is what the run would return if it ended there: the optimizer's best, or under
 early stopping the one of the lowest validation cost. The optimizer's own, with which it goes on, is in its state.
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 import time
+from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
 from . import __version__
-from .checkpoint import Checkpoint
+from .checkpoint import Background, Checkpoint
+from .errors import CheckpointError
 from .job import interval
 from .objective import Objective
 from .optimizers import Ending, State
+from .optimizers.vectors import HostVectors
 from .precision import precision as precision_of
 from .precision import with_bits
 from .prepare import Prepared
@@ -52,9 +56,14 @@ class Recorder:
         if resumed:
             known["Theta"] = ready.network.pack(resumed.Theta)
         self.watch = Watch(ready.job.stopping, self.history, known)
+        self._table = array("d")  # the history as a checkpoint has it
+        for row in self.history:
+            self._table.extend(_numbers(row))
         self._every = interval(ready.job.checkpoint_every)
         self._saved_at = time.monotonic()
         self._latest: State | None = None
+        self._background = Background()
+        self._shared = False  # whether what is being written is read from where the state has it
         self._climbed_at = -1  # evaluations: until the next one the state belongs to the precision before
 
     @property
@@ -63,7 +72,8 @@ class Recorder:
         return min((row["validation"] for row in self.history if row["validation"] is not None), default=math.inf)
 
     def climb(self, precision: str) -> Objective:
-        """The objective at another precision."""
+        """The objective at another precision. The state is about to change."""
+        self.evaluated()
         self._climbed_at = self._latest.evaluations if self._latest else -1
         return self._ready.at(precision)
 
@@ -76,37 +86,75 @@ class Recorder:
         if self._folder is not None:
             if self._fresh:
                 self._save(state, None)
+                self._settle()
             self._folder.rewrite_history(self.history)
 
     def note(self, progress: Progress, state: State) -> None:
         """An iteration is done: the first callback of every run."""
         self.history.append(progress.asdict())
+        self._table.extend(_numbers(self.history[-1]))
         if self._folder is None:
             return
-        self._folder.append_history(self.history[-1])
+        try:
+            self._folder.append_history(self.history[-1])
+        except CheckpointError:
+            with suppress(CheckpointError):  # what was reached may be kept all the same
+                self.interrupted()
+            raise
         seconds, iterations = self._every
         due = time.monotonic() - self._saved_at >= seconds if seconds else state.iteration % iterations == 0
         if due:
             self._save(state, None)
             self._saved_at = time.monotonic()
 
+    def evaluated(self) -> None:
+        """A pass is done, and the step may change the state from here on.
+
+        Raises:
+            CheckpointError: the last checkpoint could not be written; the message says how to go on.
+        """
+        if self._shared:
+            self._settle()
+
     def interrupted(self) -> None:
         """Rows cannot be read any more, or a file changed: what was reached on good rows is kept. A step commits last,
         so the state is that of the step before."""
         if self._latest is not None and self._latest.evaluations != self._climbed_at:
             self._save(self._latest, None)
+            self._settle()
+
+    def close(self) -> None:
+        """Nothing is written any more; what is being written is given up."""
+        self._background.give_up()
 
     def end(self, state: State, ending: Ending) -> None:
         """The run has ended."""
         self._save(state, ending)
+        self._settle()
 
     def reached(self, state: State) -> dict[str, Any]:
         """What the Θ that is returned has reached, see `Model.reached`."""
         return reached(self.history, self._of_Theta(state))
 
     def _save(self, state: State, ending: Ending | None) -> None:
-        if self._folder is not None:
-            self._folder.save(self._record(state, ending), keep=self._ready.job.keep)
+        """Begin to write a checkpoint."""
+        folder = self._folder
+        if folder is None:
+            return
+        self._settle()  # what it reads of the state now was there when the last one began, too
+        record, versions, keep = self._record(state, ending), state.versions(), self._ready.job.keep
+        self._shared = isinstance(state.vectors, HostVectors)  # from a device it came as a copy
+        self._background.begin(lambda go_on: folder.save(record, keep, versions=versions, go_on=go_on))
+
+    def _settle(self) -> None:
+        """Wait until the checkpoint that was begun is on the disk."""
+        try:
+            self._background.settle()
+        except CheckpointError as error:
+            if self._folder is None or error.do or not (there := self._folder.checkpoints()):
+                raise
+            do = f"the newest one is {there[-1].name}: when that is mended, gpubp resume {self._folder.path} goes on"
+            raise CheckpointError(error.found, wanted=error.wanted, do=do) from error.__cause__
 
     def _record(self, state: State, ending: Ending | None) -> Checkpoint:
         ready, job, network = self._ready, self._ready.job, self._ready.network
@@ -118,7 +166,7 @@ class Recorder:
             lambda_=job.lambda_,
             scaling=asdict(ready.rows.scaling) | ({} if ready.fill is None else {FILL: ready.fill}),
             targets=asdict(ready.targets),
-            history=np.array([[_number(row[c]) for c in _COLUMNS] for row in self.history]).reshape(-1, len(_COLUMNS)),
+            history=np.array(self._table).reshape(-1, len(_COLUMNS)),
             history_columns=_COLUMNS,
             conditions=conditions(ready),
             job={**asdict(job), "hidden": list(job.hidden)},
@@ -169,6 +217,11 @@ def history_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
 def conditions(ready: Prepared) -> dict[str, Any]:
     """What the bits of the run depend on."""
     return {"gpubp": __version__, **ready.objective.conditions(), "data": ready.fingerprint}
+
+
+def _numbers(row: Mapping[str, Any]) -> list[float]:
+    """A record of the history as a line of the checkpoint's table."""
+    return [_number(row[name]) for name in _COLUMNS]
 
 
 def _number(value: float | str | None) -> float:

@@ -237,38 +237,41 @@ def _train(
     """Train from a fresh Θ, from another or from a checkpoint, keeping the folder if there is one."""
     fresh = ready.network.initial_Theta(ready.job.seed) if initial is None else checked(ready.network, initial)
     job, optimizer = ready.job, ready.optimizer
-    recorder = Recorder(ready, folder, resumed)
-    ready.lowest_validation = recorder.lowest_validation
-    if prepared:
-        prepared(ready)
-    begin: Any = fresh
-    if resumed is not None:
-        counted = "passes" in resumed.history_columns  # before they were, there was nothing to count but evaluations
-        begin = resumed.state if counted else {"extra": 0.0, **resumed.state}
-    try:
-        ending, state = fit(
-            ready.objective,
-            optimizer,
-            begin,
-            iterations=job.iterations,
-            callbacks=[recorder.note, *callbacks],
-            stop=stop,
-            seconds=recorder.seconds,
-            ready=recorder.begin,
-            climb=recorder.climb if job.climb else None,
-            watch=recorder.watch,
-        )
-    except DataError:
-        recorder.interrupted()
-        raise
-    history = recorder.history
-    ending = replace(ending, reason=ending.reason + _climbs(job.precision, history, ready.objective.precision))
-    if state is None:
-        return ready.model(fresh, history=history, ending=asdict(ending))
-    ending = replace(ending, reason=ending.reason + _kept(recorder.watch, state, ending))
-    recorder.end(state, ending)
-    Theta = np.array(recorder.watch.Theta_on_host(state))
-    return ready.model(Theta, history=history, ending=asdict(ending), reached=recorder.reached(state))
+    with closing(Recorder(ready, folder, resumed)) as recorder:
+        ready.lowest_validation = recorder.lowest_validation
+        if prepared:
+            prepared(ready)
+        begin: Any = fresh
+        if resumed is not None:
+            counted = (
+                "passes" in resumed.history_columns
+            )  # before they were, there was nothing to count but evaluations
+            begin = resumed.state if counted else {"extra": 0.0, **resumed.state}
+        try:
+            ending, state = fit(
+                ready.objective,
+                optimizer,
+                begin,
+                iterations=job.iterations,
+                callbacks=[recorder.note, *callbacks],
+                stop=stop,
+                seconds=recorder.seconds,
+                ready=recorder.begin,
+                climb=recorder.climb if job.climb else None,
+                watch=recorder.watch,
+                evaluated=recorder.evaluated,
+            )
+        except DataError:
+            recorder.interrupted()
+            raise
+        history = recorder.history
+        ending = replace(ending, reason=ending.reason + _climbs(job.precision, history, ready.objective.precision))
+        if state is None:
+            return ready.model(fresh, history=history, ending=asdict(ending))
+        ending = replace(ending, reason=ending.reason + _kept(recorder.watch, state, ending))
+        recorder.end(state, ending)
+        Theta = np.array(recorder.watch.Theta_on_host(state))
+        return ready.model(Theta, history=history, ending=asdict(ending), reached=recorder.reached(state))
 
 
 def checked(network: Network, Theta: np.ndarray) -> np.ndarray:

@@ -23,13 +23,15 @@ import math
 import os
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from .checkpoint import Checkpoint, one_line, read, warn_once, write, write_whole
+import numpy as np
+
+from .checkpoint import Checkpoint, Known, one_line, read, warn_once, write, write_whole
 from .errors import CheckpointError, MismatchError, UsageError
 
 log = logging.getLogger("gpubp")
@@ -65,6 +67,7 @@ class RunFolder:
         self._lock: int | None = None
         self._history: int | None = None
         self._replacing = False
+        self._known = Known()
 
     def __enter__(self) -> RunFolder:
         if _is_folder(self.path, missing=not self._must_exist) and self._must_exist and not self.checkpoints():
@@ -131,10 +134,21 @@ class RunFolder:
         """
         return _newest(self.path)
 
-    def save(self, checkpoint: Checkpoint, keep: int = 3) -> Path:
-        """Write a checkpoint and, once it is on the disk, remove all but the last `keep`.
+    def save(
+        self,
+        checkpoint: Checkpoint,
+        keep: int = 3,
+        *,
+        versions: Mapping[str, Sequence[Hashable]] | None = None,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> Path:
+        """Write a checkpoint and, once it is on the disk, remove all but the last `keep` and the best one.
 
-        Those of later iterations are removed too: they were not sound when this run went on without them.
+        The best is that of the lowest validation cost, where there is one, else of the lowest J. Those of later
+        iterations are removed too: they were not sound when this run went on without them.
+
+        Args:
+            versions, go_on: see `gpubp.checkpoint.write`.
 
         Raises:
             CheckpointError: it cannot be written; earlier checkpoints are untouched.
@@ -148,10 +162,11 @@ class RunFolder:
                         os.replace(path, path.with_name(_REPLACED + path.name))
             self._replacing = False
         saved = self.path / f"checkpoint-{checkpoint.iteration:08d}.h5"
-        write(saved, checkpoint)
+        write(saved, checkpoint, known=self._known, versions=versions, go_on=go_on)
         log.debug("saved %s", saved.name)  # whoever reads this may cut the power
         held = self.checkpoints()
-        kept = held[: held.index(saved) + 1][-keep:]
+        up_to_now = held[: held.index(saved) + 1]
+        kept = [*up_to_now[-keep:], best(up_to_now, checkpoint)]
         for path in held:
             if path not in kept or path.name.startswith(_REPLACED):
                 try:
@@ -200,6 +215,30 @@ def find_checkpoint(path: str | Path) -> Found:
     with one_line(f"cannot read {path}"):
         folder = path.is_dir()
     return _newest(path) if folder else Found(path, read(path), [])
+
+
+def best(paths: Sequence[Path], checkpoint: Checkpoint) -> Path | None:
+    """Which of these checkpoints of a run has the lowest validation cost, or where there is none the lowest J, by the
+    history in the newest one; None if that does not know. Of equal ones it is the latest."""
+    columns = {name: checkpoint.history[:, i] for i, name in enumerate(checkpoint.history_columns)}
+    if "iteration" not in columns:
+        return None
+    validation = columns.get("validation")
+    cost = columns.get("J") if validation is None or np.isnan(validation).all() else validation
+    if cost is None:
+        return None
+    found: list[tuple[float, int, Path]] = []
+    for path in paths:
+        row = int(np.searchsorted(columns["iteration"], iteration(path)))
+        if row < len(cost) and columns["iteration"][row] == iteration(path) and not np.isnan(cost[row]):
+            found.append((float(cost[row]), -row, path))
+    return min(found)[2] if found else None
+
+
+def iteration(path: Path) -> int:
+    """Of the checkpoint of that name, as its trainer named it."""
+    match = _CHECKPOINT.fullmatch(path.name)
+    return -1 if match is None or match["replaced"] else int(match["iteration"])
 
 
 def _newest(folder: Path, tries: int = 10) -> Found:

@@ -98,19 +98,20 @@ class _Watched:
     """The objective as the optimizer sees it: refuses to begin a pass after a request to stop, and remembers the
     validation cost that came with each J of the step, since the accepted point need not be the last one tried."""
 
-    def __init__(self, objective: Objective, stop: StopRequest) -> None:
-        self.objective, self._stop = objective, stop
+    def __init__(self, objective: Objective, stop: StopRequest, evaluated: Callable[[], None] = lambda: None) -> None:
+        self.objective, self._stop, self._evaluated = objective, stop, evaluated
         self.precision = objective.precision
         self.threads, self.vectors = objective.threads, objective.vectors
         self.noise = precision(objective.precision).noise
         curvature = getattr(objective, "curvature", None)
-        self.curvature = curvature and _WatchedCurvature(curvature, self._unless_stopped)
+        self.curvature = curvature and _WatchedCurvature(curvature, self._unless_stopped, evaluated)
         self.seen: list[tuple[Any, Any]] = []
 
     def value_and_gradient(self, Theta: Any, out: Any) -> Any:
         self._unless_stopped()
         J = self.objective.value_and_gradient(Theta, out)
         self.seen.append((J, self.objective.validation_number))
+        self._evaluated()
         return J
 
     def _unless_stopped(self) -> None:
@@ -126,8 +127,8 @@ class _Watched:
 class _WatchedCurvature:
     """The objective's curvature: likewise, no walk over the rows begins after a request to stop."""
 
-    def __init__(self, curvature: Any, check: Callable[[], None]) -> None:
-        self._curvature, self._check = curvature, check
+    def __init__(self, curvature: Any, check: Callable[[], None], done: Callable[[], None]) -> None:
+        self._curvature, self._check, self._done = curvature, check, done
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._curvature, name)
@@ -136,7 +137,9 @@ class _WatchedCurvature:
 
         def watched(*arguments: Any) -> Any:
             self._check()
-            return found(*arguments)
+            result = found(*arguments)
+            self._done()
+            return result
 
         return watched
 
@@ -153,6 +156,7 @@ def fit(
     ready: Callable[[State], None] | None = None,
     climb: Callable[[str], Objective] | None = None,
     watch: Watch | None = None,
+    evaluated: Callable[[], None] = lambda: None,
 ) -> tuple[Ending, State | None]:
     """Train until the optimizer ends, the limit or what `watch` looks for is reached, or someone asks to stop.
 
@@ -165,13 +169,15 @@ def fit(
         ready: called once with the state before the first step.
         climb: closes the objective and gives the same one at another precision; without it a stall is the end.
         watch: what else ends the run, and what it remembers for that; a new one for each call.
+        evaluated: called after each walk over the rows: until the first one of a step the state is as the step before
+            left it.
 
     Returns:
         Why it ended, and the state; the state is None when the stop came before the first evaluation was done. The Θ
         to return is `watch.Theta_on_host(state)`.
     """
     stop, watch = stop or StopRequest(), watch or Watch(Stopping())
-    f = _Watched(objective, stop)
+    f = _Watched(objective, stop, evaluated)
     began = time.perf_counter() - seconds
     with one_thread(), objective.guard():
         try:
@@ -227,7 +233,7 @@ def fit(
                     f"wanted {optimizer.tolerance:g} or less): going on at {higher} from iteration {state.iteration}"
                 )
                 objective = climb(higher)
-                f = _Watched(objective, stop)
+                f = _Watched(objective, stop, evaluated)
                 # not to be stopped: precision and state are one
                 _with_room(objective, partial(optimizer.renew, objective, state))
                 watch.climbed()

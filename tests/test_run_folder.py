@@ -92,9 +92,9 @@ def test_without_a_sound_one_each_is_named(run):
 def test_a_checkpoint_of_a_newer_gpubp_is_not_passed_over(run, monkeypatch):
     holding(run, 1)
     with monkeypatch.context() as newer:
-        newer.setattr(guard, "FORMAT", 2)
+        newer.setattr(guard, "FORMAT", 3)
         holding(run, 2)
-    with pytest.raises(MismatchError, match="format 2"):
+    with pytest.raises(MismatchError, match="format 3"):
         find_checkpoint(run)
 
 

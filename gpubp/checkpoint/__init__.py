@@ -1,8 +1,9 @@
 """The checkpoint: one record, one file, written whole and read strictly.
 
-`record` says what a checkpoint is and checks it leaf by leaf; `guard` puts a digest in front of the file and refuses
-what does not have it; `whole` puts bytes on the disk all at once or not at all. Here the record becomes an HDF5 file
-and comes back.
+`record` says what a checkpoint is and checks it leaf by leaf; `layout` makes an HDF5 file of the leaves; `guard` puts
+digests in front of it (`table`) and refuses a file that does not have them; `whole` puts bytes on the disk all at once
+or not at all; `background` does it while training goes on. Here the record becomes a file and comes back.
+docs/checkpoint-format.md describes the file.
 
 It is an ordinary HDF5 file: h5py, h5dump and MATLAB open it. Inside it is a flat table of leaves, each one dataset:
 arrays and numbers as they are, to the bit; descriptions as JSON text. Equal content gives equal bytes.
@@ -15,21 +16,26 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import CheckpointError
-from .guard import USER_BLOCK, is_checkpoint, read_sealed, seal, verify
+from .background import Background
+from .guard import is_checkpoint, read_sealed, verify
+from .layout import Known, Layout
 from .record import SCALING, SCALING_TEXT, STATE, STOPPING, TEXTS, THETA, Checkpoint, require
-from .whole import one_line, warn_once, write_whole
+from .whole import one_line, warn_once, write_whole, writing_whole
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Checkpoint", "is_checkpoint", "one_line", "pack", "read", "verify", "warn_once", "write", "write_whole"]
+__all__ = [
+    "Background", "Checkpoint", "Known", "is_checkpoint", "one_line", "pack", "read", "verify", "warn_once", "write",
+    "write_whole",
+]  # fmt: skip
 
 _GROUPS = {"Theta", "optimizer", "optimizer/state", "scaling", "stopping"}
 
@@ -41,20 +47,36 @@ Read it with any HDF5 library, in Python: h5py.File(name)["Theta/Theta1"][:]
 history has one row for each iteration, its columns are named in history_columns; precision there is the significant
 bits of a factor of a product (fp32 24, fp64 53). optimizer/state is what the optimizer remembers; the texts (network,
 optimizer/settings, scaling/settings, targets, conditions, job, ending) are JSON.
-The first 512 bytes hold a digest of the rest: gpubp refuses the file once another program has changed it.
+The bytes before the HDF5 file hold digests of it: gpubp refuses the file once another program has changed it.
 The network is given (x - scaling/mean) / scaling/scale, column by column; an absent one does nothing. A missing value
 (NaN) is replaced by scaling/fill before that, if there is one.
 Where there is a group stopping, Theta is the one of stopping/iteration, where the cost was stopping/J and that of rows
 held out stopping/validation; the one of the last iteration is the vector optimizer/state/Theta."""
 
 
-def write(path: str | Path, checkpoint: Checkpoint) -> None:
+def write(
+    path: str | Path,
+    checkpoint: Checkpoint,
+    *,
+    known: Known | None = None,
+    versions: Mapping[str, Sequence[Hashable]] | None = None,
+    go_on: Callable[[], None] = lambda: None,
+) -> None:
     """Write a checkpoint whole: when this returns it is on the disk, and until then the earlier file is untouched.
+
+    Args:
+        known, versions: rows of the optimizer's state whose digests are known, see `layout.Layout.write`; versions by
+            the name of the field.
+        go_on: called now and then; what it raises ends the writing.
 
     Raises:
         CheckpointError: it cannot be written; the message says why (disk full, read-only, quota, …).
     """
-    write_whole(path, pack(checkpoint))
+    layout = _laid_out(checkpoint)
+    told = {STATE + name: rows for name, rows in (versions or {}).items()}
+    with writing_whole(path, layout.length) as sink:
+        sink.finish(layout.write(sink.write, known, told, go_on))
+        go_on()
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -80,22 +102,18 @@ def read(path: str | Path) -> Checkpoint:
 
 def pack(checkpoint: Checkpoint) -> memoryview:
     """The bytes of the file; equal content gives equal bytes."""
-    import h5py
+    layout, image = _laid_out(checkpoint), io.BytesIO()
+    head = layout.write(image.write)
+    image.getbuffer()[: len(head)] = head
+    return image.getbuffer()
 
-    image = io.BytesIO()
-    # Bounds and times are fixed: neither a newer libhdf5 nor the clock changes the bytes.
-    with h5py.File(image, "w", userblock_size=USER_BLOCK, libver=("v110", "v110")) as hdf5:
-        hdf5.attrs["description"] = _DESCRIPTION
-        for path, leaf in sorted(_leaves(checkpoint).items()):
-            # A text of fixed length lies in its dataset, one of variable length in a heap.
-            data = np.array(leaf.encode(), h5py.string_dtype("utf-8", len(leaf))) if isinstance(leaf, str) else leaf
-            hdf5.create_dataset(path, data=data, track_times=False)
-        for l in range(1, len(checkpoint.Theta) + 1):
-            meaning = f"weights from layer {l} to layer {l + 1}: a row for each unit of layer {l + 1}, bias in column 0"
-            hdf5[f"{THETA}{l}"].attrs.update(meaning=meaning, from_layer=l, to_layer=l + 1)
-    sealed = image.getbuffer()
-    seal(sealed)
-    return sealed
+
+def _laid_out(checkpoint: Checkpoint) -> Layout:
+    attributes: dict[str, dict[str, Any]] = {"": {"description": _DESCRIPTION}}
+    for l in range(1, len(checkpoint.Theta) + 1):
+        meaning = f"weights from layer {l} to layer {l + 1}: a row for each unit of layer {l + 1}, bias in column 0"
+        attributes[f"{THETA}{l}"] = {"meaning": meaning, "from_layer": l, "to_layer": l + 1}
+    return Layout(_leaves(checkpoint), attributes)
 
 
 def _leaves(checkpoint: Checkpoint) -> dict[str, Any]:

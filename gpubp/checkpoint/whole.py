@@ -3,14 +3,19 @@
 A reader finds the earlier file or the new one, never half of one, whatever kills the process or cuts the power. Without
 the first fsync a rename can outlive the bytes it names; without the second one a file that was reported as saved can be
 gone. (T. S. Pillai and others, "All File Systems Are Not Created Equal", OSDI 2014.)
+
+A long file goes past the system's page cache where the file system allows that (O_DIRECT): it costs a tenth of the CPU
+time, and rows of the data file stay in the cache.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
+import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -19,12 +24,87 @@ from ..errors import CheckpointError
 
 log = logging.getLogger("gpubp")
 
+PIECE = 4 << 20  # bytes written at once: still in the processor's cache when a digest was just made of them
+_PAGE = 4096  # what a direct write is a multiple of, in memory, in the file and in length
+_LONG = 16 << 20  # bytes from which a file is written past the page cache
 
-def write_whole(path: str | Path, data: bytes | memoryview) -> None:
-    """Put `data` at `path` durably.
+
+class Sink:
+    """Where the bytes of a file go, one after the other.
+
+    Args:
+        fd: a new file.
+        length: about how many bytes will come.
+    """
+
+    def __init__(self, fd: int, length: int) -> None:
+        self._fd = fd
+        self._view = memoryview(mmap.mmap(-1, PIECE))  # begins at a page, as a direct write must
+        self._held = 0  # bytes in the buffer
+        self._direct = length >= _LONG and self._set_direct(True)
+
+    def write(self, data: memoryview | bytes) -> None:
+        """Append `data`.
+
+        Raises:
+            OSError: the system's.
+        """
+        rest = memoryview(data).cast("B")
+        while rest:
+            taken = min(len(rest), PIECE - self._held)
+            self._view[self._held : self._held + taken] = rest[:taken]
+            self._held += taken
+            rest = rest[taken:]
+            if self._held == PIECE:
+                self._flush()
+
+    def finish(self, head: bytes) -> None:
+        """Put `head` over the first bytes, and bring everything to the disk."""
+        self._direct = self._direct and not self._set_direct(False)
+        self._flush()
+        _all(lambda rest: os.pwrite(self._fd, rest, len(head) - len(rest)), memoryview(head))
+        os.fsync(self._fd)
+
+    def _flush(self) -> None:
+        _all(self._written, self._view[: self._held])
+        self._held = 0
+
+    def _written(self, rest: memoryview) -> int:
+        if self._direct and len(rest) % _PAGE:  # an earlier write was short
+            self._direct = not self._set_direct(False)
+        try:
+            return os.write(self._fd, rest)
+        except OSError as error:
+            if not self._direct or error.errno != errno.EINVAL:
+                raise
+            self._direct = not self._set_direct(False)  # it allowed the flag and not the write
+            return os.write(self._fd, rest)
+
+    def _set_direct(self, on: bool) -> bool:
+        """Whether that was possible."""
+        direct = getattr(os, "O_DIRECT", 0)
+        with suppress(OSError):
+            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+            fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | direct if on else flags & ~direct)
+            return bool(direct)
+        return False
+
+
+def _all(write: Callable[[memoryview], int], data: memoryview) -> None:
+    """Write all of `data` with a function that may write less."""
+    while data:
+        data = data[write(data) :]
+
+
+@contextmanager
+def writing_whole(path: str | Path, length: int) -> Iterator[Sink]:
+    """Inside, the bytes of `path` are written, and finished; when this ends they are there durably.
 
     On any exception the temp file ``.NAME.tmp.PID`` is removed, and `path` is what it was or, where the rename was
-    done, all of `data`.
+    done, all of the new bytes.
+
+    Args:
+        length: about how many bytes will come.
 
     Raises:
         CheckpointError: it cannot be written; the message says why.
@@ -35,12 +115,9 @@ def write_whole(path: str | Path, data: bytes | memoryview) -> None:
         with suppress(FileNotFoundError):  # in a container the process that was killed had our number: 1
             os.unlink(temporary)
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
-                os.fsync(fd)
+                yield Sink(fd, length)
             finally:
                 os.close(fd)
             os.replace(temporary, path)
@@ -49,6 +126,17 @@ def write_whole(path: str | Path, data: bytes | memoryview) -> None:
                 os.unlink(temporary)
             raise
         _sync_folder(path.parent)
+
+
+def write_whole(path: str | Path, data: bytes | memoryview) -> None:
+    """Put `data` at `path` durably.
+
+    Raises:
+        CheckpointError: it cannot be written; the message says why.
+    """
+    with writing_whole(path, len(data)) as sink:
+        sink.write(data)
+        sink.finish(b"")
 
 
 @contextmanager
@@ -67,7 +155,7 @@ def warn_once(message: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     except OSError as error:

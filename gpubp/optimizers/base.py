@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from ast import literal_eval
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -120,6 +120,11 @@ class State:
             if FILLED in one.metadata:
                 kept[one.name] = getattr(self, one.name)[: getattr(self, one.metadata[FILLED])]
         return {name: self.vectors.to_host(v) if hasattr(v, "shape") else v for name, v in kept.items()}
+
+    def versions(self) -> dict[str, Sequence[Hashable]]:
+        """Of long fields that change a row at a time: what tells a row from what it was before. So whoever writes the
+        state need not look at rows that are as they were."""
+        return {}
 
 
 AnyState = TypeVar("AnyState", bound=State)

@@ -16,7 +16,7 @@ A function that has no factors (`curvature`) is met with plain L-BFGS.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,10 @@ class KLBFGSState(PairsState):
         super().store(j)
         if self.kronecker:
             self.vectors.copy(self.P_change, self.PY[j])
+
+    def versions(self) -> dict[str, Sequence[Hashable]]:
+        found = super().versions()
+        return {**found, "PY": [(self.draws, store) for store in found["Y"]]}  # `take` makes all of them anew
 
     def accept(self, J: float, steepest: float, evaluations: int) -> None:
         self.Pg, self.trial_Pg = self.trial_Pg, self.Pg

@@ -18,7 +18,7 @@ recursion has an order that allows neither.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
@@ -48,6 +48,7 @@ class PairsState(DescentState):
         known: scratch: the pairs whose products are in them.
         Sg, Zg: Sᵀ∇J and Zᵀ∇J, (history,) scratch, and gPg, ∇JᵀP∇J, where it was asked for; of Θ's ∇J if `fresh`.
         step, change: s and y of the last point tried, (P,) scratch.
+        stored, stores: scratch: how often a pair was stored, and of each row, (history,), at which of these times.
     """
 
     S: Any = field(metadata={FILLED: "pairs"})
@@ -64,6 +65,8 @@ class PairsState(DescentState):
     fresh: bool = field(default=False, metadata=SCRATCH)
     step: Any = field(metadata=SCRATCH)
     change: Any = field(metadata=SCRATCH)
+    stored: int = field(default=0, metadata=SCRATCH)
+    stores: np.ndarray = field(metadata=SCRATCH)
 
     # What H begins with is γP, and P is here the identity. A subclass with another P overrides these three.
 
@@ -167,6 +170,12 @@ class PairsState(DescentState):
         """The pair of the last point tried goes to row j of the rings."""
         self.vectors.copy(self.step, self.S[j])
         self.vectors.copy(self.change, self.Y[j])
+        self.stored += 1
+        self.stores[j] = self.stored
+
+    def versions(self) -> dict[str, Sequence[Hashable]]:
+        stores = self.stores.tolist()
+        return {"S": stores, "Y": stores}
 
 
 AnyPairs = TypeVar("AnyPairs", bound=PairsState)
@@ -215,5 +224,5 @@ class QuasiNewton(Descent[AnyPairs]):
         n = self.history
         names = "Theta", "gradient", "step", "change", "direction", "trial", "trial_gradient"
         small = {"rho": np.zeros(n), "Sg": np.zeros(n), "Zg": np.zeros(n)}
-        small |= {"SY": np.zeros((n, n)), "ZY": np.zeros((n, n))}
+        small |= {"stores": np.zeros(n, np.int64), "SY": np.zeros((n, n)), "ZY": np.zeros((n, n))}
         return {name: vectors.zeros(P) for name in names} | {"S": vectors.zeros(n, P), "Y": vectors.zeros(n, P)} | small

@@ -1,0 +1,69 @@
+"""Writing while training goes on.
+
+A step changes the state only after its first evaluation: until then the writer may read Θ and all that the optimizer
+remembers where they are, and nothing is copied. So the writer has one pass over the rows; where the disk takes longer
+than that, training waits for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+GoOn = Callable[[], None]
+
+
+class _GivenUp(Exception):
+    """Raised in the writer when nobody wants the file any more."""
+
+
+class Background:
+    """One piece of work at a time, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._unwanted = False
+
+    def begin(self, work: Callable[[GoOn], object]) -> None:
+        """Begin to work once the work before is done. `work` gets a function to call now and then.
+
+        Raises:
+            Exception: that of the work before.
+        """
+        self.settle()
+
+        def run() -> None:
+            try:
+                work(self._go_on)
+            except BaseException as error:
+                self._error = error
+
+        # a daemon: a second Ctrl-C ends the process even while the system brings bytes to a slow disk
+        self._thread = threading.Thread(target=run, name="gpubp-checkpoint", daemon=True)
+        self._thread.start()
+
+    def settle(self) -> None:
+        """Wait until what was begun is done.
+
+        Raises:
+            Exception: that of the work.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def give_up(self) -> None:
+        """Have the work end soon, whatever became of it."""
+        self._unwanted = True
+        if self._thread is not None:
+            self._thread.join(timeout=2.0)  # seconds: a write or an fsync cannot be interrupted
+            self._thread = None
+        self._error = None
+
+    def _go_on(self) -> None:
+        if self._unwanted:
+            raise _GivenUp
