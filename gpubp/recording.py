@@ -31,6 +31,7 @@ from .stopping import Watch
 from .training import Progress
 
 FILL = "fill"  # beside the scaling in a checkpoint: what missing values are replaced by, if they are
+_WORTH, _LATEST = 100, 10  # of seconds: as long as this many times the waiting, and this many times what was asked for
 _COLUMNS = tuple(f.name for f in fields(Progress))
 
 
@@ -63,6 +64,7 @@ class Recorder:
         self._saved_at = time.monotonic()
         self._latest: State | None = None
         self._background = Background()
+        self._waited = 0.0  # seconds that training waited for the last checkpoint
         self._shared = False  # whether what is being written is read from where the state has it
         self._climbed_at = -1  # evaluations: until the next one the state belongs to the precision before
 
@@ -87,6 +89,7 @@ class Recorder:
             if self._fresh:
                 self._save(state, None)
                 self._settle()
+                self._waited = 0.0  # the others are not waited for from their beginning on
             self._folder.rewrite_history(self.history)
 
     def note(self, progress: Progress, state: State) -> None:
@@ -101,9 +104,7 @@ class Recorder:
             with suppress(CheckpointError):  # what was reached may be kept all the same
                 self.interrupted()
             raise
-        seconds, iterations = self._every
-        due = time.monotonic() - self._saved_at >= seconds if seconds else state.iteration % iterations == 0
-        if due:
+        if self._due(state):
             self._save(state, None)
             self._saved_at = time.monotonic()
 
@@ -136,18 +137,29 @@ class Recorder:
         """What the Θ that is returned has reached, see `Model.reached`."""
         return reached(self.history, self._of_Theta(state))
 
+    def _due(self, state: State) -> bool:
+        """Whether it is time for a checkpoint: where the disk is so slow that training had to wait for the last one, it
+        comes later, so that this costs no more than a hundredth of the time."""
+        seconds, iterations = self._every
+        if not seconds:
+            return state.iteration % iterations == 0
+        wanted = min(max(seconds, _WORTH * self._waited), _LATEST * seconds)
+        return time.monotonic() - self._saved_at >= wanted
+
     def _save(self, state: State, ending: Ending | None) -> None:
         """Begin to write a checkpoint."""
         folder = self._folder
         if folder is None:
             return
         self._settle()  # what it reads of the state now was there when the last one began, too
+        self._waited = 0.0
         record, versions, keep = self._record(state, ending), state.versions(), self._ready.job.keep
         self._shared = isinstance(state.vectors, HostVectors)  # from a device it came as a copy
         self._background.begin(lambda go_on: folder.save(record, keep, versions=versions, go_on=go_on))
 
     def _settle(self) -> None:
         """Wait until the checkpoint that was begun is on the disk."""
+        began = time.monotonic()
         try:
             self._background.settle()
         except CheckpointError as error:
@@ -155,6 +167,7 @@ class Recorder:
                 raise
             do = f"the newest one is {there[-1].name}: when that is mended, gpubp resume {self._folder.path} goes on"
             raise CheckpointError(error.found, wanted=error.wanted, do=do) from error.__cause__
+        self._waited += time.monotonic() - began
 
     def _record(self, state: State, ending: Ending | None) -> Checkpoint:
         ready, job, network = self._ready, self._ready.job, self._ready.network

@@ -247,6 +247,13 @@ def _train(
                 "passes" in resumed.history_columns
             )  # before they were, there was nothing to count but evaluations
             begin = resumed.state if counted else {"extra": 0.0, **resumed.state}
+
+        def began(state: State) -> None:
+            if resumed is not None:
+                for saved in (begin, resumed.state):
+                    saved.clear()  # the optimizer has it now: it would be in memory twice
+            recorder.begin(state)
+
         try:
             ending, state = fit(
                 ready.objective,
@@ -256,7 +263,7 @@ def _train(
                 callbacks=[recorder.note, *callbacks],
                 stop=stop,
                 seconds=recorder.seconds,
-                ready=recorder.begin,
+                ready=began,
                 climb=recorder.climb if job.climb else None,
                 watch=recorder.watch,
                 evaluated=recorder.evaluated,
