@@ -189,7 +189,7 @@ def fit(
             wishes = False
             f.seen.clear()
             try:
-                ending = _with_room(objective, partial(optimizer.step, f, state))
+                ending = _with_room(objective, partial(optimizer.step, f, state), state)
             except _Stopped:
                 return Ending("stopped", f"stopped by {stop.by} after {count(state.iteration)}"), state
             if state.iteration > before:
@@ -228,8 +228,8 @@ def fit(
                 )
                 objective = climb(higher)
                 f = _Watched(objective, stop)
-                # not to be stopped: precision and state are one
-                _with_room(objective, partial(optimizer.renew, objective, state))
+                with state.commit():  # not to be stopped: precision and state are one
+                    _with_room(objective, partial(optimizer.renew, objective, state))
                 watch.climbed()
                 ending = None
             if ending is not None:
@@ -240,17 +240,18 @@ def _begun(optimizer: Optimizer, f: _Watched, start: np.ndarray | dict[str, Any]
     return optimizer.restore(f, start) if isinstance(start, dict) else optimizer.init(f, start)
 
 
-def _with_room(objective: Objective, work: Callable[[], Result]) -> Result:
+def _with_room(objective: Objective, work: Callable[[], Result], state: State | None = None) -> Result:
     """``work()``, rows making room on a device as often as an optimizer's vectors find it full.
 
-    What an optimizer was doing when that happened it can do again: it commits last.
+    What an optimizer was doing when that happened it can do again, for it commits last; not so from a `state` that was
+    being committed.
     """
     while True:
         try:
             with objective.guard():  # it says what is full in our words
                 return work()
         except OutOfMemory as error:
-            if not objective.can_make_room:
+            if not objective.can_make_room or (state is not None and not state.whole):
                 raise
             why = str(error)
         objective.make_room(why)  # only now, when the error holds no half-made vectors any more
