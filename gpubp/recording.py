@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from . import __version__
 from .checkpoint import Checkpoint
+from .errors import BackendError, GpubpError, OutOfMemory
 from .job import interval
 from .objective import Objective
 from .optimizers import Ending, State
@@ -90,11 +92,26 @@ class Recorder:
             self._save(state, None)
             self._saved_at = time.monotonic()
 
-    def interrupted(self) -> None:
-        """Rows cannot be read any more, or a file changed: what was reached on good rows is kept. A step commits last,
-        so the state is that of the step before."""
-        if self._latest is not None and self._latest.evaluations != self._climbed_at:
-            self._save(self._latest, None)
+    def interrupted(self, error: GpubpError | MemoryError) -> None:
+        """A run ends by an error: rows that cannot be read, a device that fails, no memory. What was reached is kept
+        where it still can be had: a step commits last, so the state is that of the step before. It is not had from a
+        device that failed, nor in the midst of a commit; then the checkpoint before is what is left.
+
+        Raises:
+            GpubpError: the error, and which checkpoint is left; it is not raised where there is none.
+        """
+        state, failed = self._latest, isinstance(error, BackendError) and not isinstance(error, OutOfMemory)
+        if state is not None and state.whole and not failed and state.evaluations != self._climbed_at:
+            with suppress(GpubpError, MemoryError):  # the first error is the one to be heard
+                self._save(state, None)
+        held = self._folder.checkpoints() if self._folder is not None and (state or not self._fresh) else []
+        if self._folder is None or not held:
+            return
+        kept = f"{held[-1]} is kept: gpubp resume {self._folder.path} goes on from there"
+        if isinstance(error, MemoryError):
+            do = "keep fewer rows in it with --memory, or take a smaller network"
+            raise OutOfMemory("out of memory", do=f"{do}; {kept}") from error
+        raise type(error)(error.found, wanted=error.wanted, do=f"{error.do}; {kept}" if error.do else kept) from error
 
     def end(self, state: State, ending: Ending) -> None:
         """The run has ended."""

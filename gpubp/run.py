@@ -258,8 +258,8 @@ def _train(
             climb=recorder.climb if job.climb else None,
             watch=recorder.watch,
         )
-    except DataError:
-        recorder.interrupted()
+    except (BackendError, DataError, MemoryError) as error:
+        recorder.interrupted(error)
         raise
     history = recorder.history
     ending = replace(ending, reason=ending.reason + _climbs(job.precision, history, ready.objective.precision))
