@@ -124,7 +124,7 @@ class Objective:
 
     def guard(self) -> AbstractContextManager[Any]:
         """Entered around work on vectors that live on a device."""
-        return self.backend.guard() if self.backend.has_engine else nullcontext()
+        return self._pass.guard() if self.backend.has_engine else nullcontext()
 
     @property
     def can_make_room(self) -> bool:
@@ -166,6 +166,9 @@ class Objective:
         """End the worker threads and let go of the rows and buffers, so that others may take their place on a device.
 
         No pass can follow.
+
+        Raises:
+            BackendError: the device fails, and nothing has said so before.
         """
         if self._curvature is not None:
             self._curvature.close()
