@@ -177,7 +177,11 @@ class Objective:
 
     def _evaluate(self, Theta: Any, gradient: Any) -> Any:
         self.rows.check()
-        found = self._pass.evaluate(Theta, gradient)
+        try:
+            found = self._pass.evaluate(Theta, gradient)
+        except DataError:
+            self.rows.check()  # of a file that changed that is to be said, and not what was found in it
+            raise
         self.rows.check()  # all rows have been read, also where what they give is still to come from a device
         J, self._validation = found
         return J

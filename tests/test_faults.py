@@ -223,3 +223,18 @@ def test_time_that_a_machine_slept_does_not_count():
     for name in ("perf_counter", "monotonic"):
         info = time.get_clock_info(name)
         assert info.monotonic and not info.adjustable and "CLOCK_MONOTONIC" in info.implementation
+
+
+# What is promised ---------------------------------------------------------------------------------------------------
+
+
+def test_each_row_of_the_page_on_faults_names_a_test_that_exists():
+    root = Path(__file__).parent.parent
+    lines = (root / "docs" / "faults.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("|") and not line.startswith(("| fault", "|---"))]
+    named = [re.search(r"\| `(test_\w+)` \|$", row) for row in rows]
+    assert len(rows) >= 25 and all(named), [row for row, name in zip(rows, named, strict=True) if not name]
+    there = {
+        name for p in (root / "tests").rglob("test_*.py") for name in re.findall(r"\ndef (test_\w+)", p.read_text())
+    }
+    assert {name[1] for name in named if name} <= there

@@ -103,7 +103,7 @@ class Descent(Optimizer[AnyDescent]):
             state.evaluations += line.evaluations
             return Ending(
                 "failed",
-                f"failed: max|∇J| = {steepest:g} at a point where it was finite before, J = {search.J:.9g}; kept is the Θ "
+                f"failed: max|∇J| = {steepest:g} where it was finite before, J = {search.J:.9g}; kept is the Θ "
                 f"of iteration {state.iteration}, with J = {state.J:.9g}",
             )
         considered = self.consider(f, state, search)
