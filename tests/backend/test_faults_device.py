@@ -24,6 +24,7 @@ from gpubp.backend import cublas
 from gpubp.backend.cuda import failures
 from gpubp.backend.cupy import CupyBackend
 from gpubp.errors import BackendError, OutOfMemory
+from gpubp.optimizers.klbfgs import KLBFGSState
 
 host = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ or clang++)")
 MOST = 10**9 if os.environ.get("GPUBP_FULL") else 8  # calls of a run at which it fails
@@ -218,6 +219,31 @@ def test_a_device_that_stays_full_leaves_the_last_finished_iteration(machine, tm
         gpubp(capsys, *(["-q", "resume", run] if left >= 0 else [*train, "--out", run]))
         assert Theta_of(run) == wanted, at
     assert kept & {1, 3}  # no checkpoint was due there: it was saved because of the error
+
+
+@host
+def test_a_device_that_is_full_in_the_midst_of_a_commit_does_not_take_the_step_again(
+    machine, tmp_path, capsys, monkeypatch
+):
+    """There are rows to give up, but the state is not one between two steps any more."""
+    train, run, real, calls = options(tmp_path), tmp_path / "run", KLBFGSState.take, [0]
+    machine()
+    gpubp(capsys, *train, "--out", tmp_path / "whole")
+
+    def take(*arguments: Any) -> float:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise OutOfMemory("the GPU of the test is full", do="nothing")
+        return real(*arguments)
+
+    with monkeypatch.context() as full:
+        full.setattr(KLBFGSState, "take", take)
+        ended = gpubp(capsys, *train, "--checkpoint-every", "3it", "--out", run, code=3)
+    assert calls[0] == 2 and newest(run) == 0 and (run / "history.jsonl").read_text().count("\n") == 1
+    assert ended.line.startswith("the GPU of the test is full; nothing; ") and "00000000.h5 is kept" in ended.line
+    machine()
+    gpubp(capsys, "-q", "resume", run)
+    assert Theta_of(run) == Theta_of(tmp_path / "whole")
 
 
 # What CuPy raises becomes our errors --------------------------------------------------------------------------------
