@@ -124,7 +124,7 @@ class Objective:
 
     def guard(self) -> AbstractContextManager[Any]:
         """Entered around work on vectors that live on a device."""
-        return self.backend.guard() if self.backend.has_engine else nullcontext()
+        return self._pass.guard() if self.backend.has_engine else nullcontext()
 
     @property
     def can_make_room(self) -> bool:
@@ -166,6 +166,9 @@ class Objective:
         """End the worker threads and let go of the rows and buffers, so that others may take their place on a device.
 
         No pass can follow.
+
+        Raises:
+            BackendError: the device fails, and nothing has said so before.
         """
         if self._curvature is not None:
             self._curvature.close()
@@ -174,7 +177,11 @@ class Objective:
 
     def _evaluate(self, Theta: Any, gradient: Any) -> Any:
         self.rows.check()
-        found = self._pass.evaluate(Theta, gradient)
+        try:
+            found = self._pass.evaluate(Theta, gradient)
+        except DataError:
+            self.rows.check()  # of a file that changed that is to be said, and not what was found in it
+            raise
         self.rows.check()  # all rows have been read, also where what they give is still to come from a device
         J, self._validation = found
         return J

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from .backend import Backend
 from .communicator import Communicator, Solo
 from .data.rows import Rows
-from .errors import OutOfMemory, UsageError
+from .errors import BackendError, OutOfMemory, UsageError
 from .feed import Feed
 from .network import Network
 from .precision import Precision
@@ -51,6 +52,7 @@ class OnDevice:
             raise UsageError("several processes with a GPU each", wanted="one process")
         self._backend, self._held = backend, rows.validation is not None
         self._engine: Any = None
+        self._failed = False  # the device; it was said, and closing need not say it again
 
         def make() -> Any:
             plan = {"leaves": leaves, "block_rows": block_rows}
@@ -87,6 +89,18 @@ class OnDevice:
             return self._of_host(Theta, gradient)
         return self._with_room(lambda: self._queue(Theta, gradient))
 
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """The backend's, and it is remembered whether the device has failed."""
+        try:
+            with self._backend.guard():
+                yield
+        except OutOfMemory:
+            raise
+        except BackendError:
+            self._failed = True
+            raise
+
     @property
     def can_make_room(self) -> bool:
         """Whether there are rows on the device to give up."""
@@ -94,7 +108,7 @@ class OnDevice:
 
     def make_room(self, why: str) -> None:
         """Give up half of the rows that stay on the device."""
-        with self._backend.guard():
+        with self.guard():
             if self._engine is not None:
                 self._engine.close()
                 self._engine = None
@@ -106,12 +120,20 @@ class OnDevice:
         return {"kernel": self._how}
 
     def close(self) -> None:
-        """End its threads, let go of the rows and buffers."""
+        """End its threads, let go of the rows and buffers.
+
+        Raises:
+            BackendError: the device fails, and did not before: an error on the way out must not hide the one that it
+                follows from.
+        """
         engine, feed, _ = (vars(self).pop(name, None) for name in ("_engine", "_feed", "_own"))
         try:
             if engine is not None:
                 with self._backend.guard():
                     engine.close()
+        except BackendError:
+            if not self._failed:
+                raise
         finally:
             if feed is not None:  # not closed before; the engine may have made room
                 self.vectors.give_back(self._answer)
@@ -136,7 +158,7 @@ class OnDevice:
         """``work()``, in a smaller and smaller part of the device's memory until there is room for it."""
         while True:
             try:
-                with self._backend.guard():
+                with self.guard():
                     if self._engine is None:
                         self._engine = self._make()
                     return work()

@@ -18,7 +18,7 @@ import numpy as np
 
 from . import __version__
 from .checkpoint import Background, Checkpoint
-from .errors import CheckpointError
+from .errors import BackendError, CheckpointError, GpubpError, OutOfMemory
 from .job import interval
 from .objective import Objective
 from .optimizers import Ending, State
@@ -74,8 +74,7 @@ class Recorder:
         return min((row["validation"] for row in self.history if row["validation"] is not None), default=math.inf)
 
     def climb(self, precision: str) -> Objective:
-        """The objective at another precision. The state is about to change."""
-        self.evaluated()
+        """The objective at another precision."""
         self._climbed_at = self._latest.evaluations if self._latest else -1
         return self._ready.at(precision)
 
@@ -83,6 +82,7 @@ class Recorder:
         """The first checkpoint is the first thing a run leaves: a kill at any time can be resumed, and where an earlier
         run is replaced, nothing of it goes before this one is safe."""
         self._latest = state
+        state.settle = self._settled
         if self._fresh:
             self._first = state.J
         if self._folder is not None:
@@ -102,31 +102,37 @@ class Recorder:
             self._folder.append_history(self.history[-1])
         except CheckpointError:
             with suppress(CheckpointError):  # what was reached may be kept all the same
-                self.interrupted()
+                self._save(state, None)
+                self._settle()
             raise
         if self._due(state):
             self._save(state, None)
             self._saved_at = time.monotonic()
 
-    def evaluated(self) -> None:
-        """A pass is done, and the step may change the state from here on.
-
-        Raises:
-            CheckpointError: the last checkpoint could not be written; the message says how to go on.
-        """
-        if self._shared:
-            self._settle()
-
-    def interrupted(self) -> None:
-        """Rows cannot be read any more, or a file changed: what was reached on good rows is kept. A step commits last,
-        so the state is that of the step before."""
-        if self._latest is not None and self._latest.evaluations != self._climbed_at:
-            self._save(self._latest, None)
-            self._settle()
-
     def close(self) -> None:
         """Nothing is written any more; what is being written is given up."""
         self._background.give_up()
+
+    def interrupted(self, error: GpubpError | MemoryError) -> None:
+        """A run ends by an error: rows that cannot be read, a device that fails, no memory. What was reached is kept
+        where it still can be had: a step commits last, so the state is that of the step before. It is not had from a
+        device that failed, nor in the midst of a commit; then the checkpoint before is what is left.
+
+        Raises:
+            GpubpError: the error, and which checkpoint is left; it is not raised where there is none.
+        """
+        state, failed = self._latest, isinstance(error, BackendError) and not isinstance(error, OutOfMemory)
+        if state is not None and state.whole and not failed and state.evaluations != self._climbed_at:
+            with suppress(GpubpError, MemoryError):  # the first error is the one to be heard
+                self._save(state, None)
+                self._settle()
+        kept = self._kept() if state or not self._fresh else ""
+        if not kept:
+            return
+        if isinstance(error, MemoryError):
+            do = "keep fewer rows in it with --memory, or take a smaller network"
+            raise OutOfMemory("out of memory", do=f"{do}; {kept}") from error
+        raise type(error)(error.found, wanted=error.wanted, do=f"{error.do}; {kept}" if error.do else kept) from error
 
     def end(self, state: State, ending: Ending) -> None:
         """The run has ended."""
@@ -163,11 +169,21 @@ class Recorder:
         try:
             self._background.settle()
         except CheckpointError as error:
-            if self._folder is None or error.do or not (there := self._folder.checkpoints()):
+            kept = self._kept()
+            if error.do or not kept:
                 raise
-            do = f"the newest one is {there[-1].name}: when that is mended, gpubp resume {self._folder.path} goes on"
-            raise CheckpointError(error.found, wanted=error.wanted, do=do) from error.__cause__
+            raise CheckpointError(error.found, wanted=error.wanted, do=kept) from error.__cause__
         self._waited += time.monotonic() - began
+
+    def _settled(self) -> None:
+        """The state is about to change."""
+        if self._shared:
+            self._settle()
+
+    def _kept(self) -> str:
+        """Which checkpoint is there to go on from; "" if there is none."""
+        held = self._folder.checkpoints() if self._folder is not None else []
+        return f"{held[-1]} is kept: gpubp resume {held[-1].parent} goes on from there" if held else ""
 
     def _record(self, state: State, ending: Ending | None) -> Checkpoint:
         ready, job, network = self._ready, self._ready.job, self._ready.network

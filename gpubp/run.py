@@ -243,9 +243,8 @@ def _train(
             prepared(ready)
         begin: Any = fresh
         if resumed is not None:
-            counted = (
-                "passes" in resumed.history_columns
-            )  # before they were, there was nothing to count but evaluations
+            # before passes were, there was nothing to count but evaluations
+            counted = "passes" in resumed.history_columns
             begin = resumed.state if counted else {"extra": 0.0, **resumed.state}
 
         def began(state: State) -> None:
@@ -266,10 +265,9 @@ def _train(
                 ready=began,
                 climb=recorder.climb if job.climb else None,
                 watch=recorder.watch,
-                evaluated=recorder.evaluated,
             )
-        except DataError:
-            recorder.interrupted()
+        except (BackendError, DataError, MemoryError) as error:
+            recorder.interrupted(error)
             raise
         history = recorder.history
         ending = replace(ending, reason=ending.reason + _climbs(job.precision, history, ready.objective.precision))

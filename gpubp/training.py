@@ -98,20 +98,19 @@ class _Watched:
     """The objective as the optimizer sees it: refuses to begin a pass after a request to stop, and remembers the
     validation cost that came with each J of the step, since the accepted point need not be the last one tried."""
 
-    def __init__(self, objective: Objective, stop: StopRequest, evaluated: Callable[[], None] = lambda: None) -> None:
-        self.objective, self._stop, self._evaluated = objective, stop, evaluated
+    def __init__(self, objective: Objective, stop: StopRequest) -> None:
+        self.objective, self._stop = objective, stop
         self.precision = objective.precision
         self.threads, self.vectors = objective.threads, objective.vectors
         self.noise = precision(objective.precision).noise
         curvature = getattr(objective, "curvature", None)
-        self.curvature = curvature and _WatchedCurvature(curvature, self._unless_stopped, evaluated)
+        self.curvature = curvature and _WatchedCurvature(curvature, self._unless_stopped)
         self.seen: list[tuple[Any, Any]] = []
 
     def value_and_gradient(self, Theta: Any, out: Any) -> Any:
         self._unless_stopped()
         J = self.objective.value_and_gradient(Theta, out)
         self.seen.append((J, self.objective.validation_number))
-        self._evaluated()
         return J
 
     def _unless_stopped(self) -> None:
@@ -127,8 +126,8 @@ class _Watched:
 class _WatchedCurvature:
     """The objective's curvature: likewise, no walk over the rows begins after a request to stop."""
 
-    def __init__(self, curvature: Any, check: Callable[[], None], done: Callable[[], None]) -> None:
-        self._curvature, self._check, self._done = curvature, check, done
+    def __init__(self, curvature: Any, check: Callable[[], None]) -> None:
+        self._curvature, self._check = curvature, check
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._curvature, name)
@@ -137,9 +136,7 @@ class _WatchedCurvature:
 
         def watched(*arguments: Any) -> Any:
             self._check()
-            result = found(*arguments)
-            self._done()
-            return result
+            return found(*arguments)
 
         return watched
 
@@ -156,7 +153,6 @@ def fit(
     ready: Callable[[State], None] | None = None,
     climb: Callable[[str], Objective] | None = None,
     watch: Watch | None = None,
-    evaluated: Callable[[], None] = lambda: None,
 ) -> tuple[Ending, State | None]:
     """Train until the optimizer ends, the limit or what `watch` looks for is reached, or someone asks to stop.
 
@@ -169,15 +165,13 @@ def fit(
         ready: called once with the state before the first step.
         climb: closes the objective and gives the same one at another precision; without it a stall is the end.
         watch: what else ends the run, and what it remembers for that; a new one for each call.
-        evaluated: called after each walk over the rows: until the first one of a step the state is as the step before
-            left it.
 
     Returns:
         Why it ended, and the state; the state is None when the stop came before the first evaluation was done. The Θ
         to return is `watch.Theta_on_host(state)`.
     """
     stop, watch = stop or StopRequest(), watch or Watch(Stopping())
-    f = _Watched(objective, stop, evaluated)
+    f = _Watched(objective, stop)
     began = time.perf_counter() - seconds
     with one_thread(), objective.guard():
         try:
@@ -195,7 +189,7 @@ def fit(
             wishes = False
             f.seen.clear()
             try:
-                ending = _with_room(objective, partial(optimizer.step, f, state))
+                ending = _with_room(objective, partial(optimizer.step, f, state), state)
             except _Stopped:
                 return Ending("stopped", f"stopped by {stop.by} after {count(state.iteration)}"), state
             if state.iteration > before:
@@ -233,9 +227,9 @@ def fit(
                     f"wanted {optimizer.tolerance:g} or less): going on at {higher} from iteration {state.iteration}"
                 )
                 objective = climb(higher)
-                f = _Watched(objective, stop, evaluated)
-                # not to be stopped: precision and state are one
-                _with_room(objective, partial(optimizer.renew, objective, state))
+                f = _Watched(objective, stop)
+                with state.commit():  # not to be stopped: precision and state are one
+                    _with_room(objective, partial(optimizer.renew, objective, state))
                 watch.climbed()
                 ending = None
             if ending is not None:
@@ -246,17 +240,18 @@ def _begun(optimizer: Optimizer, f: _Watched, start: np.ndarray | dict[str, Any]
     return optimizer.restore(f, start) if isinstance(start, dict) else optimizer.init(f, start)
 
 
-def _with_room(objective: Objective, work: Callable[[], Result]) -> Result:
+def _with_room(objective: Objective, work: Callable[[], Result], state: State | None = None) -> Result:
     """``work()``, rows making room on a device as often as an optimizer's vectors find it full.
 
-    What an optimizer was doing when that happened it can do again: it commits last.
+    What an optimizer was doing when that happened it can do again, for it commits last; not so from a `state` that was
+    being committed.
     """
     while True:
         try:
             with objective.guard():  # it says what is full in our words
                 return work()
         except OutOfMemory as error:
-            if not objective.can_make_room:
+            if not objective.can_make_room or (state is not None and not state.whole):
                 raise
             why = str(error)
         objective.make_room(why)  # only now, when the error holds no half-made vectors any more

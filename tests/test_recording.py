@@ -37,7 +37,7 @@ def frozen(state: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("climbs", [False, True])
-def test_until_the_first_pass_of_a_step_is_done_no_optimizer_changes_what_is_saved(monkeypatch, name, climbs):
+def test_before_its_commit_no_optimizer_changes_what_is_saved(monkeypatch, name, climbs):
     held: dict[str, Any] = {}
     looks = []
 
@@ -46,13 +46,19 @@ def test_until_the_first_pass_of_a_step_is_done_no_optimizer_changes_what_is_sav
             super().note(progress, state)
             held.update(arrays=state.saved(), as_it_was=frozen(state.saved()))
 
-        def evaluated(self) -> None:
-            super().evaluated()
-            if held:
-                changed = {k for k, v in frozen(held["arrays"]).items() if v != held["as_it_was"][k]}
-                assert not changed, changed
-                looks.append(1)
-                held.clear()
+        def begin(self, state: Any) -> None:
+            super().begin(state)
+            settle = state.settle
+
+            def settled() -> None:
+                settle()
+                if held:
+                    changed = {k for k, v in frozen(held["arrays"]).items() if v != held["as_it_was"][k]}
+                    assert not changed, changed
+                    looks.append(1)
+                    held.clear()
+
+            state.settle = settled
 
     monkeypatch.setattr(run, "Recorder", Looking)
     X, y = rows()
@@ -136,7 +142,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_names_the_one_that
     assert str(caught.value).startswith(
         f"cannot write {tmp_path}/run/checkpoint-00000004.h5: No space left on device; "
     )
-    assert "checkpoint-00000002.h5" in str(caught.value) and f"gpubp resume {tmp_path}/run" in str(caught.value)
+    assert "checkpoint-00000002.h5 is kept" in str(caught.value) and f"gpubp resume {tmp_path}/run" in str(caught.value)
     assert iterations(tmp_path / "run") == ["", "2"]
     assert not [name for name in os.listdir(tmp_path / "run") if ".tmp." in name]
 

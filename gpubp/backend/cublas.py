@@ -15,6 +15,7 @@ from ctypes import POINTER, byref, c_char_p, c_double, c_float, c_int, c_size_t,
 from typing import Any, NamedTuple
 
 from ..errors import BackendError
+from .cuda import failures
 
 WORKSPACE_BYTES = 32 << 20  # what cuBLAS recommends for Hopper; older devices need less
 
@@ -65,7 +66,7 @@ class Cublas:
         stream: the address of the CUDA stream on which everything runs; 0 for the default stream.
 
     Raises:
-        BackendError: cuBLAS refuses; the message has the status's name.
+        BackendError: cuBLAS refuses; the message has the status's name, see `cuda.failures`.
     """
 
     def __init__(self, library: Any, workspace: Any, workspace_pointer: int, stream: int = 0) -> None:
@@ -129,7 +130,7 @@ class Cublas:
     def _check(self, call: str, status: int) -> None:
         if status:
             name = self._library.cublasGetStatusName(status)
-            raise BackendError(f"{call} failed: {name.decode() if name else f'status {status}'}")
+            raise failures.refused(call, status, name.decode() if name else "")
 
 
 def load() -> ctypes.CDLL:

@@ -20,10 +20,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import BackendError, GpubpError, OutOfMemory
+from ..errors import BackendError, GpubpError
 from ..formula import Formula, cast, plus
 from ..precision import LADDER
 from . import blas, cublas, kernels
+from .cuda import failures
 from .cuda.engine import Engine
 from .cuda.layered import layered_plan
 from .cuda.vectors import DeviceVectors
@@ -35,7 +36,6 @@ MOST_WORDS = 600  # of a compiler that may talk for pages
 DEFAULT_SHARED = 48 << 10  # bytes a block may have without asking
 
 _NUMBERS = {"int": np.int32, "long long": np.int64, "float": np.float32, "double": np.float64}
-_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
 _SUM = kernels.sum_source()
 _NULL = np.uint64(0)  # a null pointer
 
@@ -187,7 +187,7 @@ class CupyBackend:
         return lambda: graph.launch(self.stream)
 
     def pinned(self, size: int) -> np.ndarray:
-        return np.frombuffer(self._cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
+        return _pinned(self._cupy, size)
 
     def send(self, host: np.ndarray, out: Any, after: Any) -> Any:
         cuda = self._cupy.cuda
@@ -260,7 +260,7 @@ class CupyBackend:
 
         Raises:
             OutOfMemory: the device's memory is full.
-            BackendError: CUDA reports an error, perhaps of work queued long before.
+            BackendError: CUDA reports an error, perhaps of work queued long before: nothing there is to be read.
         """
         cuda, me = self._cupy.cuda, threading.get_ident()
         try:
@@ -274,11 +274,10 @@ class CupyBackend:
                 finally:
                     self._entered_by = None
         except cuda.memory.OutOfMemoryError as error:
-            raise self._full(error) from error
+            raise failures.full(self._device, _words(error)) from error
         except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
-            if getattr(error, "status", 0) == _MEMORY_ALLOCATION:  # graphs and modules do not take it from CuPy's pool
-                raise self._full(error) from error
-            raise BackendError(f"GPU {self._device} failed: {_words(error)}") from error
+            # of these some also say that it is full: graphs and modules do not take memory from CuPy's pool
+            raise failures.failed(self._device, _status(error), _words(error)) from error
 
     def conditions(self) -> dict[str, str]:
         cuda = self._cupy.cuda
@@ -294,12 +293,6 @@ class CupyBackend:
             "blas": blas.describe(),  # the λ term and folding are the host's
             "numpy": np.__version__,
         }
-
-    def _full(self, error: Exception) -> OutOfMemory:
-        return OutOfMemory(
-            f"GPU {self._device} is full: {_words(error)}",
-            do="keep fewer rows on it with a smaller --memory, take smaller blocks (block_rows), or --backend cpu",
-        )
 
     def _prepare(self, formula: Formula, arrays: tuple[Any, ...]) -> tuple[Any, int, tuple[int, ...]]:
         """The kernel, its number of blocks and its integers, kept for arrays that look like these."""
@@ -325,6 +318,12 @@ class CupyBackend:
             module = self._cupy.RawModule(code=text, options=kernels.OPTIONS)
             return module.get_function(kernel.name)
         except Exception as error:  # compiler, missing compiler or headers, cache folder, driver: all are final
+            cuda = self._cupy.cuda
+            if isinstance(error, cuda.memory.OutOfMemoryError):
+                raise
+            of_cuda = isinstance(error, (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError))
+            if of_cuda and (_status(error) == failures.FULL or failures.is_lost(_status(error))):
+                raise  # nothing is wrong with the kernel: `guard` says what is
             words = _words(error)
             words = words[max(0, words.find("error: ")) :]  # a compiler's warnings come first
             raise BackendError(f"the CUDA kernel {kernel.name} does not build: {words[:MOST_WORDS]}") from error
@@ -334,9 +333,8 @@ class _Staging:
     """Two pinned buffers through which arrays go to the device: one is filled while the other travels."""
 
     def __init__(self, cupy: Any) -> None:
-        memory = [cupy.cuda.alloc_pinned_memory(PIECE) for _ in range(2)]
-        self._buffers = [np.frombuffer(m, np.uint8, PIECE) for m in memory]
-        self._arrived = [cupy.cuda.Event(disable_timing=True) for _ in memory]
+        self._buffers = [_pinned(cupy, PIECE) for _ in range(2)]
+        self._arrived = [cupy.cuda.Event(disable_timing=True) for _ in self._buffers]
         self._next = 0
 
     def send(self, host: np.ndarray, to: Any) -> None:
@@ -350,6 +348,28 @@ class _Staging:
             buffer[: piece.size] = piece
             (to + start).copy_from_host_async(buffer.ctypes.data, piece.size)
             arrived.record()
+
+
+def _pinned(cupy: Any, size: int) -> np.ndarray:
+    """Bytes of the host that stay where they are, (size,) uint8.
+
+    Raises:
+        BackendError: the host has no such memory left. Fewer rows on the device would be no help.
+    """
+    try:
+        return np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        if _status(error) != failures.FULL:
+            raise
+        raise BackendError(
+            f"the host has no {size:,} bytes of pinned memory for the GPU: {_words(error)}",
+            do="have the container or job allow more locked memory (ulimit -l), or take --backend cpu",
+        ) from error
+
+
+def _status(error: Exception) -> int:
+    """CUDA's number for it; 0 without one."""
+    return int(getattr(error, "status", 0))
 
 
 def _import() -> Any:

@@ -1,8 +1,7 @@
 """Writing while training goes on.
 
-A step changes the state only after its first evaluation: until then the writer may read Θ and all that the optimizer
-remembers where they are, and nothing is copied. So the writer has one pass over the rows; where the disk takes longer
-than that, training waits for it.
+A step changes the state last, in its commit: until then the writer may read Θ and all that the optimizer remembers
+where they are, and nothing is copied. So it has the passes of a step; where the disk takes longer, the commit waits.
 """
 
 from __future__ import annotations

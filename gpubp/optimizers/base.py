@@ -7,8 +7,9 @@ An optimizer sees a vector Θ and a function J with its gradient, never a layer.
   it goes on bit for bit.
 
 A step evaluates J as often as it needs and commits last, so an exception out of an evaluation (a request to stop, a
-lost device) leaves the state as it was before the step. The endings that numerics make normal are values, an `Ending`
-with a sentence and its numbers; mistakes raise.
+lost device) leaves the state as it was before the step. What fails within the commit (the memory for a new
+inverse) leaves a state that is `whole` no more, and is not to be saved. The endings that numerics make normal are
+values, an `Ending` with a sentence and its numbers; mistakes raise.
 
 An evaluation may be done in float32, which leaves relative errors of about 1e-7 in J and 1e-6 in ∇J. Everything an
 optimizer makes of them is float64.
@@ -21,7 +22,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from ast import literal_eval
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -80,6 +82,8 @@ class State:
         extra: what else they cost, products with the curvature and the like, in passes for J and ∇J.
         vectors: where Θ and all other vectors live, scratch.
         measured: max|∇J| and the evaluations it was read after, scratch; see `steepest`.
+        whole: whether this is a state between two steps, scratch; see `commit`.
+        settle: scratch: called before anything of what is saved changes, so that whoever is writing it can finish.
     """
 
     Theta: Any
@@ -90,6 +94,8 @@ class State:
     extra: float = 0.0
     vectors: Vectors = field(default=HOST, metadata=SCRATCH)
     measured: tuple[float, int] = field(default=(math.nan, -1), metadata=SCRATCH)
+    whole: bool = field(default=True, metadata=SCRATCH)
+    settle: Callable[[], None] = field(default=lambda: None, metadata=SCRATCH)
 
     @property
     def passes(self) -> float:
@@ -112,6 +118,15 @@ class State:
         if self.measured[1] != self.evaluations:
             self.measured = self.vectors.read(self.vectors.max_abs(self.gradient))[0], self.evaluations
         return self.measured[0]
+
+    @contextmanager
+    def commit(self) -> Iterator[None]:
+        """Around all changes of what is saved. After an exception inside, the state is whole no more: neither that
+        before the step nor that after it."""
+        self.settle()
+        self.whole = False
+        yield
+        self.whole = True
 
     def saved(self) -> dict[str, np.ndarray | int | float | bool]:
         """Every field that is not scratch, in NumPy's memory. Arrays may be the state's own: write them at once."""
@@ -283,7 +298,7 @@ class Optimizer(ABC, Generic[AnyState]):
     def step(self, f: Function, state: AnyState) -> Ending | None:
         """One iteration, or the reason why there is none; both when the iteration was the last one needed.
 
-        An exception raised by f leaves the state as it was, bit for bit.
+        An exception raised by f leaves the state as it was, bit for bit; one of the commit a state that is not `whole`.
         """
         return self._ending(state) or self.advance(f, state) or self._ending(state)
 

@@ -75,7 +75,7 @@ class Descent(Optimizer[AnyDescent]):
 
     @abstractmethod
     def learn(self, state: AnyDescent, search: Search, foreseen: Sequence[Any], considered: Any) -> None:
-        """Remember the step from Θ to the accepted trial: the beginning of the commit, which does not raise.
+        """Remember the step from Θ to the accepted trial: the beginning of the commit, see `State.commit`.
 
         Args:
             foreseen: what `state.foresee` asked for.
@@ -98,10 +98,19 @@ class Descent(Optimizer[AnyDescent]):
             state.evaluations += line.evaluations
             return self._stuck(state, search)
         steepest, *foreseen = line.settle(search.alpha)
+        if not math.isfinite(steepest):  # the point was evaluated once more, and is not what it was
+            state.measured = state.steepest, state.evaluations + line.evaluations
+            state.evaluations += line.evaluations
+            return Ending(
+                "failed",
+                f"failed: max|∇J| = {steepest:g} where it was finite before, J = {search.J:.9g}; kept is the Θ "
+                f"of iteration {state.iteration}, with J = {state.J:.9g}",
+            )
         considered = self.consider(f, state, search)
-        self.learn(state, search, foreseen, considered)
-        state.accept(search.J, steepest, line.evaluations)
-        state.arrived(lowest)
+        with state.commit():
+            self.learn(state, search, foreseen, considered)
+            state.accept(search.J, steepest, line.evaluations)
+            state.arrived(lowest)
         return state.standstill(self.patience, self.tolerance)
 
     def _search(self, line: Line, state: AnyDescent, lowest: float, slope: float, alpha: float) -> Search:

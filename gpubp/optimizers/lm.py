@@ -133,11 +133,12 @@ class LevenbergMarquardt(Optimizer[LMState]):
             flattens = promised <= margin and J <= lowest + noise * abs(lowest) and steepest < steepest_before
             if math.isfinite(J) and math.isfinite(steepest) and (falls or flattens):
                 ratio = (state.J - J) / promised if promised > margin else 1.0
-                state.damping = max(mu * max(1 / 3, 1 - (2 * min(ratio, 1.0) - 1) ** 3), least)
-                state.growth = 2.0
-                state.extra += passes
-                state.accept(J, steepest, line.evaluations)
-                state.arrived(lowest)
+                with state.commit():
+                    state.damping = max(mu * max(1 / 3, 1 - (2 * min(ratio, 1.0) - 1) ** 3), least)
+                    state.growth = 2.0
+                    state.extra += passes
+                    state.accept(J, steepest, line.evaluations)
+                    state.arrived(lowest)
                 return state.standstill(self.patience, self.tolerance)
             if promised <= RESOLUTION * abs(state.J):
                 problem = f"a step that promises {promised:.2g} changes J = {state.J:.9g} below its precision"

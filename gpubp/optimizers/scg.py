@@ -130,7 +130,9 @@ class SCG(Optimizer[SCGState]):
             if compared < 0.25:
                 damping += delta * (1 - compared) / square  # 8.
             if compared >= 0:
-                return self._accept(state, t, trial + looked, mu, square, damping)
+                with state.commit():
+                    self._accept(state, t, trial + looked, mu, square, damping)
+                return self._standstill(state) if state.idle >= self.patience else None
             if trial == self.max_trials:
                 problem = f"{trial} trials down to α = {alpha:.3g} found no decrease of J = {state.J:.9g}"
             elif alpha * mu <= 2.0**-52 * abs(state.J):
@@ -143,8 +145,9 @@ class SCG(Optimizer[SCGState]):
         if state.since == 0:
             kind = "failed" if 0 < trial == nonfinite or square == math.inf else "stalled"
             return self._ended(state, kind, f"straight against the gradient, {problem}")
-        vectors.combine(-1.0, 1.0, state.gradient, (), state.p)  # what led here may mislead: once more without it
-        state.since, state.square, state.damping = 0, 0.0, FIRST
+        with state.commit():
+            vectors.combine(-1.0, 1.0, state.gradient, (), state.p)  # what led here may mislead: once more without it
+            state.since, state.square, state.damping = 0, 0.0, FIRST
         return None
 
     def _curvature(self, f: Function, state: SCGState, noise: float | None) -> tuple[float, float, float, int]:
@@ -178,9 +181,7 @@ class SCG(Optimizer[SCGState]):
             fall = max(0.0, alpha * (mu - t.along) / 2)
         return 2 * fall / (alpha * mu)
 
-    def _accept(
-        self, state: SCGState, t: Trial, evaluations: int, mu: float, square: float, damping: float
-    ) -> Ending | None:
+    def _accept(self, state: SCGState, t: Trial, evaluations: int, mu: float, square: float, damping: float) -> None:
         P = len(state.p)
         beta = 0.0 if state.since + 1 >= P else (t.new - t.across) / mu  # 7.
         slope = beta * t.along - t.new
@@ -198,7 +199,6 @@ class SCG(Optimizer[SCGState]):
         state.iteration += 1
         state.evaluations += evaluations
         state.measured = t.steepest, state.evaluations
-        return self._standstill(state) if state.idle >= self.patience else None
 
     def _standstill(self, state: SCGState) -> Ending:
         return self._ended(

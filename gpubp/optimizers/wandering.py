@@ -66,7 +66,7 @@ class Wandering(Optimizer[AnyWandering]):
         return ()
 
     def learn(self, state: AnyWandering, J: float, asked: Sequence[Any]) -> None:
-        """Remember the step from Θ to the proposed one, whose J that is: in the commit, which does not raise."""
+        """Remember the step from Θ to the proposed one, whose J that is: in the commit, see `State.commit`."""
 
     def forget(self, state: AnyWandering) -> None:
         """Begin anew at Θ, as if nothing was learned on the way there."""
@@ -89,8 +89,9 @@ class Wandering(Optimizer[AnyWandering]):
                 f"failed: J = {J:g} and max|∇J| = {steepest:g} after iteration {state.iteration + 1}; kept is the "
                 f"best Θ of the run, with J = {state.best[1]:.6g}; {self.advice}",
             )
-        self.learn(state, J, asked)
-        state.accept(J, steepest)
+        with state.commit():
+            self.learn(state, J, asked)
+            state.accept(J, steepest)
         return None
 
     def renew(self, f: Function, state: AnyWandering) -> None:
