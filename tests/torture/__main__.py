@@ -197,8 +197,8 @@ def table(turns: list[Turn]) -> str:
         lines.append((one.name, f"{one.rounds:,}", f"{one.seconds:.0f}", one.verdict, one.module.WHAT))
         lines.append(("", "", "", "", counted))
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    rows = ("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]) for line in lines)
-    return "\n".join(row.rstrip() for row in rows)
+    filled = ([cell.ljust(width) for cell, width in zip(line[:4], widths, strict=True)] + [line[4]] for line in lines)
+    return "\n".join("  ".join(cells).rstrip() for cells in filled)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

@@ -2,9 +2,9 @@
 
 A run that is to be killed after some milliseconds would spend most of them importing NumPy and h5py. So a server, a
 process of its own with one thread, imports all of it, trains once to have every late import done, and then forks a
-child for each command. The child is a process like any other: `gpubp.cli.main` is what it runs, and a kill −9, a signal,
-a lock or an exit code means there what it means everywhere. `Forks.separate` starts a real `python -m gpubp` with
-the same handle, to see that no difference hides in that.
+child for each command. The child is a process like any other: `gpubp.cli.main` is what it runs, and a kill −9, a
+signal, a lock or an exit code means there what it means everywhere. `Forks.separate` starts a real `python -m gpubp`
+with the same handle, to see that no difference hides in that.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Real runs are killed by kill −9 at random instants and resumed, a chain of ten kills at a time.
 
-The instants are drawn from the start-up, the first save, the midst of training, and the moments in which
-`--overwrite` replaces another run; one process in twenty is a `python -m gpubp` of its own, the others are forked.
-Two chains go on at once. It is a loss if the newest sound checkpoint is older than the last acknowledged one (the line `saved checkpoint-…`),
-if any checkpoint under its final name is not sound, if no run is there where one was, if a temp file outlives the next
-start, or if the chain's end differs in any bit from an undisturbed run's.
+Two chains go on at once. The instants are drawn from the start-up, the first save, the midst of training, and the
+moments in which `--overwrite` replaces another run; one process in twenty is a `python -m gpubp` of its own, the others
+are forked. It is a loss if the newest sound checkpoint is older than the last acknowledged one (the line
+`saved checkpoint-…`), if any checkpoint under its final name is not sound, if no run is there where one was, if a temp
+file outlives the next start, or if the chain's end differs in any bit from an undisturbed run's.
 """
 
 from __future__ import annotations
@@ -80,8 +80,7 @@ class Chain:
     """One run: begun, killed and resumed until it reaches its limit.
 
     Attributes:
-        known: of each run that was in the folder, by its seed, the last iteration that was acknowledged; −1 where it has
-            begun and nothing was.
+        known: of each run that is known to be in the folder, by its seed, the last iteration that was acknowledged.
     """
 
     def __init__(self, runs: Runs, run: Path, dice: random.Random) -> None:

@@ -1,7 +1,7 @@
 """Two or three trainers are let go on one folder at the same moment.
 
-They are processes that wait at a pipe until it is closed: two that begin a run, two that go on with one, one that goes on
-and one that overwrites. It is a loss unless exactly one trains: the others end with exit code 3 and a line that says
+They are processes that wait at a pipe until it is closed: two that begin a run, two that go on with one, one that goes
+on and one that overwrites. It is a loss unless exactly one trains: the others end with exit code 3 and a line that says
 who uses the folder, or what it holds where the winner was there long before. What the winner leaves must be what it
 leaves alone: the same files, its name in the lock, each line of the history once, and the bits of the undisturbed run.
 """
@@ -19,8 +19,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from forks import TIMEOUT, Child, forks
-from room import bits, data_file, differing, new_folder, newest, temporary
 from resumes import history
+from room import bits, data_file, differing, new_folder, newest, temporary
 
 WHAT = "trainers at once on one folder: one trains, the others change nothing"
 SHORT = 8

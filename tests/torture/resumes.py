@@ -1,7 +1,7 @@
 """Trainings of every optimizer are cut at a random place and resumed, and must end in the bits of the undisturbed one.
 
-Each round is one training, by an optimizer and a precision that take turns, with an activation, a cost, a network and an
-early stopping or none that the dice choose; it is cut several times over by a limit, by a request to stop before a
+Each round is one training, by an optimizer and a precision that take turns, with an activation, a cost, a network and
+an early stopping or none that the dice choose; it is cut several times over by a limit, by a request to stop before a
 random pass, by an exception that ends it there as a kill would, or by a real kill −9. It is a loss if after the resumes
 Θ, a field of the state, the history but for its seconds, the record of early stopping or the ending differs in a bit.
 """
@@ -12,6 +12,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,10 +124,8 @@ def cut(run: Path, job: Job, how: str, done: int, passes: int, dice: random.Rand
         return f"a kill −9 after {lines} saves"
     at = dice.randint(2, max(2, passes + 2))
     request = Cut(at, kill=how == "exception")
-    try:
+    with suppress(Killed):
         go_on(run, job, request)
-    except Killed:
-        pass
     return f"{how} before pass {at}"
 
 

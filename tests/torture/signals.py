@@ -1,7 +1,7 @@
 """Real runs are sent SIGTERM, SIGINT or SIGUSR1 at random instants, some of them a second Ctrl-C.
 
-Once a run has said its first line its handlers are there, and it is a loss if it does not end with the signal's exit code,
-if its report is not about the checkpoint that is there, or if there is a traceback. Before that a signal ends a
+Once a run has said its first line its handlers are there, and it is a loss if it does not end with the signal's exit
+code, if its report is not about the checkpoint that is there, or if there is a traceback. Before that a signal ends a
 process as it always does; then it is a loss if a run that was there is not, or there is a traceback. After a second
 Ctrl-C, which interrupts at once, everything that was acknowledged is to be there.
 """
