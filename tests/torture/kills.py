@@ -25,7 +25,7 @@ from room import added, bits, data_file, differing, new_folder, newest, temporar
 from gpubp.errors import CheckpointError
 
 WHAT = "kill −9 at random instants, then resume"
-SHORT = 3
+SHORT = 2
 
 KILLS = 10  # in a chain
 STARTUP = 0.25  # seconds: about what a start takes up to its first save
