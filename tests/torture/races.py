@@ -108,8 +108,8 @@ def look_at_loser(child: Child, winner: Child) -> str:
     assert len(said) == 1 and "Traceback" not in "".join(child.lines), child.says("not one line")
     if f"is in use by process {winner.pid} on " in said[0]:
         return "told in use by the winner"
-    if "is in use by process " in said[0]:  # the winner has the lock and has not written its name into it yet
-        return "told in use by an earlier trainer"
+    if "is in use by " in said[0]:  # the winner has the lock and has not written its name into it yet
+        return "told in use, without its name"
     begins = child.command[1] == "train" and "--overwrite" not in child.command
     assert begins and " holds checkpoint-" in said[0], child.says(f"not about process {winner.pid}")
     return "told what it holds"
