@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import json
+import os
 import random
 import shutil
 import signal
@@ -152,6 +155,22 @@ def test_time_is_shared_and_runs_out(driver):
     out, _ = driver("--minutes", 0.02, "--json", "/dev/stderr")
     rows = {line.split()[0]: line.split() for line in out.splitlines() if not line.startswith(" ")}
     assert int(rows["quick"][1].replace(",", "")) > 3 * int(rows["slow"][1]) > 0
+
+
+def test_scripts_dev_has_the_word(monkeypatch):
+    loader = importlib.machinery.SourceFileLoader("scripts_dev", str(ROOT / "scripts" / "dev"))
+    spec = importlib.util.spec_from_loader("scripts_dev", loader)
+    assert spec
+    dev = importlib.util.module_from_spec(spec)
+    loader.exec_module(dev)
+    extras, commands = [], []
+    monkeypatch.setattr(dev, "prepare", extras.append)
+    monkeypatch.setattr("os.environ", dict(os.environ) | {"OPENBLAS_NUM_THREADS": "7"})
+    monkeypatch.setattr("os.execv", lambda path, words: commands.append((words, dict(os.environ))))
+    dev.main(["torture", "--minutes", "1"])
+    ((words, found),) = commands
+    assert extras == [{"test"}] and words[1:] == ["-P", str(HERE), "--minutes", "1"]
+    assert found["OPENBLAS_NUM_THREADS"] == "1"
 
 
 def test_the_real_driver_finds_the_rooms():
