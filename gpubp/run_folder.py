@@ -23,6 +23,7 @@ import math
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,7 @@ from .errors import CheckpointError, MismatchError, UsageError
 
 log = logging.getLogger("gpubp")
 
+_MOMENT = 0.1  # seconds
 _LOCK, _HISTORY, _REPLACED = "lock", "history.jsonl", "replaced-"
 _CHECKPOINT = re.compile(r"(?P<replaced>replaced-)?checkpoint-(?P<iteration>\d{8,})\.h5")
 _TEMPORARY = re.compile(r"\.(checkpoint-\d{8,}\.h5|history\.jsonl)\.tmp\.\d+")
@@ -295,6 +297,8 @@ def _locked(path: Path) -> tuple[int, bool]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            time.sleep(_MOMENT)  # it may not have written its name yet
+            text = os.pread(fd, 200, 0).decode(errors="replace")
             holder = text.strip().removeprefix("gpubp ") or "another process"
             do = "wait for it, or name another folder with --out"
             raise CheckpointError(
@@ -305,8 +309,9 @@ def _locked(path: Path) -> tuple[int, bool]:
                 raise
             alone = False
             warn_once(f"the file system of {path.parent} has no locks: see that no second trainer uses this folder")
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"gpubp process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        name = f"gpubp process {os.getpid()} on {socket.gethostname()}\n".encode()
+        os.pwrite(fd, name, 0)
+        os.ftruncate(fd, len(name))
         return fd, alone
     except BaseException:
         os.close(fd)

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,19 @@ def test_one_trainer_at_a_time_and_the_lock_dies_with_it(run, holder, kill):
     with RunFolder(run):
         assert f"process {os.getpid()} on " in (run / "lock").read_text()
     with RunFolder(run):
+        pass
+
+
+def test_who_comes_before_the_holder_has_written_its_name_is_told_it_all_the_same(run, holder, monkeypatch):
+    real, name = time.sleep, (run / "lock").read_text()
+    (run / "lock").write_text("gpubp process 1 on a-machine-of-before\n")
+
+    def sleep(seconds: float) -> None:
+        (run / "lock").write_text(name)  # only now the holder writes
+        real(0)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(CheckpointError, match=f"in use by process {holder.pid} on "), RunFolder(run):
         pass
 
 
