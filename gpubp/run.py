@@ -7,6 +7,7 @@ checkpoint, so `resume` needs nothing but the folder.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -241,10 +242,7 @@ def _train(
     ready.lowest_validation = recorder.lowest_validation
     if prepared:
         prepared(ready)
-    begin: Any = fresh
-    if resumed is not None:
-        counted = "passes" in resumed.history_columns  # before they were, there was nothing to count but evaluations
-        begin = resumed.state if counted else {"extra": 0.0, **resumed.state}
+    begin: Any = fresh if resumed is None else _saved(resumed)
     try:
         ending, state = fit(
             ready.objective,
@@ -269,6 +267,21 @@ def _train(
     recorder.end(state, ending)
     Theta = np.array(recorder.watch.Theta_on_host(state))
     return ready.model(Theta, history=history, ending=asdict(ending), reached=recorder.reached(state))
+
+
+def _saved(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the optimizer saved, as it saves it now. Before passes were counted there were evaluations only,
+    gd kept no best Θ, and the very first rings of pairs were saved with their empty rows."""
+    state = dict(checkpoint.state)
+    if "passes" in checkpoint.history_columns:
+        return state
+    earlier: dict[str, Any] = {"extra": 0.0}
+    if checkpoint.optimizer.get("name") == "gd":
+        earlier |= {"earlier_J": math.inf, "earlier_Theta": np.zeros_like(state.get("Theta", 0.0))}
+    for name in ("S", "Y"):
+        if isinstance(ring := state.get(name), np.ndarray) and type(pairs := state.get("pairs")) is int:
+            state[name] = ring[: max(0, pairs)]
+    return {**earlier, **state}
 
 
 def checked(network: Network, Theta: np.ndarray) -> np.ndarray:
