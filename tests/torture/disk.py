@@ -215,7 +215,7 @@ class Disk:
             two = name in ("replace", "rename", "link", "symlink")
             to = (self.inside(more[0]) or str(more[0])) if two else ""
             with self._alone:
-                new = Call(what, where or "", to=to, made=name == "mkdir")
+                new = Call(what, where or "", to=to, made=name == "mkdir" and not os.path.lexists(path))
                 return self._do(new, lambda: self._real[name](path, *more, **options))
 
         return call

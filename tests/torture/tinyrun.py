@@ -39,8 +39,8 @@ def job(data: Path, **changes: Any) -> Job:
 def command(data: Path, run: Path, *more: str, iterations: int = 3, keep: int = 3) -> list[str]:
     """The same as `job`, on the command line."""
     return [
-        "-v", "train", str(data), "--out", str(run), "--hidden", "2", "--iterations", str(iterations), "--keep", str(keep),
-        "--checkpoint-every", "1it", "--optimizer", "lbfgs", "--set", "history=2", "--kernel", "numpy",
+        "-v", "train", str(data), "--out", str(run), "--hidden", "2", "--iterations", str(iterations),
+        "--keep", str(keep), "--checkpoint-every", "1it", "--optimizer", "lbfgs", "--set", "history=2", "--kernel", "numpy",
         "--backend", "cpu", "--threads", "1", *more,
     ]  # fmt: skip
 
