@@ -1,8 +1,8 @@
-"""Each call by which a training touches its folder fails, once with each errno; then the disk is full, or dead, from it on.
+"""Each call by which a training touches its folder fails, with each errno; then the disk is full, or dead, from it on.
 
-A loss is: a checkpoint that was there is not found afterwards or is not what it was; a run that failed says so by no exit
-code, by no line or by more than one, without the system's reason, or by a traceback; a temporary file is left where it
-could have been removed; or, the disk mended, `resume` does not reach the bits of the undisturbed run.
+A loss is: a checkpoint that was there is not found afterwards or is not what it was; a run that failed says so by no
+exit code, by no line or by more than one, without the system's reason, or by a traceback; a temporary file is left
+where it could have been removed; or, the disk mended, `resume` does not reach the bits of the undisturbed run.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from typing import Any
 
+from child import Ended, in_child
 from disk import Call, Disk, Fault, dead_from, failing, full_from
-from forks import Ended, in_child
 from tinyrun import command, data_in, difference, newest
 
 from gpubp.checkpoint import Checkpoint, warn_once
@@ -47,8 +48,8 @@ _NO_ERROR: dict[str, Callable[[Call], bool]] = {
 }
 
 
-# Where either is right, with all the rest that is asked of a run that fails or of one that is whole: what was closed was
-# synced before, but a network's file system may say of a full quota there; and some file systems have no locks.
+# Where either is right, with all the rest that is asked of a run that fails or of one that is whole: what was closed
+# was synced before, but a network's file system may say of a full quota there; and some file systems have no locks.
 _EITHER = ("close", "flock")
 
 
@@ -61,6 +62,7 @@ class Plan:
 
     def __init__(self, kind: str, place: Path, data: Path) -> None:
         self.kind, self.place, self.data = kind, place, data
+        self.broken: Any = nullcontext  # of saver.py
         self.run = place / "run"
         self._first = place / "first"
         self._arguments = command(data, self.run, keep=2, iterations=2)
@@ -90,7 +92,7 @@ class Plan:
     def again(self, fault: Fault | None, most: int | None = None) -> tuple[Ended, Disk]:
         """The run on such a disk."""
         self.laid()
-        with Disk(self.run, fault=fault, most=most) as disk:
+        with Disk(self.run, fault=fault, most=most) as disk, self.broken():
             done = run_here(self._arguments)
         return done, disk
 

@@ -19,6 +19,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
@@ -206,8 +207,13 @@ def _content(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(run.iterdir())}
 
 
-def trained(place: Path, data: Path, case: str, most: int | None = None, **asked: Any) -> Recorded:
-    """Record a training in `place`/run: "new", "resumed" from its first checkpoint on, or "overwriting" another one."""
+def trained(
+    place: Path, data: Path, case: str, most: int | None = None, broken: Any = nullcontext, **asked: Any
+) -> Recorded:
+    """Record a training in `place`/run: "new", "resumed" from its first checkpoint on, or "overwriting" another one.
+
+    `broken` is one of saver.py, in place while it is recorded.
+    """
     run = place / "run"
     run.mkdir(parents=True)
     ends = []
@@ -219,7 +225,7 @@ def trained(place: Path, data: Path, case: str, most: int | None = None, **asked
     with RunFolder(run):  # the lock and the folder's name are there, from now on safe
         pass
     before = _content(run)
-    with Disk(run, most=most) as disk:
+    with Disk(run, most=most) as disk, broken():
         if case == "resumed":
             resume(run, iterations=job(data, **asked).iterations)
         else:

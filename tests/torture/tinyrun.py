@@ -40,8 +40,8 @@ def command(data: Path, run: Path, *more: str, iterations: int = 3, keep: int = 
     """The same as `job`, on the command line."""
     return [
         "-v", "train", str(data), "--out", str(run), "--hidden", "2", "--iterations", str(iterations),
-        "--keep", str(keep), "--checkpoint-every", "1it", "--optimizer", "lbfgs", "--set", "history=2", "--kernel", "numpy",
-        "--backend", "cpu", "--threads", "1", *more,
+        "--keep", str(keep), "--checkpoint-every", "1it", "--optimizer", "lbfgs", "--set", "history=2",
+        "--kernel", "numpy", "--backend", "cpu", "--threads", "1", *more,
     ]  # fmt: skip
 
 
