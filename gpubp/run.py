@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,10 +21,10 @@ import numpy as np
 from .backend import choose
 from .checkpoint import Checkpoint
 from .data.dataset import Dataset
-from .data.scaling import Scaling
+from .data.scaling import KINDS, Scaling
 from .data.several import Paths, files
 from .data.targets import TargetSpec
-from .errors import BackendError, DataError, MismatchError, UsageError
+from .errors import BackendError, CheckpointError, DataError, MismatchError, UsageError
 from .inference import Model
 from .job import Job
 from .network import Network
@@ -104,8 +104,10 @@ def resume(
         path, checkpoint, rejected = folder.newest()
         for bad, reason in rejected:
             log.warning("%s is damaged and was passed over: %s", bad.name, reason)
-        settings = dict(checkpoint.optimizer)
-        changes: dict[str, Any] = {"optimizer": settings.pop("name"), "options": settings}
+        model = model_from(checkpoint)
+        with _as_gpubp_writes(checkpoint):
+            stored, settings = Job.from_dict(checkpoint.job), dict(checkpoint.optimizer)
+            changes: dict[str, Any] = {"optimizer": settings.pop("name"), "options": settings}
         changes |= {} if iterations is None else {"iterations": iterations}
         changes |= {} if data is None else {"data": data}
         changes |= {} if memory is None else {"memory": memory}
@@ -113,7 +115,7 @@ def resume(
         changes["threads"] = threads
         changes |= _limits(limits, settings)
         reached = str(checkpoint.conditions.get("precision"))
-        job, precision = _with_an_engine(replace(Job.from_dict(checkpoint.job), **changes), reached, inexact)
+        job, precision = _with_an_engine(replace(stored, **changes), reached, inexact)
         if job.iterations < checkpoint.iteration:
             raise UsageError(
                 f"{job.iterations} iterations where {checkpoint.iteration} are done", wanted="a limit beyond them"
@@ -128,7 +130,6 @@ def resume(
             do = "name the moved file with --data"
             raise DataError(f"{gone[0]}, which {out} was trained on, is not there", do=do)
         job = _placed(job)
-        model = model_from(checkpoint)
         kept = {"scaling": model.scaling, "targets": model.targets, "fill": model.fill}
         with closing(prepare(job, dataset, **kept, precision=precision, scanned=scanned)) as ready:
             _refuse_other_data(ready, checkpoint, path)
@@ -207,10 +208,36 @@ def load(path: str | Path) -> Model:
 
 
 def model_from(checkpoint: Checkpoint) -> Model:
-    """The model that a checkpoint holds."""
+    """The model that a checkpoint holds.
+
+    Raises:
+        CheckpointError: its parts are none of ours, or do not go together.
+    """
+    with _as_gpubp_writes(checkpoint):
+        return _model_from(checkpoint)
+
+
+@contextmanager
+def _as_gpubp_writes(checkpoint: Checkpoint) -> Iterator[None]:
+    """Inside, what Python says of words and numbers that no gpubp has written into a checkpoint becomes one line."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        found = f"the checkpoint of iteration {checkpoint.iteration} is sound, but nothing that gpubp wrote: {why:.200}"
+        raise CheckpointError(found, do="take another one") from error
+
+
+def _model_from(checkpoint: Checkpoint) -> Model:
     network = Network(tuple(checkpoint.network["sizes"]), checkpoint.network["activation"], checkpoint.network["cost"])
     scaling = dict(checkpoint.scaling)
     fill = scaling.pop(FILL, None)
+    if scaling["kind"] not in KINDS[1:]:  # "auto" was one of the others by then
+        raise ValueError(f"scaling '{scaling['kind']}'")
+    for name, value in {**scaling, FILL: fill}.items():
+        fits = isinstance(value, np.ndarray) and (value.shape, value.dtype) == (network.sizes[:1], np.float64)
+        if name != "kind" and value is not None and not fits:
+            raise ValueError(f"leaf 'scaling/{name}' has not one float64 for each feature")
     history = history_rows(checkpoint)
     return Model(
         network,

@@ -6,9 +6,11 @@ import errno
 import random
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "torture"))
@@ -18,10 +20,10 @@ import faults
 import powercut
 import saver
 from disk import Call, Disk
-from tinyrun import data_in, job
+from tinyrun import data_in, job, newest
 
 from gpubp.errors import CheckpointError
-from gpubp.run import start
+from gpubp.run import load, resume, start
 from gpubp.run_folder import RunFolder
 
 SMALL: dict[str, Any] = {"keep": 1, "iterations": 2}
@@ -160,3 +162,28 @@ def test_a_new_folders_name_is_safe_before_its_first_checkpoint_is_reported(tmp_
     with Disk(tmp_path) as disk:
         start(job(data, **SMALL), tmp_path / "deep" / "run")
     assert not powercut.unsafe_folders(disk.calls)
+
+
+# Right digests over words that no gpubp writes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"scaling": {"kind": "sandard", "mean": None, "scale": None}}, "scaling 'sandard'"),
+        ({"scaling": {"kind": "none", "mean": None, "scale": None, "sizes": [2]}}, "sizes"),
+        ({"scaling": {"kind": "standard", "mean": np.zeros((1, 2, 3)), "scale": None}}, "leaf 'scaling/mean'"),
+        ({"scaling": {"kind": "standard", "mean": None, "scale": "{"}}, "leaf 'scaling/scale'"),
+        ({"history": np.full((1, 1), np.inf), "history_columns": ("iteration",)}, "infinity"),
+    ],
+)
+def test_a_sealed_checkpoint_whose_parts_do_not_go_together_is_one_line(tmp_path, changes, says):
+    data = data_in(tmp_path / "data")
+    start(job(data, **SMALL), tmp_path / "run")
+    whole = newest(tmp_path / "run")
+    with RunFolder(tmp_path / "run") as folder:
+        folder.save(replace(whole, **changes), keep=1)
+    for look in (load, resume):
+        with pytest.raises(CheckpointError, match=says) as caught:
+            look(tmp_path / "run")
+        assert "\n" not in str(caught.value)

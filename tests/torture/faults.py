@@ -16,6 +16,7 @@ import random
 import resource
 import shutil
 import subprocess
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
@@ -121,8 +122,8 @@ def run_here(arguments: list[str]) -> Ended:
     with redirect_stdout(out), redirect_stderr(errors), suppress_log_of_others():
         try:
             code, line = _run(arguments)
-        except BaseException as error:
-            return Ended(1, out.getvalue(), f"Traceback: {type(error).__name__}: {error}")
+        except BaseException:
+            return Ended(1, out.getvalue(), traceback.format_exc())
     return Ended(code, out.getvalue(), errors.getvalue() + (f"gpubp: {line}\n" if line else ""))
 
 
