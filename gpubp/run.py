@@ -229,6 +229,7 @@ def _as_gpubp_writes(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def _model_from(checkpoint: Checkpoint) -> Model:
+    Job.from_dict(checkpoint.job)  # commands read single words of it
     network = Network(tuple(checkpoint.network["sizes"]), checkpoint.network["activation"], checkpoint.network["cost"])
     scaling = dict(checkpoint.scaling)
     fill = scaling.pop(FILL, None)
