@@ -7,9 +7,10 @@ checkpoint, so `resume` needs nothing but the folder.
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +21,10 @@ import numpy as np
 from .backend import choose
 from .checkpoint import Checkpoint
 from .data.dataset import Dataset
-from .data.scaling import Scaling
+from .data.scaling import KINDS, Scaling
 from .data.several import Paths, files
 from .data.targets import TargetSpec
-from .errors import BackendError, DataError, MismatchError, UsageError
+from .errors import BackendError, CheckpointError, DataError, MismatchError, UsageError
 from .inference import Model
 from .job import Job
 from .network import Network
@@ -103,8 +104,10 @@ def resume(
         path, checkpoint, rejected = folder.newest()
         for bad, reason in rejected:
             log.warning("%s is damaged and was passed over: %s", bad.name, reason)
-        settings = dict(checkpoint.optimizer)
-        changes: dict[str, Any] = {"optimizer": settings.pop("name"), "options": settings}
+        model = model_from(checkpoint)
+        with _as_gpubp_writes(checkpoint):
+            stored, settings = Job.from_dict(checkpoint.job), dict(checkpoint.optimizer)
+            changes: dict[str, Any] = {"optimizer": settings.pop("name"), "options": settings}
         changes |= {} if iterations is None else {"iterations": iterations}
         changes |= {} if data is None else {"data": data}
         changes |= {} if memory is None else {"memory": memory}
@@ -112,7 +115,7 @@ def resume(
         changes["threads"] = threads
         changes |= _limits(limits, settings)
         reached = str(checkpoint.conditions.get("precision"))
-        job, precision = _with_an_engine(replace(Job.from_dict(checkpoint.job), **changes), reached, inexact)
+        job, precision = _with_an_engine(replace(stored, **changes), reached, inexact)
         if job.iterations < checkpoint.iteration:
             raise UsageError(
                 f"{job.iterations} iterations where {checkpoint.iteration} are done", wanted="a limit beyond them"
@@ -127,7 +130,6 @@ def resume(
             do = "name the moved file with --data"
             raise DataError(f"{gone[0]}, which {out} was trained on, is not there", do=do)
         job = _placed(job)
-        model = model_from(checkpoint)
         kept = {"scaling": model.scaling, "targets": model.targets, "fill": model.fill}
         with closing(prepare(job, dataset, **kept, precision=precision, scanned=scanned)) as ready:
             _refuse_other_data(ready, checkpoint, path)
@@ -206,10 +208,37 @@ def load(path: str | Path) -> Model:
 
 
 def model_from(checkpoint: Checkpoint) -> Model:
-    """The model that a checkpoint holds."""
+    """The model that a checkpoint holds.
+
+    Raises:
+        CheckpointError: its parts are none of ours, or do not go together.
+    """
+    with _as_gpubp_writes(checkpoint):
+        return _model_from(checkpoint)
+
+
+@contextmanager
+def _as_gpubp_writes(checkpoint: Checkpoint) -> Iterator[None]:
+    """Inside, what Python says of words and numbers that no gpubp has written into a checkpoint becomes one line."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        found = f"the checkpoint of iteration {checkpoint.iteration} is sound, but nothing that gpubp wrote: {why:.200}"
+        raise CheckpointError(found, do="take another one") from error
+
+
+def _model_from(checkpoint: Checkpoint) -> Model:
+    Job.from_dict(checkpoint.job)  # commands read single words of it
     network = Network(tuple(checkpoint.network["sizes"]), checkpoint.network["activation"], checkpoint.network["cost"])
     scaling = dict(checkpoint.scaling)
     fill = scaling.pop(FILL, None)
+    if scaling["kind"] not in KINDS[1:]:  # "auto" was one of the others by then
+        raise ValueError(f"scaling '{scaling['kind']}'")
+    for name, value in {**scaling, FILL: fill}.items():
+        fits = isinstance(value, np.ndarray) and (value.shape, value.dtype) == (network.sizes[:1], np.float64)
+        if name != "kind" and value is not None and not fits:
+            raise ValueError(f"leaf 'scaling/{name}' has not one float64 for each feature")
     history = history_rows(checkpoint)
     return Model(
         network,
@@ -241,11 +270,7 @@ def _train(
         ready.lowest_validation = recorder.lowest_validation
         if prepared:
             prepared(ready)
-        begin: Any = fresh
-        if resumed is not None:
-            # before passes were, there was nothing to count but evaluations
-            counted = "passes" in resumed.history_columns
-            begin = resumed.state if counted else {"extra": 0.0, **resumed.state}
+        begin: Any = fresh if resumed is None else _saved(resumed)
 
         def began(state: State) -> None:
             if resumed is not None:
@@ -277,6 +302,21 @@ def _train(
         recorder.end(state, ending)
         Theta = np.array(recorder.watch.Theta_on_host(state))
         return ready.model(Theta, history=history, ending=asdict(ending), reached=recorder.reached(state))
+
+
+def _saved(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the optimizer saved, as it saves it now. Before passes were counted there were evaluations only,
+    gd kept no best Θ, and the very first rings of pairs were saved with their empty rows."""
+    state = dict(checkpoint.state)
+    if "passes" in checkpoint.history_columns:
+        return state
+    earlier: dict[str, Any] = {"extra": 0.0}
+    if checkpoint.optimizer.get("name") == "gd":
+        earlier |= {"earlier_J": math.inf, "earlier_Theta": np.zeros_like(state.get("Theta", 0.0))}
+    for name in ("S", "Y"):
+        if isinstance(ring := state.get(name), np.ndarray) and type(pairs := state.get("pairs")) is int:
+            state[name] = ring[: max(0, pairs)]
+    return {**earlier, **state}
 
 
 def checked(network: Network, Theta: np.ndarray) -> np.ndarray:
