@@ -10,7 +10,9 @@ from .checkpoint import is_checkpoint
 from .data.report import describe_file
 from .errors import DataError
 from .inference import Model
-from .run import load
+from .recording import history_rows
+from .run import model_from, warn_of_damaged
+from .run_folder import Found, best, checkpoints, find_checkpoint, iteration
 from .stopping import Stopping, count
 
 
@@ -28,7 +30,9 @@ def describe(path: str | Path, **of_file: Any) -> dict[str, Any]:
     if not path.exists():
         raise DataError(f"{path} does not exist", wanted="a data file, a run folder or a checkpoint")
     if path.is_dir() or is_checkpoint(path):
-        return _describe_model(path, load(path))
+        found = find_checkpoint(path)
+        warn_of_damaged(found)
+        return {**_describe_model(path, model_from(found.checkpoint)), **_describe_files(path, found)}
     return {"data file": path.name, **describe_file(path, **of_file)}
 
 
@@ -74,3 +78,22 @@ def _describe_model(path: Path, model: Model) -> dict[str, Any]:
             f"Theta^({l})  {T.shape[0]} x {T.shape[1]}, bias in column 0" for l, T in enumerate(model.matrices, 1)
         ],
     }
+
+
+def _describe_files(path: Path, found: Found) -> dict[str, Any]:
+    """Which checkpoints a run folder holds, the newest first; nothing of a single file."""
+    if not path.is_dir():
+        return {}
+    rows = {row["iteration"]: row for row in history_rows(found.checkpoint)}
+    rejected = {bad.name for bad, _ in found.rejected}
+    held = checkpoints(path)
+    lowest = best([one for one in held if one.name not in rejected], found.checkpoint)
+    lines = []
+    for one in reversed(held):
+        row = rows.get(iteration(one), {})
+        costs = [f"J {row['J']:.6g}"] if row else []
+        costs += [f"validation {row['validation']:.6g}"] if row and row["validation"] is not None else []
+        said = ["damaged"] if one.name in rejected else ["read here"] if one == found.path else []
+        said += ["the best"] if one == lowest and len(held) > 1 else []
+        lines.append("  ".join([one.name, *costs, *said]))
+    return {"checkpoints": lines}

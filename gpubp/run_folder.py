@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checkpoint import Checkpoint, Known, one_line, read, warn_once, write, write_whole
+from .checkpoint import Checkpoint, Known, one_line, read, sync_folder, warn_once, write, write_all, write_whole
 from .errors import CheckpointError, MismatchError, UsageError
 
 log = logging.getLogger("gpubp")
@@ -75,7 +75,7 @@ class RunFolder:
         if _is_folder(self.path, missing=not self._must_exist) and self._must_exist and not self.checkpoints():
             raise _nothing_in(self.path)
         with one_line(f"cannot write in {self.path}"):
-            self.path.mkdir(parents=True, exist_ok=True)
+            _made(self.path)
             self._lock, alone = _locked(self.path / _LOCK)
         if alone:  # unsure of that, a living trainer's temp file could not be told from a dead one's
             with suppress(OSError):
@@ -104,7 +104,7 @@ class RunFolder:
         path = Path(path)
         if not _is_folder(path, missing=True) or overwrite:
             return
-        held = _checkpoints(path)
+        held = checkpoints(path)
         if held:
             do = f"go on with gpubp resume {path}, or replace it with --overwrite"
             raise CheckpointError(f"{path} holds {held[-1].name}", wanted="a folder without a checkpoint", do=do)
@@ -125,7 +125,7 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first; those of a run that is being replaced come before all others."""
-        return _checkpoints(self.path)
+        return checkpoints(self.path)
 
     def newest(self) -> Found:
         """The newest checkpoint that is sound.
@@ -162,6 +162,7 @@ class RunFolder:
                 for path in self.checkpoints():
                     if not path.name.startswith(_REPLACED):
                         os.replace(path, path.with_name(_REPLACED + path.name))
+                        sync_folder(self.path)  # in this order: the newest of those not renamed is the newest of all
             self._replacing = False
         saved = self.path / f"checkpoint-{checkpoint.iteration:08d}.h5"
         write(saved, checkpoint, known=self._known, versions=versions, go_on=go_on)
@@ -187,9 +188,8 @@ class RunFolder:
             if self._history is None:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
                 self._history = os.open(self.path / _HISTORY, flags, 0o666)
-            rest = memoryview(_json_line(row).encode())
-            while rest:
-                rest = rest[os.write(self._history, rest) :]
+            fd = self._history
+            write_all(lambda rest: os.write(fd, rest), memoryview(_json_line(row).encode()))
 
     def rewrite_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Make history.jsonl these rows, at once: a resumed run's must agree with its checkpoint.
@@ -245,9 +245,9 @@ def iteration(path: Path) -> int:
 
 def _newest(folder: Path, tries: int = 10) -> Found:
     rejected: list[tuple[Path, str]] = []
-    for path in reversed(_checkpoints(folder)):
+    for path in reversed(checkpoints(folder)):
         try:
-            return Found(path, read(path), rejected)
+            return Found(path, _read(path), rejected)
         except MismatchError:
             raise
         except CheckpointError as error:
@@ -259,7 +259,23 @@ def _newest(folder: Path, tries: int = 10) -> Found:
     raise CheckpointError(f"no sound checkpoint in {folder}: " + "; ".join(reason for _, reason in rejected))
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def _read(path: Path) -> Checkpoint:
+    """`read`, and where the system refuses, once more: what passes is no reason to go on from an older one."""
+    try:
+        return read(path)
+    except CheckpointError as error:
+        if not isinstance(error.__cause__, OSError) or not os.path.lexists(path):
+            raise
+        time.sleep(_MOMENT)
+        return read(path)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run folder, sound or not, the oldest first; before all those of a run that is replaced.
+
+    Raises:
+        CheckpointError: the folder cannot be read.
+    """
     named = [match for name in _names(folder) if (match := _CHECKPOINT.fullmatch(name))]
     found = [match for match in named if not (folder / match[0]).is_dir()]
     found.sort(key=lambda match: (match["replaced"] is None, int(match["iteration"])))
@@ -269,6 +285,14 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _names(folder: Path) -> list[str]:
     with one_line(f"cannot read {folder}"):
         return os.listdir(folder)
+
+
+def _made(path: Path) -> None:
+    """Make a folder and its parents, where they are missing; their names are then on the disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
 
 
 def _is_folder(path: Path, *, missing: bool) -> bool:
@@ -291,7 +315,9 @@ def _locked(path: Path) -> tuple[int, bool]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         text = os.pread(fd, 200, 0).decode(errors="replace")
-        if text and not text.startswith("gpubp "):
+        # a first part of the word, or zeros where it should be: torn by a full disk or a power cut
+        ours = text.startswith("gpubp ") or "gpubp ".startswith(text) or not text.strip("\0")
+        if not ours:
             raise CheckpointError(f"{path} is not gpubp's", do="name another folder with --out")
         alone = True
         try:
@@ -310,7 +336,7 @@ def _locked(path: Path) -> tuple[int, bool]:
             alone = False
             warn_once(f"the file system of {path.parent} has no locks: see that no second trainer uses this folder")
         name = f"gpubp process {os.getpid()} on {socket.gethostname()}\n".encode()
-        os.pwrite(fd, name, 0)
+        write_all(lambda rest: os.pwrite(fd, rest, len(name) - len(rest)), memoryview(name))
         os.ftruncate(fd, len(name))
         return fd, alone
     except BaseException:

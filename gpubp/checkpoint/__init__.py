@@ -27,14 +27,14 @@ from .background import Background
 from .guard import is_checkpoint, read_sealed, verify
 from .layout import Known, Layout
 from .record import SCALING, SCALING_TEXT, STATE, STOPPING, TEXTS, THETA, Checkpoint, require
-from .whole import one_line, warn_once, write_whole, writing_whole
+from .whole import one_line, sync_folder, warn_once, write_all, write_whole, writing_whole
 
 if TYPE_CHECKING:
     import h5py
 
 __all__ = [
-    "Background", "Checkpoint", "Known", "is_checkpoint", "one_line", "pack", "read", "verify", "warn_once", "write",
-    "write_whole",
+    "Background", "Checkpoint", "Known", "is_checkpoint", "one_line", "pack", "read", "sync_folder", "verify", "warn_once",
+    "write", "write_all", "write_whole",
 ]  # fmt: skip
 
 _GROUPS = {"Theta", "optimizer", "optimizer/state", "scaling", "stopping"}

@@ -62,11 +62,11 @@ class Sink:
         """Put `head` over the first bytes, and bring everything to the disk."""
         self._direct = self._direct and not self._set_direct(False)
         self._flush()
-        _all(lambda rest: os.pwrite(self._fd, rest, len(head) - len(rest)), memoryview(head))
+        write_all(lambda rest: os.pwrite(self._fd, rest, len(head) - len(rest)), memoryview(head))
         os.fsync(self._fd)
 
     def _flush(self) -> None:
-        _all(self._written, self._view[: self._held])
+        write_all(self._written, self._view[: self._held])
         self._held = 0
 
     def _written(self, rest: memoryview) -> int:
@@ -90,7 +90,7 @@ class Sink:
         return False
 
 
-def _all(write: Callable[[memoryview], int], data: memoryview) -> None:
+def write_all(write: Callable[[memoryview], int], data: memoryview) -> None:
     """Write all of `data` with a function that may write less."""
     while data:
         data = data[write(data) :]
@@ -125,7 +125,7 @@ def writing_whole(path: str | Path, length: int) -> Iterator[Sink]:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_whole(path: str | Path, data: bytes | memoryview) -> None:
@@ -154,7 +154,12 @@ def warn_once(message: str) -> None:
     log.warning(message)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's list of names to the disk; where the file system cannot, that is warned of once.
+
+    Raises:
+        OSError: the system's.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
