@@ -28,6 +28,7 @@ FLOORS = [
     {"training", "stopping", "inference", "diagnostics", "bench", "run_folder", "job"},
     {"allotment", "prepare", "predictions"},
     {"recording"},
+    {"going_on"},
     {"run"},
     {"choosing"},
     {"describe", "api"},

@@ -93,11 +93,16 @@ def chosen(work: Callable[..., Any], job: Any, out: Path | None, plot: Path | No
                 f"{point.passes:g} passes, {point.seconds:.1f} s"
             )
 
+        def reading(done: int, total: int) -> None:
+            if stop.by:
+                raise Interrupted
+            scanned(done, total)
+
         def each(progress: Any, state: Any) -> None:
             counter(progress.iteration, job.iterations)
 
         try:
-            found = work(stop=stop, callbacks=[each], told=told, scanned=scanned, program=program())
+            found = work(stop=stop, callbacks=[each], told=told, scanned=reading, program=program())
         except Interrupted:
             counter.clear()
             kept = f": the same command goes on after the last finished training in {out}" if out else ""
