@@ -93,7 +93,7 @@ class StopRequest:
             raise Stopped(f"stopped by {self.by} {when}", do="nothing is lost: the same command begins it again")
 
     @contextmanager
-    def listening(self) -> Iterator[StopRequest]:
+    def listening(self, *, for_good: bool = False) -> Iterator[StopRequest]:
         """Inside, SIGTERM, SIGUSR1, SIGHUP and Ctrl-C ask to stop; a second Ctrl-C ends the process at once.
 
         SIGHUP stays ignored where it is: under nohup a run outlives its terminal.
@@ -101,9 +101,16 @@ class StopRequest:
         A handler of Python's waits until the main thread is back from the pass that it is in, which may take long. So a
         thread of our own is told of signals as they come: it says that a stop was asked for, and where a second Ctrl-C
         has not ended the process by `KeyboardInterrupt`, does so itself.
+
+        Args:
+            for_good: whether the process ends once a stop was asked for. Then later signals do not change how.
         """
 
         def handle(number: int, frame: FrameType | None) -> None:
+            if over.is_set():
+                if number == signal.SIGINT:
+                    self._end_at_once()
+                return
             self.by = self.by or signal.Signals(number).name
             self._interrupts += number == signal.SIGINT
             if number == signal.SIGINT and self._interrupts == 2:  # a third one must not disturb the tidying up
@@ -123,8 +130,9 @@ class StopRequest:
             yield self
         finally:
             over.set()
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
+            if not (for_good and self.by):
+                for number, handler in zip(numbers, before, strict=True):
+                    signal.signal(number, handler)
             signal.set_wakeup_fd(woken)
             os.close(tells)
             thread.join()
@@ -139,7 +147,7 @@ class StopRequest:
                     continue
                 if not seen:
                     name = signal.Signals(number).name
-                    log.info(f"{name}: stopping after the pass in flight; a second Ctrl-C ends at once")
+                    log.info(f"{name}: stopping; a second Ctrl-C ends at once")
                 seen.append(number)
                 if number == signal.SIGINT and seen.count(number) >= 2 and not over.wait(self.GRACE):
                     self._end_at_once()

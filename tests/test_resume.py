@@ -99,7 +99,7 @@ def test_a_folder_whose_checkpoints_are_all_damaged_is_an_error_and_no_fresh_sta
     for path in (tmp_path / "run").glob("*.h5"):
         path.write_bytes(path.read_bytes()[:-100])
     before = files(tmp_path / "run")
-    with pytest.raises(CheckpointError, match="no sound checkpoint in .*00000003.*00000000"):
+    with pytest.raises(CheckpointError, match=r"no sound checkpoint in .*00000003.*00000000"):
         package.train(X, Y, out=tmp_path / "run", iterations=9, **AUTO)
     after = files(tmp_path / "run")
     assert {name for name in after if after[name] != before[name]} <= {"lock"}
@@ -230,7 +230,7 @@ def test_other_data_and_other_conditions_are_refused_as_resume_does(tmp_path, mo
     package.train(X, Y, out=tmp_path / "run", iterations=3, **AUTO)
     other = X.copy()
     other[17, 2] += 1
-    with pytest.raises(MismatchError, match="not the data that .* was trained on; wanted the same rows"):
+    with pytest.raises(MismatchError, match=r"not the data that .* was trained on; wanted the same rows"):
         package.train(other, Y, out=tmp_path / "run", iterations=5, **AUTO)
     with pytest.raises(MismatchError, match="not the data"):  # also where nothing is left to do
         package.train(other, Y, out=tmp_path / "run", iterations=3, **AUTO)

@@ -83,7 +83,7 @@ def chosen(work: Callable[..., Any], job: Any, out: Path | None, plot: Path | No
 
         plots.check(plot)  # before hours of work
     stop = StopRequest()
-    with Counter("rows read") as scanned, Counter("iterations at most") as counter, stop.listening():
+    with Counter("rows read") as scanned, Counter("iterations at most") as counter, stop.listening(for_good=True):
 
         def told(point: Any, done: int, total: int) -> None:
             scanned.clear()

@@ -26,7 +26,7 @@ def watched(train: Callable[..., Any]) -> tuple[Any, int]:
 
     stop = StopRequest()
     try:
-        with stop.listening(), Display() as display:
+        with stop.listening(for_good=True), Display() as display:
             model = train(stop=stop, callbacks=[display], prepared=display.prepared, scanned=display.scanned)
     except Stopped as error:
         click.echo(f"gpubp: {error}", err=True)
