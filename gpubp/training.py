@@ -107,13 +107,13 @@ class StopRequest:
         """
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if over.is_set():
-                if number == signal.SIGINT:
-                    self._end_at_once()
-                return
             self.by = self.by or signal.Signals(number).name
             self._interrupts += number == signal.SIGINT
-            if number == signal.SIGINT and self._interrupts == 2:  # a third one must not disturb the tidying up
+            if number != signal.SIGINT or self._interrupts < 2:
+                return
+            if over.is_set():
+                self._end_at_once()
+            elif self._interrupts == 2:  # a third one must not disturb the tidying up
                 raise KeyboardInterrupt
 
         numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
@@ -147,6 +147,7 @@ class StopRequest:
                     continue
                 if not seen:
                     name = signal.Signals(number).name
+                    self.by = self.by or name  # handlers run later, in the order of the numbers and not as signals came
                     log.info(f"{name}: stopping; a second Ctrl-C ends at once")
                 seen.append(number)
                 if number == signal.SIGINT and seen.count(number) >= 2 and not over.wait(self.GRACE):

@@ -118,7 +118,12 @@ def until_heard(process: subprocess.Popen[str], word: str) -> None:
 
 @pytest.mark.parametrize(
     ("phase", "options"),
-    [(A_PASS, []), (A_PASS, ["--kernel", "numpy"]), (A_WORKER, ["--kernel", "numpy", "--threads", "2"]), (A_SAVE, [])],
+    [
+        (A_PASS, []),
+        (A_PASS, ["--kernel", "numpy"]),
+        (A_WORKER, ["--kernel", "numpy", "--threads", "2", "--hidden", "90,90"]),
+        (A_SAVE, []),
+    ],
     ids=["in a pass", "in a pass of NumPy's", "in a worker thread", "while a checkpoint is written"],
 )
 def test_a_second_ctrl_c_ends_at_once_wherever_the_run_is(held, tmp_path, phase, options):
@@ -188,10 +193,10 @@ def test_the_first_signal_says_how_a_run_ends(data, tmp_path, order):
     )  # fmt: skip
     wait_for_iteration(tmp_path / "run", 3, process)
     first, *others = order.split()
-    for name in (first, *others):
+    process.send_signal(getattr(signal, first))
+    until_heard(process, f"{first}: stopping")
+    for name in others:
         process.send_signal(getattr(signal, name))
-        if name == first:
-            until_heard(process, f"{first}: stopping")
     out, error = process.communicate(timeout=60)
     assert process.returncode == ORDERS[order], error
     assert f"stopped by {first}" in out and "Traceback" not in error
