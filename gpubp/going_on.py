@@ -67,11 +67,14 @@ def job_going_on(job: Job, checkpoint: Checkpoint) -> Job:
     )  # fmt: skip
 
 
-def over(job: Job, checkpoint: Checkpoint) -> bool:
+def over(job: Job, checkpoint: Checkpoint, *, alike: bool = False) -> bool:
     """Whether a run that has ended has nothing left to do under the limits of this job, which is the run's but for what
     may change.
 
     A run that failed has nothing left under the same limits; it may be tried again under others.
+
+    Args:
+        alike: whether it must have ended as it would end now: a limit that is given to give the run another end counts.
     """
     kind = checkpoint.ending["kind"] if checkpoint.ending else "stopped"
     if kind == "stopped":
@@ -81,22 +84,23 @@ def over(job: Job, checkpoint: Checkpoint) -> bool:
     same = all(getattr(job, name) == getattr(was, name) for name in (*_LIMITS, "climb"))
     if same and tolerance == checkpoint.optimizer["tolerance"]:
         return True
-    precision = str(checkpoint.conditions.get("precision"))
-    if kind == "stalled" and not (job.climb and precision != LADDER[-1]):
-        return True
     known: dict[str, Any] = dict(checkpoint.stopping)
-    if "mark" in known and job.patience is None:
-        return False  # early stopping is lifted: the Θ to keep is another
+    if ("mark" in known and job.patience is None) or (alike and was.patience is None and job.patience is not None):
+        return False  # the Θ to keep is another from now on
     network, history = Network(**_layers(checkpoint)), history_rows(checkpoint)
     saved: dict[str, Any] = {"extra": 0.0, **checkpoint.state}
     known["Theta"] = network.pack(checkpoint.Theta)
     names = ("Theta", "gradient", "J", "iteration", "evaluations", "extra")
     state = State(**{name: saved[name] for name in names})
     watch = Watch(job.stopping, history, known)
+    precision = str(checkpoint.conditions.get("precision"))
     watch.begin(state, precision, None)
     seconds = float(history[-1]["seconds"]) if history else 0.0
     optimizer = optimizers.make(job.optimizer, **job.options)
-    return watch.ending(state, optimizer, job.iterations, seconds) is not None
+    ending = watch.ending(state, optimizer, job.iterations, seconds)
+    if kind == "stalled" and not (job.climb and precision != LADDER[-1]):
+        return ending is None or not alike
+    return ending is not None and (ending.kind == kind or not alike)
 
 
 def new_limits(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def resume(
         job = replace(Job.from_dict(checkpoint.job), **changes)
         refuse_left_behind({"iterations": iterations, **limits}, checkpoint)
         failed = checkpoint.ending is not None and checkpoint.ending["kind"] == "failed"  # may be tried again
-        done = not failed and over(job, checkpoint)
+        done = not failed and over(job, checkpoint, alike=True)
         gone = [] if done or dataset is not None or data is not None else [f for f in job.files if not exists(f)]
         if gone:
             do = "name the moved file with --data"
@@ -216,7 +216,7 @@ def _go_on(
 
 def _nothing_to_do(out: str | Path, found: Found) -> Model:
     _warn_of_damaged(found)
-    log.info("nothing to do: the run in %s has ended and no limit was raised; its files stay as they are", out)
+    log.info("nothing to do: the run in %s has ended and nothing here extends it; its files stay as they are", out)
     return model_from(found.checkpoint)
 
 

@@ -393,3 +393,14 @@ def test_a_run_on_a_folder_that_cannot_be_written_to_still_tells_that_it_is_done
         assert gpubp_command(*line).json == done.json
     finally:
         os.chmod(tmp_path / "run", 0o755)
+
+
+def test_a_limit_that_gives_an_ended_run_another_end_is_heeded_by_resume_and_no_extension_to_a_line(tmp_path):
+    path, run = write(tmp_path / "d.h5", X=X, y=Y), tmp_path / "run"
+    package.train(path, out=run, iterations=5, **AUTO)
+    before = files(run)
+    line = package.train(path, out=run, iterations=5, target=5.0, **AUTO)
+    assert line.ending is not None and line.ending["kind"] == "limit" and files(run) == before
+    ended = resume(run, target=5.0)
+    assert ended.ending is not None and ended.ending["kind"] == "target" and len(ended.history) == 5
+    assert resume(run, target=5.0).ending == ended.ending
