@@ -167,7 +167,7 @@ def test_the_names_in_a_file_are_compared_too(gpubp_command, tmp_path):
     "options",
     [
         {},
-        {"select": ("rows=:200", "columns=0,2")},
+        {"select": ("rows=100:", "columns=0,2")},
         {"class_weight": "balanced"},
         {"optimizer": "lbfgs", "options": {"history": 4}},
         {"memory": "1KB", "validation": 0.2, "patience": 50},
@@ -180,6 +180,12 @@ def test_what_auto_has_become_is_not_held_against_the_line_that_said_auto(tmp_pa
     more = package.train(X, Y, out=tmp_path / "run", iterations=9, **asked)
     whole = package.train(X, Y, iterations=9, **{k: v for k, v in asked.items() if k != "resume"})
     assert more.Theta.tobytes() == whole.Theta.tobytes()
+
+
+def test_auto_is_another_word_than_what_it_becomes(tmp_path):
+    package.train(X, Y, out=tmp_path / "run", iterations=3, **AUTO, kernel="numpy", cost="logistic")
+    with pytest.raises(MismatchError, match="cost was logistic, is auto; kernel was numpy, is auto"):
+        package.train(X, Y, out=tmp_path / "run", iterations=5, **AUTO)
 
 
 def test_a_resume_between_two_lines_changes_nothing_that_they_are_compared_by(tmp_path):

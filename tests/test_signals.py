@@ -20,7 +20,7 @@ from test_run import wait_for_iteration
 from gpubp.run_folder import find_checkpoint
 
 # What is put before `main` to hold a run in one of its phases: each says that it is there, and does not end by itself.
-# A lock that is held already, taken by C without Python's lock, is a pass that no signal interrupts.
+# A lock that is held already, taken by C without Python's lock, is a pass or a disk that no signal interrupts.
 HOLD = """
 import ctypes, os, sys, threading, time
 C = ctypes.CDLL(None)
@@ -29,9 +29,6 @@ C.pthread_mutex_lock(room)
 def stuck():
     print("held", file=sys.stderr, flush=True)
     C.pthread_mutex_lock(room)
-def slow():
-    print("held", file=sys.stderr, flush=True)
-    time.sleep(600)
 """
 A_PASS = """
 from gpubp.objective import Objective
@@ -59,7 +56,7 @@ from pathlib import Path
 real = os.fsync
 def fsync(fd):
     if "checkpoint-00000003" in os.readlink(f"/proc/self/fd/{fd}"):
-        slow()
+        stuck()
     real(fd)
 os.fsync = fsync
 """
