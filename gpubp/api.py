@@ -104,6 +104,8 @@ def train(
     out: str | Path | None = None,
     weights: Any = None,
     overwrite: bool = False,
+    resume: str = "never",
+    inexact: bool = False,
     callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> Model:
@@ -116,6 +118,8 @@ def train(
         out: a run folder for checkpoints and history; without one nothing is written.
         weights: row weights, or the name of a dataset.
         overwrite: whether a run in `out` may be replaced.
+        resume: "auto": where `out` holds this very run, go on with it, to the same bits; else begin it.
+        inexact: with it, go on although conditions differ on which the bits depend.
         callbacks: called as ``callback(progress, state)`` after each iteration; True ends the run.
         options: the other fields of `gpubp.job.Job`: hidden, activation, cost, lambda_, optimizer, iterations, select,
             missing, class_weight, …
@@ -126,12 +130,15 @@ def train(
     Raises:
         UsageError: an option that does not exist or cannot be meant.
         DataError: data that cannot be used.
-        CheckpointError: `out` holds a run and `overwrite` is False.
+        CheckpointError: `out` holds a run, and neither `overwrite` nor `resume` says what to do with it.
+        MismatchError: with `resume`, a run of another job, on other data or under other conditions.
     """
     from . import run
 
     job, dataset = _asked(data, y, weights, options)
-    return run.start(job, out, dataset=dataset, overwrite=overwrite, callbacks=callbacks)
+    return run.start(
+        job, out, dataset=dataset, overwrite=overwrite, resume=resume, inexact=inexact, callbacks=callbacks
+    )
 
 
 def sweep(
@@ -228,7 +235,11 @@ def _asked(data: Any, y: Any, weights: Any, options: dict[str, Any]) -> tuple[Jo
     named = [data] if isinstance(data, str | os.PathLike) else data if isinstance(data, list | tuple) else []
     from_file = len(named) > 0 and all(isinstance(one, str | os.PathLike) for one in named)
     # what a file's datasets are called means nothing for arrays
-    known = set(Job.__dataclass_fields__) - {"data", "y", "weights"} - (set() if from_file else {"x", "split", "allow"})
+    known = (
+        set(Job.__dataclass_fields__)
+        - {"data", "y", "weights", "asked"}
+        - (set() if from_file else {"x", "split", "allow"})
+    )
     if unknown := set(options) - known:
         raise UsageError(f"option {', '.join(sorted(unknown))}", wanted=f"one of {', '.join(sorted(known))}")
     if from_file:
@@ -244,9 +255,9 @@ def load(path: str | Path) -> Model:
     Raises:
         CheckpointError: nothing there that can be read; the message says why for each file tried.
     """
-    from . import run
+    from .loading import load as from_file
 
-    return run.load(path)
+    return from_file(path)
 
 
 def _labels(network: Network, y: np.ndarray, m: int) -> np.ndarray:

@@ -10,8 +10,8 @@ from .checkpoint import is_checkpoint
 from .data.report import describe_file
 from .errors import DataError
 from .inference import Model
+from .loading import model_from, warn_of_damaged
 from .recording import history_rows
-from .run import model_from, warn_of_damaged
 from .run_folder import Found, best, checkpoints, find_checkpoint, iteration
 from .stopping import Stopping, count
 

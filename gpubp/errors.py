@@ -59,3 +59,7 @@ class BackendError(GpubpError):
 
 class OutOfMemory(BackendError):
     """The device's memory does not hold what was asked for; the message names a smaller request."""
+
+
+class Stopped(GpubpError):
+    """Someone asked to stop where there is nothing to keep yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -24,6 +24,12 @@ _TYPES: dict[str, Any] = {
     "bool": bool,
     "dict[str, Any]": dict,
 }
+# What may be another in a line that goes on with a run: where the data lie now, what ends it, what it may use, what it
+# keeps. No bit of a step depends on it.
+CHANGES = (
+    "data", "allow", "iterations", "decrease", "evaluations", "passes", "seconds", "target", "patience", "min_delta",
+    "climb", "threads", "memory", "checkpoint_every", "keep",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Job:
         memory: bytes for rows, labels and weights kept in memory (or text like "1GB"), None: a share of what is free.
         checkpoint_every: "60" seconds, or "10it" iterations.
         keep: how many checkpoints stay in the folder.
+        asked: the fields that must stay as they are, as they were asked for; see `as_asked`.
     """
 
     data: str | tuple[str, ...] = ""
@@ -92,6 +99,7 @@ class Job:
     target: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         hidden = (self.hidden,) if isinstance(self.hidden, Integral) else self.hidden
@@ -150,11 +158,21 @@ class Job:
         """The data as a list of files and patterns; empty for arrays."""
         return self.data if isinstance(self.data, tuple) else (self.data,) if self.data else ()
 
+    def as_asked(self) -> Job:
+        """The job with a note of itself, before "auto" and the like become what they mean here: whoever goes on with
+        the run by the same words is compared with these."""
+        return replace(self, asked={name: getattr(self, name) for name in fixed()})
+
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Job:
         """The job as a checkpoint stores it; fields it does not have keep their defaults."""
         known = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in stored.items() if name in known})
+
+
+def fixed() -> tuple[str, ...]:
+    """The fields of a job on which the model or its bits depend: a run keeps them from its beginning to its end."""
+    return tuple(f.name for f in fields(Job) if f.name not in CHANGES and f.name != "asked")
 
 
 def interval(text: str) -> tuple[float, int]:

@@ -7,33 +7,42 @@ checkpoint, so `resume` needs nothing but the folder.
 from __future__ import annotations
 
 import logging
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import pairwise
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .backend import choose
 from .checkpoint import Checkpoint
 from .data.dataset import Dataset
-from .data.scaling import KINDS, Scaling
 from .data.several import Paths, files
-from .data.targets import TargetSpec
-from .errors import BackendError, CheckpointError, DataError, MismatchError, UsageError
+from .errors import BackendError, DataError, UsageError
+from .going_on import (
+    changed_limits,
+    compare_conditions,
+    job_going_on,
+    new_limits,
+    over,
+    refuse_left_behind,
+    refuse_other_data,
+    refuse_other_job,
+    with_an_engine,
+)
 from .inference import Model
 from .job import Job
+from .loading import as_gpubp_writes, model_from, saved_state, warn_of_damaged
 from .network import Network
 from .optimizers import Ending, State
-from .precision import finer
 from .prepare import Prepared, prepare
-from .recording import FILL, Recorder, conditions, history_rows, reached
-from .run_folder import RunFolder, find_checkpoint
-from .stopping import NAMES, Watch
+from .recording import Recorder, history_rows
+from .run_folder import Found, RunFolder, checkpoints, find_checkpoint
+from .stopping import Watch
 from .training import Callback, StopRequest, fit
 
 log = logging.getLogger("gpubp")
@@ -45,6 +54,8 @@ def start(
     *,
     dataset: Dataset | None = None,
     overwrite: bool = False,
+    resume: str = "never",
+    inexact: bool = False,
     callbacks: Sequence[Callback] = (),
     stop: StopRequest | None = None,
     prepared: Callable[[Prepared], None] | None = None,
@@ -54,18 +65,39 @@ def start(
     """Train from a fresh Θ, or from `initial`, the flat (P,) Θ of another model of the same network (a warm start);
     with `out`, into that run folder.
 
+    Args:
+        resume: "auto": where the folder holds a run, go on with it, if it is this very job's, and do nothing if it has
+            ended and this job does not extend it; "never": refuse such a folder.
+        inexact: with "auto", go on although conditions differ on which the bits depend.
+
     Raises:
         GpubpError: before anything is written, for a bad job, bad data, an initial Θ that does not fit, or a folder
-            that holds a run already.
+            that holds a run already: any, or with "auto" one of another job, of other data, or not sound.
+        Stopped: someone asked to stop before there was anything to keep.
     """
-    job = _placed(job)
+    _refuse_unmeant(out, overwrite, resume, inexact, initial)
+    job = _placed(job.as_asked())
+    scanned = _unless_stopped(scanned, stop)
     if out is None:
         with closing(prepare(job, dataset, scanned=scanned)) as ready:
             return _train(ready, None, None, callbacks, stop, prepared, initial)
+
+    def as_asked(checkpoint: Checkpoint) -> tuple[Job, bool]:
+        refuse_other_job(job, checkpoint, out)
+        again = job_going_on(job, checkpoint)
+        if not (done := over(again, checkpoint)):
+            refuse_left_behind(new_limits(again, checkpoint), checkpoint)
+        return again, done
+
+    go_on = partial(_go_on, out, as_asked, dataset, inexact, callbacks, stop, prepared, scanned)
+    if resume == "auto" and _holds_run(out):
+        return go_on()
     RunFolder.check(out, overwrite=overwrite)
     with closing(prepare(job, dataset, scanned=scanned)) as ready, RunFolder(out) as folder:
-        folder.refuse_if_used(overwrite)
-        return _train(ready, folder, None, callbacks, stop, prepared, initial)
+        if not (resume == "auto" and folder.checkpoints()):  # else another trainer was here while the data were read
+            folder.refuse_if_used(overwrite)
+            return _train(ready, folder, None, callbacks, stop, prepared, initial)
+    return go_on()
 
 
 def resume(
@@ -76,6 +108,8 @@ def resume(
     memory: int | None = None,
     threads: int | None = None,
     climb: bool | None = None,
+    checkpoint_every: str | None = None,
+    keep: int | None = None,
     dataset: Dataset | None = None,
     inexact: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -86,12 +120,15 @@ def resume(
 ) -> Model:
     """Go on with the newest sound checkpoint of a run folder, to the same bits an undisturbed run has.
 
+    A run that has ended, and that nothing here extends, is left as it is, to the last byte.
+
     Args:
         iterations: a new limit, counted from the beginning of the run.
         data: where the data file is now, or the files in their order, if they were moved.
         memory: another budget for rows kept in memory.
         threads: the most threads of the CPU; by default all cores it may, whatever the run had.
         climb: from now on, whether it goes on at the next finer precision where it stalls.
+        checkpoint_every, keep: from now on, how often checkpoints are written and how many stay.
         inexact: go on although conditions differ on which the bits depend.
         limits: other values, from now on, of the optimizer's `tolerance` and of what else ends the run, see
             `gpubp.stopping.Stopping`; None lifts one.
@@ -99,69 +136,144 @@ def resume(
     Raises:
         UsageError: a limit that does not exist, cannot be meant, or was left behind.
         MismatchError: other data; or other conditions and not `inexact`: the message names each.
+        Stopped: someone asked to stop while the data were read for the first time.
     """
-    with RunFolder(out, must_exist=True) as folder:
-        path, checkpoint, rejected = folder.newest()
-        for bad, reason in rejected:
-            log.warning("%s is damaged and was passed over: %s", bad.name, reason)
-        model = model_from(checkpoint)
-        with _as_gpubp_writes(checkpoint):
+
+    def as_asked(checkpoint: Checkpoint) -> tuple[Job, bool]:
+        with as_gpubp_writes(checkpoint):
             stored, settings = Job.from_dict(checkpoint.job), dict(checkpoint.optimizer)
-            changes: dict[str, Any] = {"optimizer": settings.pop("name"), "options": settings}
-        changes |= {} if iterations is None else {"iterations": iterations}
-        changes |= {} if data is None else {"data": data}
-        changes |= {} if memory is None else {"memory": memory}
-        changes |= {} if climb is None else {"climb": climb}
-        changes["threads"] = threads
-        changes |= _limits(limits, settings)
-        reached = str(checkpoint.conditions.get("precision"))
-        job, precision = _with_an_engine(replace(stored, **changes), reached, inexact)
-        if job.iterations < checkpoint.iteration:
-            raise UsageError(
-                f"{job.iterations} iterations where {checkpoint.iteration} are done", wanted="a limit beyond them"
-            )
-        _refuse_left_behind(limits, checkpoint)
-        if dataset is None and not job.data:
-            raise UsageError(
-                f"{out} was trained on arrays, not on a file", do="resume it from Python with the same arrays"
-            )
-        gone = [] if dataset is not None or data is not None else [f for f in job.files if not os.path.exists(f)]
+            changes: dict[str, Any] = {"optimizer": settings.pop("name"), "options": settings, "threads": threads}
+        given = {"iterations": iterations, "data": data, "memory": memory, "climb": climb, "keep": keep}
+        given["checkpoint_every"] = checkpoint_every
+        changes |= {name: value for name, value in given.items() if value is not None}
+        changes |= changed_limits(limits, settings)
+        job = replace(stored, **changes)
+        refuse_left_behind({"iterations": iterations, **limits}, checkpoint)
+        failed = checkpoint.ending is not None and checkpoint.ending["kind"] == "failed"  # may be tried again
+        done = not failed and over(job, checkpoint, alike=True)
+        gone = [] if done or dataset is not None or data is not None else [f for f in job.files if not exists(f)]
         if gone:
             do = "name the moved file with --data"
             raise DataError(f"{gone[0]}, which {out} was trained on, is not there", do=do)
-        job = _placed(job)
+        return job, done
+
+    return _go_on(out, as_asked, dataset, inexact, callbacks, stop, prepared, _unless_stopped(scanned, stop))
+
+
+def _holds_run(out: str | Path) -> bool:
+    """Whether there are checkpoints in a folder, sound or not."""
+    return os.path.isdir(out) and bool(RunFolder(out).checkpoints())
+
+
+def _go_on(
+    out: str | Path,
+    as_asked: Callable[[Checkpoint], tuple[Job, bool]],
+    dataset: Dataset | None,
+    inexact: bool,
+    callbacks: Sequence[Callback],
+    stop: StopRequest | None,
+    prepared: Callable[[Prepared], None] | None,
+    scanned: Callable[[int, int], None] | None,
+) -> Model:
+    """Go on with the newest sound checkpoint of a folder; where nothing is left to be done, write nothing.
+
+    Args:
+        as_asked: given the checkpoint, the run's job with what is to be another from now on, and whether the run has
+            ended and that job does not extend it.
+    """
+    found, seen = None, _files_of(out)
+    if seen:  # looked at without the lock, which a trainer writes its name into
+        found = find_checkpoint(out)
+        job, done = as_asked(found.checkpoint)
+        if done and _needs_no_data(job, dataset, found) and _tells_all(out, found):
+            return _nothing_to_do(out, found)
+    with RunFolder(out, must_exist=True) as folder:
+        if found is None or _files_of(out) != seen:
+            found = folder.newest()
+        path, checkpoint, _ = found
+        job, done = as_asked(checkpoint)
+        if done and not _tells_all(out, found):  # a power cut can take lines that no checkpoint waited for
+            folder.rewrite_history(history_rows(checkpoint))
+        if done and _needs_no_data(job, dataset, found):
+            return _nothing_to_do(out, found)
+        if dataset is None and not job.data:
+            do = "resume it from Python with the same arrays"
+            raise UsageError(f"{out} was trained on arrays, not on a file", do=do)
+        job, precision = with_an_engine(job, str(checkpoint.conditions.get("precision")), inexact)
+        job, model = _placed(job), model_from(checkpoint)
         kept = {"scaling": model.scaling, "targets": model.targets, "fill": model.fill}
         with closing(prepare(job, dataset, **kept, precision=precision, scanned=scanned)) as ready:
-            _refuse_other_data(ready, checkpoint, path)
-            _compare_conditions(ready, checkpoint, inexact)
+            refuse_other_data(ready, checkpoint, path)
+            if done:
+                return _nothing_to_do(out, found)
+            warn_of_damaged(found)
+            compare_conditions(ready, checkpoint, inexact)
             log.info("going on from %s, iteration %d", path.name, checkpoint.iteration)
-            if checkpoint.stopping and job.patience is None:
+            if "mark" in checkpoint.stopping and job.patience is None:
                 left = "early stopping is lifted: the Θ of iteration %d, validation cost %.6g, is kept no longer"
                 log.warning(left, checkpoint.stopping["iteration"], checkpoint.stopping["validation"])
             return _train(ready, folder, checkpoint, callbacks, stop, prepared)
 
 
-def _limits(limits: Mapping[str, float | None], options: dict[str, Any]) -> dict[str, Any]:
-    """The job's fields that these change; the tolerance changes the optimizer's options."""
-    known = ["tolerance", *NAMES]
-    if unknown := set(limits) - set(known):
-        raise UsageError(f"limit {', '.join(sorted(unknown))}", wanted=f"one of {', '.join(known)}")
-    changes = dict(limits)
-    if "tolerance" in changes:
-        tolerance = changes.pop("tolerance")
-        options["tolerance"] = 0.0 if tolerance is None else tolerance
-    if changes.get("min_delta", 0.0) is None or ("patience" in changes and changes["patience"] is None):
-        changes["min_delta"] = 0.0
-    return changes
+def _files_of(out: str | Path) -> list[tuple[str, int, int]]:
+    """The checkpoints of a folder, and what tells each from another of its name; [] where there are none."""
+    if not _holds_run(out):
+        return []
+    with suppress(FileNotFoundError):  # a trainer at work removed one
+        return [(path.name, (at := path.stat()).st_ino, at.st_mtime_ns) for path in checkpoints(Path(out))]
+    return []
 
 
-def _refuse_left_behind(limits: Mapping[str, float | None], checkpoint: Checkpoint) -> None:
-    """Refuse a new budget that is less than what was used."""
-    done = history_rows(checkpoint)[-1:]
-    for name, unit in (("evaluations", "evaluations"), ("passes", "passes"), ("seconds", "seconds")):
-        limit = limits.get(name)
-        if done and limit is not None and limit < done[0][name]:
-            raise UsageError(f"{limit:g} {unit} where {done[0][name]:.6g} are done", wanted="a limit beyond them")
+def _nothing_to_do(out: str | Path, found: Found) -> Model:
+    warn_of_damaged(found)
+    log.info("nothing to do: the run in %s has ended and nothing here extends it; its files stay as they are", out)
+    return model_from(found.checkpoint)
+
+
+def _needs_no_data(job: Job, dataset: Dataset | None, found: Found) -> bool:
+    """Whether the data are the run's own files. Others are read, to see whether they hold the same."""
+    return dataset is None and bool(job.data) and job.data == Job.from_dict(found.checkpoint.job).data
+
+
+def _tells_all(out: str | Path, found: Found) -> bool:
+    """Whether the history beside a checkpoint has a line for each iteration."""
+    try:
+        lines = (Path(out) / "history.jsonl").read_bytes().count(b"\n")
+    except OSError:
+        return False
+    return lines == len(found.checkpoint.history)
+
+
+def _refuse_unmeant(
+    out: str | Path | None, overwrite: bool, resume: str, inexact: bool, initial: np.ndarray | None
+) -> None:
+    """Refuse what does not go together."""
+    if resume not in ("never", "auto"):
+        raise UsageError(f"resume '{resume}'", wanted="never or auto")
+    if resume == "auto":
+        if out is None:
+            raise UsageError("resume 'auto' without a run folder", wanted="out")
+        if overwrite:
+            raise UsageError("--resume auto and --overwrite", wanted="one of them: go on with a run, or replace it")
+        if initial is not None:
+            raise UsageError("resume 'auto' beside an initial Theta", wanted="one of them")
+    elif inexact:
+        raise UsageError("--inexact where nothing is resumed", wanted="--resume auto beside it")
+
+
+def _unless_stopped(
+    scanned: Callable[[int, int], None] | None, stop: StopRequest | None
+) -> Callable[[int, int], None] | None:
+    """What is told of the first reading of the data; it ends that where someone has asked to stop."""
+    if stop is None:
+        return scanned
+
+    def told(done: int, total: int) -> None:
+        stop.refuse("while the data were read for the first time")
+        if scanned is not None:
+            scanned(done, total)
+
+    return told
 
 
 def _placed(job: Job) -> Job:
@@ -169,89 +281,6 @@ def _placed(job: Job) -> Job:
     if job.allow is not None:
         job = replace(job, allow=os.path.abspath(job.allow))
     return replace(job, data=tuple(map(os.path.abspath, files(job.data)))) if job.data else job
-
-
-def _with_an_engine(job: Job, had: str, inexact: bool) -> tuple[Job, str]:
-    """The job and the precision it had reached where this machine has its kernel, its BLAS and that precision; else,
-    inexactly, with those that are here, and the next finer precision."""
-    try:
-        backend, _ = choose(job.backend, device=job.device, kernel=job.kernel, blas=job.blas)
-    except BackendError as error:
-        if job.kernel == "auto" and job.blas == "auto":
-            raise
-        if not inexact:
-            found = f"the run's kernel is {job.kernel}, its BLAS {job.blas}, and here is {error.found}"
-            do = "install what is missing, or add --inexact to go on with what is here"
-            raise MismatchError(found, do=do) from None
-        log.warning("going on with another kernel or BLAS than the run had: here is %s", error.found)
-        return _with_an_engine(replace(job, kernel="auto", blas="auto"), had, inexact)
-    if had in backend.precisions:
-        return job, had
-    here, other = f"the {backend.kind.upper()} here does not have", finer(had, backend.precisions)
-    if not inexact or other is None:
-        do = f"go on where the run was, or add --inexact to go on at {other}"
-        raise MismatchError(f"the run is at {had}, which {here}", do=do)
-    log.warning("going on at %s: %s %s", other, here, had)
-    return job, other
-
-
-def load(path: str | Path) -> Model:
-    """The model of a run folder (its newest sound checkpoint) or of a checkpoint file.
-
-    Raises:
-        CheckpointError: nothing there that can be read; the message says why for each file tried.
-    """
-    _, checkpoint, rejected = find_checkpoint(path)
-    for bad, reason in rejected:
-        log.warning("%s is damaged and was passed over: %s", bad.name, reason)
-    return model_from(checkpoint)
-
-
-def model_from(checkpoint: Checkpoint) -> Model:
-    """The model that a checkpoint holds.
-
-    Raises:
-        CheckpointError: its parts are none of ours, or do not go together.
-    """
-    with _as_gpubp_writes(checkpoint):
-        return _model_from(checkpoint)
-
-
-@contextmanager
-def _as_gpubp_writes(checkpoint: Checkpoint) -> Iterator[None]:
-    """Inside, what Python says of words and numbers that no gpubp has written into a checkpoint becomes one line."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        found = f"the checkpoint of iteration {checkpoint.iteration} is sound, but nothing that gpubp wrote: {why:.200}"
-        raise CheckpointError(found, do="take another one") from error
-
-
-def _model_from(checkpoint: Checkpoint) -> Model:
-    Job.from_dict(checkpoint.job)  # commands read single words of it
-    network = Network(tuple(checkpoint.network["sizes"]), checkpoint.network["activation"], checkpoint.network["cost"])
-    scaling = dict(checkpoint.scaling)
-    fill = scaling.pop(FILL, None)
-    if scaling["kind"] not in KINDS[1:]:  # "auto" was one of the others by then
-        raise ValueError(f"scaling '{scaling['kind']}'")
-    for name, value in {**scaling, FILL: fill}.items():
-        fits = isinstance(value, np.ndarray) and (value.shape, value.dtype) == (network.sizes[:1], np.float64)
-        if name != "kind" and value is not None and not fits:
-            raise ValueError(f"leaf 'scaling/{name}' has not one float64 for each feature")
-    history = history_rows(checkpoint)
-    return Model(
-        network,
-        network.pack(checkpoint.Theta),
-        Scaling(**scaling),
-        TargetSpec.from_dict(checkpoint.targets),
-        checkpoint.lambda_,
-        job=dict(checkpoint.job),
-        history=history,
-        ending=checkpoint.ending,
-        fill=fill,
-        reached=reached(history, checkpoint.stopping),
-    )
 
 
 def _train(
@@ -266,11 +295,13 @@ def _train(
     """Train from a fresh Θ, from another or from a checkpoint, keeping the folder if there is one."""
     fresh = ready.network.initial_Theta(ready.job.seed) if initial is None else checked(ready.network, initial)
     job, optimizer = ready.job, ready.optimizer
+    if stop is not None and folder is not None:
+        stop.last_rites = partial(_remove_temporaries, folder.path)
     with closing(Recorder(ready, folder, resumed)) as recorder:
         ready.lowest_validation = recorder.lowest_validation
         if prepared:
             prepared(ready)
-        begin: Any = fresh if resumed is None else _saved(resumed)
+        begin: Any = fresh if resumed is None else saved_state(resumed)
 
         def began(state: State) -> None:
             if resumed is not None:
@@ -304,19 +335,11 @@ def _train(
         return ready.model(Theta, history=history, ending=asdict(ending), reached=recorder.reached(state))
 
 
-def _saved(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the optimizer saved, as it saves it now. Before passes were counted there were evaluations only,
-    gd kept no best Θ, and the very first rings of pairs were saved with their empty rows."""
-    state = dict(checkpoint.state)
-    if "passes" in checkpoint.history_columns:
-        return state
-    earlier: dict[str, Any] = {"extra": 0.0}
-    if checkpoint.optimizer.get("name") == "gd":
-        earlier |= {"earlier_J": math.inf, "earlier_Theta": np.zeros_like(state.get("Theta", 0.0))}
-    for name in ("S", "Y"):
-        if isinstance(ring := state.get(name), np.ndarray) and type(pairs := state.get("pairs")) is int:
-            state[name] = ring[: max(0, pairs)]
-    return {**earlier, **state}
+def _remove_temporaries(folder: Path) -> None:
+    """Remove the files that this process has begun and will not bring to an end."""
+    for name in os.listdir(folder):
+        if name.startswith(".") and name.endswith(f".tmp.{os.getpid()}"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def checked(network: Network, Theta: np.ndarray) -> np.ndarray:
@@ -350,30 +373,3 @@ def _climbs(first: str, history: list[dict[str, Any]], last: str) -> str:
     path = [(0, first), *((row["iteration"], row["precision"]) for row in history), (done, last)]
     steps = [f"from {a} to {b} at iteration {at}" for (at, a), (_, b) in pairwise(path) if a != b]
     return f"; climbed {', '.join(steps)}" if steps else ""
-
-
-def _refuse_other_data(ready: Prepared, checkpoint: Checkpoint, path: Path) -> None:
-    if ready.fingerprint != checkpoint.conditions.get("data"):
-        raise MismatchError(
-            f"{ready.dataset.path or 'the arrays'}: not the data that {path} was trained on",
-            wanted="the same rows, labels and weights",
-            do="name the right file with --data, or begin a new run with gpubp train",
-        )
-
-
-def _compare_conditions(ready: Prepared, checkpoint: Checkpoint, inexact: bool) -> None:
-    now = conditions(ready)
-    before = checkpoint.conditions
-    differ = [
-        f"{name} was {before.get(name)}, is {now.get(name)}"
-        for name in sorted({*now, *before})
-        if before.get(name) != now.get(name)
-    ]
-    if not differ:
-        return
-    if not inexact:
-        raise MismatchError(
-            "the bits would differ from an undisturbed run's: " + "; ".join(differ),
-            do="add --inexact to go on all the same",
-        )
-    log.warning("going on although conditions differ: %s", "; ".join(differ))

@@ -106,7 +106,7 @@ class RunFolder:
             return
         held = checkpoints(path)
         if held:
-            do = f"go on with gpubp resume {path}, or replace it with --overwrite"
+            do = f"go on with gpubp resume {path} or with --resume auto, or replace it with --overwrite"
             raise CheckpointError(f"{path} holds {held[-1].name}", wanted="a folder without a checkpoint", do=do)
         names = set(_names(path))
         others = sorted(name for name in names if name != _LOCK and not _TEMPORARY.fullmatch(name))

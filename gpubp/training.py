@@ -13,10 +13,12 @@ that is resumed climbs where an undisturbed one does.
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from types import FrameType
@@ -25,7 +27,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .backend.blas import one_thread
-from .errors import OutOfMemory
+from .errors import OutOfMemory, Stopped
 from .objective import Objective
 from .optimizers import Ending, Optimizer, State
 from .precision import finer, precision
@@ -67,27 +69,98 @@ Callback = Callable[[Progress, State], "bool | None"]
 
 
 class StopRequest:
-    """Whether someone asked the run to stop, and who."""
+    """Whether someone asked the run to stop, and who.
+
+    Attributes:
+        by: the name of the first signal that asked. A later one changes nothing, but for a second Ctrl-C.
+        last_rites: what is done before the process ends at once; it may be called from another thread than the run's.
+    """
+
+    GRACE = 0.25  # seconds that Python's own way out may take after a second Ctrl-C
 
     def __init__(self) -> None:
         self.by: str | None = None
+        self.last_rites: Callable[[], None] | None = None
+        self._interrupts = 0
+
+    def refuse(self, when: str) -> None:
+        """Give up, if someone asked to stop, what need not be brought to an end.
+
+        Raises:
+            Stopped: who asked, and `when`.
+        """
+        if self.by:
+            raise Stopped(f"stopped by {self.by} {when}", do="nothing is lost: the same command begins it again")
 
     @contextmanager
-    def listening(self) -> Iterator[StopRequest]:
-        """Inside, SIGTERM, SIGUSR1 and Ctrl-C ask to stop; a second Ctrl-C interrupts at once."""
+    def listening(self, *, for_good: bool = False) -> Iterator[StopRequest]:
+        """Inside, SIGTERM, SIGUSR1, SIGHUP and Ctrl-C ask to stop; a second Ctrl-C ends the process at once.
+
+        SIGHUP stays ignored where it is: under nohup a run outlives its terminal.
+
+        A handler of Python's waits until the main thread is back from the pass that it is in, which may take long. So a
+        thread of our own is told of signals as they come: it says that a stop was asked for, and where a second Ctrl-C
+        has not ended the process by `KeyboardInterrupt`, does so itself.
+
+        Args:
+            for_good: whether the process ends once a stop was asked for. Then later signals do not change how.
+        """
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if self.by == "SIGINT" and number == signal.SIGINT:
+            self.by = self.by or signal.Signals(number).name
+            self._interrupts += number == signal.SIGINT
+            if number != signal.SIGINT or self._interrupts < 2:
+                return
+            if over.is_set():
+                self._end_at_once()
+            elif self._interrupts == 2:  # a third one must not disturb the tidying up
                 raise KeyboardInterrupt
-            self.by = signal.Signals(number).name
 
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        over, (told, tells) = threading.Event(), os.pipe()
+        os.set_blocking(tells, False)
+        thread = threading.Thread(target=self._listen, args=(told, set(numbers), over), name="gpubp signals")
+        thread.daemon = True
+        thread.start()
+        woken = signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
         before = [signal.signal(number, handle) for number in numbers]
         try:
             yield self
         finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
+            over.set()
+            if not (for_good and self.by):
+                for number, handler in zip(numbers, before, strict=True):
+                    signal.signal(number, handler)
+            signal.set_wakeup_fd(woken)
+            os.close(tells)
+            thread.join()
+            os.close(told)
+
+    def _listen(self, told: int, numbers: set[int], over: threading.Event) -> None:
+        """What the thread does: read the numbers of signals until there can be no more."""
+        seen: list[int] = []
+        while came := os.read(told, 64):
+            for number in came:
+                if number not in numbers:
+                    continue
+                if not seen:
+                    name = signal.Signals(number).name
+                    self.by = self.by or name  # handlers run later, in the order of the numbers and not as signals came
+                    log.info(f"{name}: stopping; a second Ctrl-C ends at once")
+                seen.append(number)
+                if number == signal.SIGINT and seen.count(number) >= 2 and not over.wait(self.GRACE):
+                    self._end_at_once()
+
+    def _end_at_once(self) -> None:
+        with suppress(Exception):
+            if self.last_rites is not None:
+                self.last_rites()
+        with suppress(OSError):
+            shown = b"\r\x1b[K\x1b[?25h" if os.isatty(2) else b""  # a bar hides the cursor
+            os.write(2, shown + b"gpubp: interrupted\n")
+        os._exit(130)
 
 
 class _Stopped(Exception):

@@ -16,7 +16,8 @@ import pytest
 
 from gpubp.checkpoint import read, verify
 from gpubp.errors import MismatchError
-from gpubp.run import load, resume
+from gpubp.loading import load
+from gpubp.run import resume
 from gpubp.run_folder import find_checkpoint
 
 HERE = Path(__file__).parent / "checkpoints"

@@ -23,7 +23,8 @@ from disk import Call, Disk
 from tinyrun import data_in, job, newest
 
 from gpubp.errors import CheckpointError, UsageError
-from gpubp.run import load, resume, start
+from gpubp.loading import load
+from gpubp.run import resume, start
 from gpubp.run_folder import RunFolder
 
 SMALL: dict[str, Any] = {"keep": 1, "iterations": 2}

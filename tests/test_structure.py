@@ -28,6 +28,8 @@ FLOORS = [
     {"training", "stopping", "inference", "diagnostics", "bench", "run_folder", "job"},
     {"allotment", "prepare", "predictions"},
     {"recording"},
+    {"loading"},
+    {"going_on"},
     {"run"},
     {"choosing"},
     {"describe", "api"},

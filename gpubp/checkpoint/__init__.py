@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import h5py
 
 __all__ = [
-    "Background", "Checkpoint", "Known", "is_checkpoint", "one_line", "pack", "read", "sync_folder", "verify", "warn_once",
-    "write", "write_all", "write_whole",
+    "Background", "Checkpoint", "Known", "is_checkpoint", "one_line", "pack", "read", "sync_folder", "verify",
+    "warn_once", "write", "write_all", "write_whole",
 ]  # fmt: skip
 
 _GROUPS = {"Theta", "optimizer", "optimizer/state", "scaling", "stopping"}

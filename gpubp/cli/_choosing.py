@@ -25,7 +25,7 @@ def train_options(*without: str, iterations: int) -> Callable[[click.Command], c
     def add(command: click.Command) -> click.Command:
         from .train import command as train
 
-        own = {word for one in command.params for word in one.opts} | {"--overwrite", *without}
+        own = {word for one in command.params for word in one.opts} | {"--overwrite", "--resume", "--inexact", *without}
         at = next(i for i, one in enumerate(command.params) if one.name == "as_json")
         for option in train.params:
             if isinstance(option, click.Option) and not own.intersection(option.opts):
@@ -83,7 +83,7 @@ def chosen(work: Callable[..., Any], job: Any, out: Path | None, plot: Path | No
 
         plots.check(plot)  # before hours of work
     stop = StopRequest()
-    with Counter("rows read") as scanned, Counter("iterations at most") as counter, stop.listening():
+    with Counter("rows read") as scanned, Counter("iterations at most") as counter, stop.listening(for_good=True):
 
         def told(point: Any, done: int, total: int) -> None:
             scanned.clear()
@@ -93,11 +93,16 @@ def chosen(work: Callable[..., Any], job: Any, out: Path | None, plot: Path | No
                 f"{point.passes:g} passes, {point.seconds:.1f} s"
             )
 
+        def reading(done: int, total: int) -> None:
+            if stop.by:
+                raise Interrupted
+            scanned(done, total)
+
         def each(progress: Any, state: Any) -> None:
             counter(progress.iteration, job.iterations)
 
         try:
-            found = work(stop=stop, callbacks=[each], told=told, scanned=scanned, program=program())
+            found = work(stop=stop, callbacks=[each], told=told, scanned=reading, program=program())
         except Interrupted:
             counter.clear()
             kept = f": the same command goes on after the last finished training in {out}" if out else ""

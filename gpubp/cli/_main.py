@@ -99,7 +99,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     "(GPUBP_TRAIN_HIDDEN), or in a TOML file (--config), in this order of precedence. "
     "Results go to stdout, logs to stderr. "
     "Exit codes: 0 converged or limit reached, 1 numerical failure, 2 usage, 3 data, checkpoint or device, "
-    "75 stopped and to be resumed, 130 and 143 stopped by a signal.",
+    "75 stopped and to be resumed, 129, 130 and 143 stopped by a signal.",
 )
 @click.version_option(__version__, prog_name="gpubp")
 @click.option(

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -55,7 +56,8 @@ class Counter:
         self._spoke = time.monotonic()
         text = f"{done:,} of {total:,} {self._noun}"
         if self._terminal:
-            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+            with suppress(OSError):  # a terminal that is gone is no reason to end a run
+                click.echo(f"\r\x1b[K{text}", err=True, nl=False)
             self._shown = True
         else:
             log.info(text)
@@ -63,7 +65,8 @@ class Counter:
     def clear(self) -> None:
         """Take the line off the terminal."""
         if self._shown:
-            click.echo("\r\x1b[K", err=True, nl=False)
+            with suppress(OSError):
+                click.echo("\r\x1b[K", err=True, nl=False)
             self._shown = False
 
 
@@ -110,21 +113,26 @@ class Display:
             self._lowest = min(self._lowest, progress.validation)
         now = time.monotonic()
         if self._terminal:
-            if self._bar is None:
-                self._bar = click.progressbar(
-                    length=self._limit,
-                    label="",
-                    file=sys.stderr,
-                    show_pos=True,
-                    item_show_func=lambda _: self._text(columns() - _BAR - 2 * len(str(self._limit))),
-                    bar_template="%(label)s [%(bar)s] %(info)s",
-                    width=8,
-                ).__enter__()
-                self._bar.update(progress.iteration - 1)
-            self._bar.update(1)
+            with suppress(OSError):
+                self._draw(progress)
         elif not self._quiet and now - self._spoke >= LINE_EVERY:
             self._spoke = now
             log.info("iteration %d of %d  %s%s", progress.iteration, self._limit, self._text(), self._left())
+
+    def _draw(self, progress: Any) -> None:
+        """The bar on the terminal."""
+        if self._bar is None:
+            self._bar = click.progressbar(
+                length=self._limit,
+                label="",
+                file=sys.stderr,
+                show_pos=True,
+                item_show_func=lambda _: self._text(columns() - _BAR - 2 * len(str(self._limit))),
+                bar_template="%(label)s [%(bar)s] %(info)s",
+                width=8,
+            ).__enter__()
+            self._bar.update(progress.iteration - 1)
+        self._bar.update(1)
 
     def _text(self, room: int = 200) -> str:
         """The figures in order of weight, as many as there is room for."""
@@ -151,5 +159,6 @@ class Display:
     def _close(self) -> None:
         self.scanned.clear()
         if self._bar is not None:
-            self._bar.__exit__(None, None, None)
+            with suppress(OSError):
+                self._bar.__exit__(None, None, None)
             self._bar = None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from ._options import program, table
+import click
+
+from ..errors import Stopped
+from ._options import emit, program, table
 from ._progress import Display
 from ._stopping import ways_on
 
-SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
+SIGNAL_CODES = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
 
 
 def watched(train: Callable[..., Any]) -> tuple[Any, int]:
@@ -21,13 +25,30 @@ def watched(train: Callable[..., Any]) -> tuple[Any, int]:
     from ..training import StopRequest
 
     stop = StopRequest()
-    with stop.listening(), Display() as display:
-        model = train(stop=stop, callbacks=[display], prepared=display.prepared, scanned=display.scanned)
+    try:
+        with stop.listening(for_good=True), Display() as display:
+            model = train(stop=stop, callbacks=[display], prepared=display.prepared, scanned=display.scanned)
+    except Stopped as error:
+        click.echo(f"gpubp: {error}", err=True)
+        sys.exit(SIGNAL_CODES[str(stop.by)])
     kind = model.ending["kind"]
     code = 1 if kind == "failed" else 0
     if kind == "stopped" and stop.by:
         code = SIGNAL_CODES[stop.by]
     return model, code
+
+
+def report(model: Any, out: Path, as_json: bool, code: int) -> NoReturn:
+    """Print what a training reached and leave with its code; after a signal also where nobody is left to read it."""
+    result = outcome(model, out)
+    try:
+        emit(result, as_json, outcome_text(result))
+        sys.stdout.flush()
+    except OSError:
+        if code not in SIGNAL_CODES.values():
+            raise
+        sys.stdout = sys.stderr = None  # of a terminal that is gone: Python must not try them at exit
+    sys.exit(code)
 
 
 def outcome(model: Any, out: Path) -> dict[str, Any]:

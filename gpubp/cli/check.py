@@ -32,9 +32,9 @@ def command(
     """
     from ..backend import choose
     from ..diagnostics import TOLERANCE, gradient_check
+    from ..loading import load
     from ..objective import Objective
     from ..prepare import first_rows, open_for, rows_for
-    from ..run import load
 
     model = load(run)
     opened = open_for(model, data, x=x, y=y, weights=weights, split=split, allow=allow)

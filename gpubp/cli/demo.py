@@ -34,8 +34,9 @@ def command(out: Path, iterations: int, seed: int, as_json: bool, **engine: Any)
     from ..data.demo import demo_file
     from ..inference import evaluate
     from ..job import Job
+    from ..loading import load
     from ..prepare import open_for, rows_for
-    from ..run import load, start
+    from ..run import start
 
     began = time.perf_counter()
     data = demo_file()

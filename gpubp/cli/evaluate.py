@@ -31,8 +31,8 @@ def command(
     """
     from ..backend import for_forward
     from ..inference import evaluate
+    from ..loading import load
     from ..prepare import open_for, rows_for
-    from ..run import load
 
     model = load(run)
     dataset = open_for(model, data, x=x, y=y, weights=weights, split=split, allow=allow)

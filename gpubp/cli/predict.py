@@ -32,9 +32,9 @@ def command(
     from ..backend import for_forward
     from ..data.several import files
     from ..errors import UsageError
+    from ..loading import load
     from ..predictions import write_predictions
     from ..prepare import open_for, rows_for
-    from ..run import load
 
     if out.exists() and any(os.path.samefile(out, file) for file in files(data) if os.path.exists(file)):
         raise UsageError(f"{out} is the data itself", wanted="another file to write the predictions to")

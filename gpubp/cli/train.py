@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from ._options import (
     DATA,
     Listing,
     data_argument,
-    emit,
     engine_options,
     json_option,
     memory_bytes,
@@ -21,7 +19,7 @@ from ._options import (
     names_options,
 )
 from ._stopping import for_training, stopping_options
-from ._train import outcome, outcome_text, watched
+from ._train import report, watched
 
 
 def hidden_layers(ctx: click.Context, param: click.Parameter, text: Any) -> tuple[int, ...]:
@@ -131,10 +129,21 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
 @click.option("--checkpoint-every", default="60", metavar="WHEN", help="Seconds, or iterations: 1it for every one.")
 @click.option("--keep", type=click.IntRange(1), default=3, help="Checkpoints that stay in the run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is in the folder already.")
+@click.option(
+    "--resume",
+    "again",
+    type=click.Choice(["never", "auto"]),
+    default="never",
+    help="auto: where the folder holds this very run, go on with it, else begin it: a line to be repeated as it is.",
+)
+@click.option(
+    "--inexact", is_flag=True, help="With --resume auto: go on although conditions differ on which the bits depend."
+)
 @json_option
 def command(
-    data: tuple[Path, ...], out: Path, memory: str | None, overwrite: bool, as_json: bool, **options: Any
-) -> None:
+    data: tuple[Path, ...], out: Path, memory: str | None, overwrite: bool, again: str, inexact: bool, as_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Train a network on the rows of DATA (HDF5) with the exact gradient over all of them.
 
     DATA may be several files or a pattern such as 'part-*.h5' (sorted by name): their rows are one data set.
@@ -145,7 +154,7 @@ def command(
     from ..run import start
 
     job = Job(data=tuple(map(str, data)), memory=memory_bytes(memory), **for_training(options))
-    model, code = watched(lambda **watch: start(job, out, overwrite=overwrite, **watch))
-    result = outcome(model, out)
-    emit(result, as_json, outcome_text(result))
-    sys.exit(code)
+    model, code = watched(
+        lambda **watch: start(job, out, overwrite=overwrite, resume=again, inexact=inexact, **watch)
+    )  # fmt: skip
+    report(model, out, as_json, code)
