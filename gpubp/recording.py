@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -109,9 +110,18 @@ class Recorder:
             self._save(state, None)
             self._saved_at = time.monotonic()
 
-    def close(self) -> None:
-        """Nothing is written any more; what is being written is given up."""
-        self._background.give_up()
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What is being written is brought to its end, but for somebody who does not wait: a second Ctrl-C."""
+        if kind is not None and not issubclass(kind, Exception):
+            self._background.give_up()
+            return
+        with suppress(GpubpError, MemoryError):  # the error that brought us here is the one to be heard
+            self._settle()
 
     def interrupted(self, error: GpubpError | MemoryError) -> None:
         """A run ends by an error: rows that cannot be read, a device that fails, no memory. What was reached is kept

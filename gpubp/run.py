@@ -297,7 +297,7 @@ def _train(
     job, optimizer = ready.job, ready.optimizer
     if stop is not None and folder is not None:
         stop.last_rites = partial(_remove_temporaries, folder.path)
-    with closing(Recorder(ready, folder, resumed)) as recorder:
+    with Recorder(ready, folder, resumed) as recorder:
         ready.lowest_validation = recorder.lowest_validation
         if prepared:
             prepared(ready)

@@ -186,6 +186,26 @@ def test_what_the_writer_raises_comes_out_where_it_is_waited_for():
     assert done == [1]
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_an_error_of_a_callback_waits_for_the_writer_and_a_second_ctrl_c_does_not(tmp_path, monkeypatch, kind):
+    X, y = rows()
+    real = layout.Layout.write
+
+    def slowly(self: layout.Layout, *arguments: Any, **more: Any) -> bytes:
+        time.sleep(0.1)
+        return real(self, *arguments, **more)
+
+    def note(progress: Any, state: Any) -> None:
+        if progress.iteration == 6:
+            raise kind
+
+    monkeypatch.setattr(layout.Layout, "write", slowly)
+    with pytest.raises(kind):
+        gpubp.train(X, y, out=tmp_path / "run", hidden=(4,), iterations=9, checkpoint_every="3it", callbacks=[note])
+    assert iterations(tmp_path / "run") == ["", "3"] + ["6"] * (kind is RuntimeError)
+    assert not [name for name in os.listdir(tmp_path / "run") if ".tmp." in name]
+
+
 def test_given_up_it_ends_soon_and_leaves_nothing(tmp_path):
     folder, work, began = RunFolder(tmp_path / "run"), Background(), threading.Event()
 

@@ -20,7 +20,8 @@ class Background:
     """One piece of work at a time, in a thread of its own."""
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
+        self._done = threading.Event()  # and no join: interrupted by Ctrl-C, that takes a thread for ended that is not
+        self._done.set()
         self._error: BaseException | None = None
         self._unwanted = False
 
@@ -37,10 +38,12 @@ class Background:
                 work(self._go_on)
             except BaseException as error:
                 self._error = error
+            finally:
+                self._done.set()
 
+        self._done.clear()
         # a daemon: a second Ctrl-C ends the process even while the system brings bytes to a slow disk
-        self._thread = threading.Thread(target=run, name="gpubp-checkpoint", daemon=True)
-        self._thread.start()
+        threading.Thread(target=run, name="gpubp-checkpoint", daemon=True).start()
 
     def settle(self) -> None:
         """Wait until what was begun is done.
@@ -48,9 +51,7 @@ class Background:
         Raises:
             Exception: that of the work.
         """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._done.wait()
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -58,9 +59,7 @@ class Background:
     def give_up(self) -> None:
         """Have the work end soon, whatever became of it."""
         self._unwanted = True
-        if self._thread is not None:
-            self._thread.join(timeout=2.0)  # seconds: a write or an fsync cannot be interrupted
-            self._thread = None
+        self._done.wait(timeout=2.0)  # seconds: a write or an fsync cannot be interrupted
         self._error = None
 
     def _go_on(self) -> None:
