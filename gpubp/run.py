@@ -41,7 +41,7 @@ from .network import Network
 from .optimizers import Ending, State
 from .prepare import Prepared, prepare
 from .recording import Recorder, history_rows
-from .run_folder import Found, RunFolder, checkpoints, find_checkpoint
+from .run_folder import Found, RunFolder, checkpoints, find_checkpoint, temporaries
 from .stopping import Watch
 from .training import Callback, StopRequest, fit
 
@@ -184,13 +184,15 @@ def _go_on(
     found, seen = None, _files_of(out)
     if seen:  # looked at without the lock, which a trainer writes its name into
         found = find_checkpoint(out)
+        model_from(found.checkpoint)  # its parts go together
         job, done = as_asked(found.checkpoint)
-        if done and _needs_no_data(job, dataset, found) and _tells_all(out, found):
+        if done and _needs_no_data(job, dataset, found) and _tells_all(out, found) and not temporaries(Path(out)):
             return _nothing_to_do(out, found)
     with RunFolder(out, must_exist=True) as folder:
         if found is None or _files_of(out) != seen:
             found = folder.newest()
         path, checkpoint, _ = found
+        model = model_from(checkpoint)
         job, done = as_asked(checkpoint)
         if done and not _tells_all(out, found):  # a power cut can take lines that no checkpoint waited for
             folder.rewrite_history(history_rows(checkpoint))
@@ -200,7 +202,7 @@ def _go_on(
             do = "resume it from Python with the same arrays"
             raise UsageError(f"{out} was trained on arrays, not on a file", do=do)
         job, precision = with_an_engine(job, str(checkpoint.conditions.get("precision")), inexact)
-        job, model = _placed(job), model_from(checkpoint)
+        job = _placed(job)
         kept = {"scaling": model.scaling, "targets": model.targets, "fill": model.fill}
         with closing(prepare(job, dataset, **kept, precision=precision, scanned=scanned)) as ready:
             refuse_other_data(ready, checkpoint, path)
@@ -220,7 +222,7 @@ def _files_of(out: str | Path) -> list[tuple[str, int, int]]:
     if not _holds_run(out):
         return []
     with suppress(FileNotFoundError):  # a trainer at work removed one
-        return [(path.name, (at := path.stat()).st_ino, at.st_mtime_ns) for path in checkpoints(Path(out))]
+        return [(path.name, (at := path.lstat()).st_ino, at.st_mtime_ns) for path in checkpoints(Path(out))]
     return []
 
 

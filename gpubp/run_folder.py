@@ -78,10 +78,9 @@ class RunFolder:
             _made(self.path)
             self._lock, alone = _locked(self.path / _LOCK)
         if alone:  # unsure of that, a living trainer's temp file could not be told from a dead one's
-            with suppress(OSError):
-                for name in os.listdir(self.path):
-                    if _TEMPORARY.fullmatch(name):
-                        (self.path / name).unlink()
+            for left in temporaries(self.path):
+                with suppress(OSError):
+                    left.unlink()
         return self
 
     def __exit__(
@@ -282,6 +281,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return [folder / match[0] for match in found]
 
 
+def temporaries(folder: Path) -> list[Path]:
+    """What a trainer at work, or one that was killed, has begun to write."""
+    return [folder / name for name in _names(folder) if _TEMPORARY.fullmatch(name)]
+
+
 def _names(folder: Path) -> list[str]:
     with one_line(f"cannot read {folder}"):
         return os.listdir(folder)
@@ -315,8 +319,8 @@ def _locked(path: Path) -> tuple[int, bool]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         text = os.pread(fd, 200, 0).decode(errors="replace")
-        # a first part of the word, or zeros where it should be: torn by a full disk or a power cut
-        ours = text.startswith("gpubp ") or "gpubp ".startswith(text) or not text.strip("\0")
+        # torn by a full disk or a power cut it is a first part of the word, or has zeros in place of letters
+        ours = all(found in (letter, "\0") for found, letter in zip(text, "gpubp ", strict=False))
         if not ours:
             raise CheckpointError(f"{path} is not gpubp's", do="name another folder with --out")
         alone = True

@@ -199,16 +199,10 @@ def _kept(plan: Plan, done: Ended) -> str:
     return "" if late else f"{found.path.name} is found, {names[-1]} was reported"
 
 
-# Losses that the product is known to have, by their words, each the subject of a test that is expected to fail
-# (test_saver.py).
-KNOWN = {"lock is not gpubp's": "lock torn, resume refused"}
-
-
 def counted(what: str, lost: str, told: str, times: int = 1) -> Counter[str]:
     """What was tried, unless something was lost, which `told` is there to see again."""
-    known = next((name for words, name in KNOWN.items() if words in lost), "")
-    assert not lost or known, f"{told}: {lost}"
-    return Counter({known or what: times})
+    assert not lost, f"{told}: {lost}"
+    return Counter({what: times})
 
 
 def no_error(call: Call) -> bool:

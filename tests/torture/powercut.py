@@ -39,13 +39,6 @@ SHORT = 3
 _MOST_FREE = 8  # changes of names, of which any choice may survive; beyond that the oldest are a first part
 _RESUMED = 12  # resumes that a round tries, of folders of different kinds
 
-# Losses that the product is known to have, by their words: counted by themselves, and each the subject of a test that
-# is expected to fail (test_saver.py). None may be added without one.
-KNOWN = {
-    "is not gpubp's": "lock torn, resume refused",
-    "of the overwritten run is older than its newest": "overwritten run's older checkpoint",
-}
-
 
 @dataclass
 class _File:
@@ -266,11 +259,7 @@ def losses(
             seen.add((reported, sound))
             counted["folders"] += 1
             lost = _looked(files, place / "after", order, reported)
-            if lost and len(recorded.ends) > 1 and reported < len(recorded.before) and "older" in lost:
-                lost = lost.replace(
-                    "is older than what was reported", "of the overwritten run is older than its newest"
-                )
-            if lost and not _counted_as_known(lost, counted):
+            if lost:
                 counted["lost"] += 1
                 counted[f"call {number}: {lost}"] += 1
                 if counted["lost"] >= enough:
@@ -279,17 +268,10 @@ def losses(
     for files in chosen:
         counted["resumed"] += 1
         lost = _gone_on(files, place / "after", recorded, data)
-        if lost and not _counted_as_known(lost, counted):
+        if lost:
             counted["lost"] += 1
             counted[lost] += 1
     return counted
-
-
-def _counted_as_known(lost: str, counted: Counter[str]) -> bool:
-    name = next((name for words, name in KNOWN.items() if words in lost), "")
-    if name:
-        counted[name] += 1
-    return bool(name)
 
 
 def unsafe_folders(calls: list[Call]) -> list[str]:

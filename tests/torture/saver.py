@@ -7,17 +7,15 @@ however it is written.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 from gpubp import recording, run_folder
-from gpubp.checkpoint import guard
+from gpubp.checkpoint import guard, table
 from gpubp.run_folder import RunFolder
 
 Broken = Callable[[], Any]
@@ -151,8 +149,8 @@ def no_checkpoint_at_the_end() -> Iterator[None]:
 
 @contextmanager
 def the_oldest_preferred() -> Iterator[None]:
-    real = run_folder._checkpoints
-    with patch.object(run_folder, "_checkpoints", lambda folder: real(folder)[::-1]):
+    real = run_folder.checkpoints
+    with patch.object(run_folder, "checkpoints", lambda folder: real(folder)[::-1]):
         yield
 
 
@@ -169,18 +167,20 @@ class _Alike(bytes):
 
 
 @contextmanager
-def digests_not_checked(header: bool) -> Iterator[None]:
-    """A digest of the header, or of what is behind it, is right whatever it is."""
+def digests_not_checked(of: str) -> Iterator[None]:
+    """A digest is right whatever it is: that of the "header", of the "table", or of the "data" behind them."""
+    sums = table.Table.sums
 
-    def digest(data: Any = b"", **options: Any) -> Any:
-        made = hashlib.blake2b(data, **options)
-        return SimpleNamespace(digest=lambda: _Alike(made.digest())) if (len(data) <= 512) == header else made
+    def digest(parts: Any) -> bytes:
+        parts = list(parts)
+        made = table.blake2b(parts)
+        return _Alike(made) if (sum(map(len, parts)) == 52) == (of == "header") else made
 
-    def file_digest(file: Any, kind: Any) -> Any:
-        made = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32))
-        return made if header else SimpleNamespace(digest=lambda: _Alike(made.digest()))
+    def alike(self: table.Table, *arguments: Any) -> table.Sums:
+        made = sums(self, *arguments)
+        return table.Sums({name: _Alike(one) for name, one in made.leaves.items()}, _Alike(made.rest))
 
-    with patch.object(guard, "hashlib", SimpleNamespace(blake2b=digest, file_digest=file_digest)):
+    with patch.object(*((table.Table, "sums", alike) if of == "data" else (guard, "blake2b", digest))):
         yield
 
 

@@ -24,7 +24,7 @@ from gpubp.errors import CheckpointError
 WHAT = "signals at random instants: exit code, report and checkpoint agree"
 SHORT = 6
 
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75, signal.SIGHUP: 129}
 SIZES = {"small": (120, 5), "large": (60_000, 40)}  # rows, columns: passes of a millisecond, and of many
 STARTUP = 0.3  # seconds: about what a start takes up to its first iterations
 
@@ -59,6 +59,8 @@ def signalled(run: Path, data: Path, dice: random.Random) -> Counter[str]:
 def stop(run: Path, child: Child, before: int, dice: random.Random) -> Counter[str]:
     """Send a signal, wait for the end and look."""
     number = dice.choice(list(CODES))
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup: then a run ignores it too
+        number = signal.SIGTERM if number == signal.SIGHUP else number
     name = signal.Signals(number).name
     again = number == signal.SIGINT and dice.random() < 0.3
     if dice.random() < 0.4:
@@ -79,7 +81,9 @@ def stop(run: Path, child: Child, before: int, dice: random.Random) -> Counter[s
     # run then ends by the first Ctrl-C. The handler's raising is to blame, and counted until it does so no more.
     swallowed = again and any(line.startswith("Exception ignored in") for line in child.lines)
     counts["second Ctrl-C swallowed by Python"] += swallowed
-    traced = any("Traceback" in line for line in child.lines) and not swallowed
+    # so early that Python itself was still beginning
+    early = not installed and not child.output and code in (-number, 130) and "_main.py" not in " ".join(child.lines)
+    traced = any("Traceback" in line for line in child.lines) and not swallowed and not early
     assert not traced, child.says(f"a traceback after {name}")
     if over:  # of its own accord: rounding is all that was left, say
         assert code == 0, child.says("it ended by itself")
@@ -93,6 +97,10 @@ def stop(run: Path, child: Child, before: int, dice: random.Random) -> Counter[s
         there = newest(run).iteration if least >= 0 else 0
         assert there >= least, child.says(f"iteration {there} is there where {least} was")
         return counts + Counter({"second Ctrl-C at once": 1})
+    if not child.output and any(f"stopped by {name} while the data were read" in line for line in child.lines):
+        assert code == CODES[number], child.says(f"exit code {code} after {name}, wanted {CODES[number]}")
+        assert (newest(run).iteration if before >= 0 else -1) == before, child.says("the run is not as it was")
+        return counts + Counter({"in the first reading": 1})
     report = json.loads(child.output)
     if code == 0 and report["ending"] in ("converged", "stalled"):
         return Counter({"runs that had ended before": 1})
