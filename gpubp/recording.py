@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import time
 from array import array
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
+from statistics import median
 from types import TracebackType
 from typing import Any
 
@@ -32,7 +34,7 @@ from .stopping import Watch
 from .training import Progress
 
 FILL = "fill"  # beside the scaling in a checkpoint: what missing values are replaced by, if they are
-_WORTH, _LATEST = 100, 10  # of seconds: as long as this many times the waiting, and this many times what was asked for
+_WORTH, _LATEST = 100, 10  # of seconds: as long as this many times the cost, and this many times what was asked for
 _COLUMNS = tuple(f.name for f in fields(Progress))
 
 
@@ -65,7 +67,7 @@ class Recorder:
         self._saved_at = time.monotonic()
         self._latest: State | None = None
         self._background = Background()
-        self._waited = 0.0  # seconds that training waited for the last checkpoint
+        self._expense = Expense()
         self._shared = False  # whether what is being written is read from where the state has it
         self._climbed_at = -1  # evaluations: until the next one the state belongs to the precision before
 
@@ -90,7 +92,6 @@ class Recorder:
             if self._fresh:
                 self._save(state, None)
                 self._settle()
-                self._waited = 0.0  # the others are not waited for from their beginning on
             self._folder.rewrite_history(self.history)
 
     def note(self, progress: Progress, state: State) -> None:
@@ -99,6 +100,7 @@ class Recorder:
         self._table.extend(_numbers(self.history[-1]))
         if self._folder is None:
             return
+        self._expense.note(progress, writing=self._background.busy)
         try:
             self._folder.append_history(self.history[-1])
         except CheckpointError:
@@ -109,6 +111,7 @@ class Recorder:
         if self._due(state):
             self._save(state, None)
             self._saved_at = time.monotonic()
+            self._expense.begin()
 
     def __enter__(self) -> Recorder:
         return self
@@ -154,12 +157,12 @@ class Recorder:
         return reached(self.history, self._of_Theta(state))
 
     def _due(self, state: State) -> bool:
-        """Whether it is time for a checkpoint: where the disk is so slow that training had to wait for the last one, it
-        comes later, so that this costs no more than a hundredth of the time."""
+        """Whether it is time for a checkpoint: it comes later where the last one cost so much that they would take more
+        than a hundredth of the time."""
         seconds, iterations = self._every
         if not seconds:
             return state.iteration % iterations == 0
-        wanted = min(max(seconds, _WORTH * self._waited), _LATEST * seconds)
+        wanted = min(max(seconds, _WORTH * self._expense.seconds), _LATEST * seconds)
         return time.monotonic() - self._saved_at >= wanted
 
     def _save(self, state: State, ending: Ending | None) -> None:
@@ -168,14 +171,12 @@ class Recorder:
         if folder is None:
             return
         self._settle()  # what it reads of the state now was there when the last one began, too
-        self._waited = 0.0
         record, versions, keep = self._record(state, ending), state.versions(), self._ready.job.keep
         self._shared = isinstance(state.vectors, HostVectors)  # from a device it came as a copy
         self._background.begin(lambda go_on: folder.save(record, keep, versions=versions, go_on=go_on))
 
     def _settle(self) -> None:
         """Wait until the checkpoint that was begun is on the disk."""
-        began = time.monotonic()
         try:
             self._background.settle()
         except CheckpointError as error:
@@ -183,7 +184,6 @@ class Recorder:
             if error.do or not kept:
                 raise
             raise CheckpointError(error.found, wanted=error.wanted, do=kept) from error.__cause__
-        self._waited += time.monotonic() - began
 
     def _settled(self) -> None:
         """The state is about to change."""
@@ -225,6 +225,40 @@ class Recorder:
         if found is None:
             return {"iteration": 0 if J == self._first else -1, "J": J, "validation": math.nan}
         return {"iteration": found["iteration"], "J": J, "validation": _number(found["validation"])}
+
+
+class Expense:
+    """What the last checkpoint cost a training: how much longer iterations took while it was written.
+
+    Attributes:
+        seconds: that; 0 as long as nothing is known to compare with.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._usual: deque[float] = deque(maxlen=15)  # seconds of a pass in iterations without a writer
+        self._before: Progress | None = None
+        self._writing = False
+
+    def begin(self) -> None:
+        """A checkpoint is begun."""
+        self.seconds, self._writing = 0.0, True
+
+    def note(self, progress: Progress, *, writing: bool) -> None:
+        """An iteration is done.
+
+        Args:
+            writing: whether a checkpoint is still being written.
+        """
+        before, self._before = self._before, progress
+        disturbed, self._writing = self._writing, writing
+        if before is None or progress.passes <= before.passes:
+            return
+        seconds, passes = progress.seconds - before.seconds, progress.passes - before.passes
+        if not disturbed:
+            self._usual.append(seconds / passes)
+        elif self._usual:
+            self.seconds += seconds - passes * median(self._usual)
 
 
 def reached(history: Sequence[Mapping[str, Any]], known: Mapping[str, Any]) -> dict[str, Any]:

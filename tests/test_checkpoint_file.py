@@ -52,7 +52,8 @@ def test_the_table_knows_where_hdf5_has_each_dataset(path):
     for name, leaf in leaves.items():
         value = seen[name]
         assert image[leaf.offset : leaf.end] == (value if isinstance(value, bytes) else value.tobytes()), name
-    assert leaves["optimizer/state/S"].piece == 9000 * 8  # a row
+    assert (leaves["optimizer/state/S"].piece, leaves["optimizer/state/S"].block) == (9000 * 8, 1 << 16)  # a row
+    assert all(leaf.piece == leaf.length and not leaf.block for name, leaf in leaves.items() if name[-2:] != "/S")
     about = json.loads((table.encoded_in(image) or b"")[4:])["about"]
     assert "checkpoint of gpubp" in about and "docs/checkpoint-format.md" in about
 
@@ -76,6 +77,26 @@ def test_the_leaf_that_was_damaged_is_named_and_no_other(path):
     path.write_bytes(sound[: 512 + length] + b"!" + sound[513 + length :])
     with pytest.raises(CheckpointError, match="behind its table"):
         read(path)
+
+
+def test_only_what_the_optimizer_remembers_has_blocks():
+    wide = record(network={"sizes": (9000, 2)}, Theta=(np.ones((2, 9001)),))
+    assert not any(leaf.block for leaf in leaves_of(bytes(pack(wide))).values())
+
+
+def test_every_bit_of_a_block_counts_and_so_does_its_place(path):
+    sound, dice = bytes(pack(long_record())), random.Random(6)
+    leaf = leaves_of(sound)["optimizer/state/S"]
+    damaged = [bytearray(sound) for _ in range(200)]
+    for image in damaged[:100]:
+        image[dice.randrange(leaf.offset, leaf.end)] ^= 1 << dice.randrange(8)
+    for image in damaged[100:]:  # two pages in each other's place
+        a, b = dice.sample(range(leaf.offset, leaf.end - 4096, 4096), 2)
+        image[a : a + 4096], image[b : b + 4096] = image[b : b + 4096], image[a : a + 4096]
+    for image in damaged:
+        path.write_bytes(image)
+        with pytest.raises(CheckpointError, match="damaged: optimizer/state/S does not"):
+            verify(path)
 
 
 def test_several_are_named_theta_first(path):
@@ -120,10 +141,10 @@ def hostile(**changes: Any) -> bytes:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"begins": 1 << 60}, {"begins": 512}, {"begins": "4096"}, {"rest": None}, {"Theta1": [0, 8, 8, "00"]},
-        {"Theta1": [4096, 1 << 62, 8, "00"]}, {"Theta1": [4096, 9, 8, "00"]}, {"Theta1": [4096, 8, 0, "00"]},
-        {"Theta1": [4096, 0, 8, "00"]}, {"Theta1": None}, {"Theta1": []}, {"Theta1": [4096, 8, 8, "zz"]},
-        {"Theta1": [9000, 7000, 7000, "00"]},
+        {"begins": 1 << 60}, {"begins": 512}, {"begins": "4096"}, {"rest": None}, {"Theta1": [0, 8, 8, 0, "00"]},
+        {"Theta1": [4096, 1 << 62, 8, 0, "00"]}, {"Theta1": [4096, 9, 8, 0, "00"]}, {"Theta1": [4096, 8, 0, 0, "00"]},
+        {"Theta1": [4096, 0, 8, 0, "00"]}, {"Theta1": None}, {"Theta1": []}, {"Theta1": [4096, 8, 8, 0, "zz"]},
+        {"Theta1": [9000, 7000, 7000, 0, "00"]}, {"Theta1": [4096, 8, 8, 1, "00"]}, {"Theta1": [4096, 8, 8, -1, "00"]},
     ],
     ids=str,
 )  # fmt: skip

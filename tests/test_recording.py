@@ -20,6 +20,7 @@ from gpubp.checkpoint import Background, layout, whole
 from gpubp.errors import CheckpointError
 from gpubp.optimizers import names
 from gpubp.run_folder import RunFolder, find_checkpoint
+from gpubp.training import Progress
 
 
 def rows() -> tuple[np.ndarray, np.ndarray]:
@@ -228,26 +229,54 @@ def test_given_up_it_ends_soon_and_leaves_nothing(tmp_path):
 # How often, and which stay ------------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_is_waited_for_makes_checkpoints_rarer(monkeypatch):
+def test_checkpoints_that_cost_much_become_rarer(monkeypatch):
     class Due(recording.Recorder):
-        def __init__(self, every: tuple[float, int], waited: float) -> None:
-            self._every, self._waited, self._saved_at = every, waited, 1000.0
+        def __init__(self, every: tuple[float, int], cost: float) -> None:
+            self._every, self._saved_at, self._expense = every, 1000.0, recording.Expense()
+            self._expense.seconds = cost
 
     now = [1000.0]
     monkeypatch.setattr(recording.time, "monotonic", lambda: now[0])
 
-    def first(every: tuple[float, int], waited: float) -> float:
+    def first(every: tuple[float, int], cost: float) -> float:
         now[0] = 1000.0
-        while not Due(every, waited)._due(record()):  # pyright: ignore[reportArgumentType]
+        while not Due(every, cost)._due(record()):  # pyright: ignore[reportArgumentType]
             now[0] += 1
         return now[0] - 1000
 
     assert first((60.0, 0), 0.0) == 60
+    assert first((60.0, 0), -1.0) == 60
     assert first((60.0, 0), 0.5) == 60
     assert first((60.0, 0), 2.0) == 200
     assert first((60.0, 0), 30.0) == 600
     now[0] = 1e9
     assert Due((0.0, 7), 99.0)._due(record(7)) and not Due((0.0, 7), 99.0)._due(record(8))  # pyright: ignore
+
+
+def test_what_a_checkpoint_costs_is_what_iterations_take_longer_meanwhile():
+    expense, seconds, passes = recording.Expense(), 0.0, 0.0
+
+    def iteration(takes: float, of: float = 1.0, writing: bool = False) -> None:
+        nonlocal seconds, passes
+        seconds, passes = seconds + takes, passes + of
+        expense.note(Progress(1, 1, 0.0, 0.0, None, seconds, passes=passes), writing=writing)
+
+    expense.begin()
+    iteration(9.0, writing=True)
+    iteration(9.0)  # nothing to compare with: not known
+    assert expense.seconds == 0
+    for takes, of in ((2.0, 1.0), (4.0, 2.0), (2.0, 1.0), (90.0, 1.0), (2.0, 1.0)):
+        iteration(takes, of)
+    assert expense.seconds == 0
+    expense.begin()
+    iteration(2.5, writing=True)
+    iteration(4.25, of=2.0)
+    assert expense.seconds == 0.75
+    iteration(50.0)
+    assert expense.seconds == 0.75
+    expense.begin()
+    iteration(2.0)
+    assert expense.seconds == 0
 
 
 def with_costs(at: int, *costs: tuple[float, float]) -> Any:

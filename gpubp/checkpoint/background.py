@@ -56,6 +56,11 @@ class Background:
         if error is not None:
             raise error
 
+    @property
+    def busy(self) -> bool:
+        """Whether what was begun is not done yet."""
+        return not self._done.is_set()
+
     def give_up(self) -> None:
         """Have the work end soon, whatever became of it."""
         self._unwanted = True

@@ -6,7 +6,6 @@ go to the disk from where they are, in the order of the file, and what is writte
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from .guard import header
-from .table import Extent, Sums, Table, blake2b, extent, joined, room_for
+from .record import STATE
+from .table import STEP, Digest, Extent, Sums, Table, blake2b, extent, joined, room_for
 
 _PAGE = 4096
-_STEP = 1 << 20  # bytes of which a digest is made before they are written: both from the processor's cache
 
 
 class Pages:
@@ -125,7 +124,8 @@ class Layout:
                     data = np.array(leaf.encode(), h5py.string_dtype("utf-8", len(leaf.encode()))) if text else leaf
                     dataset = hdf5.create_dataset(path, data=data, track_times=False)
                 if dataset.size:
-                    extents[path] = extent(dataset.id.get_offset(), dataset.shape, dataset.dtype.itemsize)
+                    at, bulk = dataset.id.get_offset(), path.startswith(STATE)
+                    extents[path] = extent(at, dataset.shape, dataset.dtype.itemsize, bulk=bulk)
             for path, named in attributes.items():
                 hdf5[path or "/"].attrs.update(named)
         self.length = self._pages.length
@@ -161,13 +161,14 @@ class Layout:
                 else:
                     sums[name] = blake2b([data])
                 continue
-            array, piece = self._arrays[name], self._table.leaves[name].piece
+            array, leaf = self._arrays[name], self._table.leaves[name]
             data = memoryview(array).cast("B")  # pyright: ignore[reportArgumentType]
-            told = (versions or {}).get(name, ()) if len(data) == piece * len(array) else ()  # a piece is a row
+            told = (versions or {}).get(name, ()) if leaf.block else ()
             pieces = []
-            for row, at in enumerate(range(0, len(data), piece)):
+            for row, at in enumerate(range(0, len(data), leaf.piece)):
                 version = told[row] if row < len(told) else None
-                pieces.append(_written(sink, data[at : at + piece], known, (name, row), version, go_on))
+                piece = data[at : at + leaf.piece]
+                pieces.append(_written(sink, piece, leaf.block, known, (name, row), version, go_on))
             sums[name] = joined(pieces)
         return header(self._table.encoded(Sums(sums, blake2b(rest))), self.length, self._table.begins)
 
@@ -175,6 +176,7 @@ class Layout:
 def _written(
     sink: Callable[[memoryview | bytes], object],
     data: memoryview,
+    block: int,
     known: Known,
     which: tuple[str, int],
     version: Hashable,
@@ -183,10 +185,10 @@ def _written(
     """The digest of one piece, which was given to `sink`."""
     had = known.rows.get(which)
     digest = had[1] if had is not None and had[0] == version else None
-    look = hashlib.blake2b(digest_size=32)
-    for at in range(0, len(data), _STEP):
+    look = Digest(block)
+    for at in range(0, len(data), STEP):  # what a digest was just made of is written from the processor's cache
         go_on()
-        step = data[at : at + _STEP]
+        step = data[at : at + STEP]
         if digest is None:
             look.update(step)
         sink(step)

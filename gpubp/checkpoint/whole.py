@@ -16,7 +16,8 @@ import logging
 import mmap
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from ..errors import CheckpointError
 
 log = logging.getLogger("gpubp")
 
-PIECE = 4 << 20  # bytes written at once: still in the processor's cache when a digest was just made of them
+PIECE = 1 << 20  # bytes written at once: still in the processor's cache when a digest was just made of them
 _PAGE = 4096  # what a direct write is a multiple of, in memory, in the file and in length
 _LONG = 16 << 20  # bytes from which a file is written past the page cache
 
@@ -34,14 +35,18 @@ class Sink:
 
     Args:
         fd: a new file.
-        length: about how many bytes will come.
+        length: about how many bytes will come. A long file is written by a thread of its own, while the next bytes are
+            gathered.
     """
 
     def __init__(self, fd: int, length: int) -> None:
         self._fd = fd
-        self._view = memoryview(mmap.mmap(-1, PIECE))  # begins at a page, as a direct write must
-        self._held = 0  # bytes in the buffer
         self._direct = length >= _LONG and self._set_direct(True)
+        self._team = ThreadPoolExecutor(1, "gpubp-disk") if length >= _LONG else None
+        # Memory of mmap's begins at a page, as a direct write must.
+        self._buffers = [memoryview(mmap.mmap(-1, PIECE)) for _ in range(2 if self._team else 1)]
+        self._held = 0  # bytes in the first buffer
+        self._pending: Future[None] | None = None
 
     def write(self, data: memoryview | bytes) -> None:
         """Append `data`.
@@ -52,7 +57,7 @@ class Sink:
         rest = memoryview(data).cast("B")
         while rest:
             taken = min(len(rest), PIECE - self._held)
-            self._view[self._held : self._held + taken] = rest[:taken]
+            self._buffers[0][self._held : self._held + taken] = rest[:taken]
             self._held += taken
             rest = rest[taken:]
             if self._held == PIECE:
@@ -60,14 +65,33 @@ class Sink:
 
     def finish(self, head: bytes) -> None:
         """Put `head` over the first bytes, and bring everything to the disk."""
+        self._wait()
         self._direct = self._direct and not self._set_direct(False)
         self._flush()
+        self._wait()
         write_all(lambda rest: os.pwrite(self._fd, rest, len(head) - len(rest)), memoryview(head))
         os.fsync(self._fd)
 
+    def close(self) -> None:
+        """Nothing is written any more."""
+        if self._team is not None:
+            self._team.shutdown(cancel_futures=True)
+
     def _flush(self) -> None:
-        write_all(self._written, self._view[: self._held])
+        full = self._buffers[0][: self._held]
         self._held = 0
+        if self._team is None:
+            write_all(self._written, full)
+            return
+        self._wait()
+        self._pending = self._team.submit(write_all, self._written, full)
+        self._buffers.reverse()
+
+    def _wait(self) -> None:
+        """Until the other buffer is written."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def _written(self, rest: memoryview) -> int:
         if self._direct and len(rest) % _PAGE:  # an earlier write was short
@@ -117,7 +141,8 @@ def writing_whole(path: str | Path, length: int) -> Iterator[Sink]:
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             try:
-                yield Sink(fd, length)
+                with closing(Sink(fd, length)) as sink:
+                    yield sink
             finally:
                 os.close(fd)
             os.replace(temporary, path)
