@@ -143,18 +143,15 @@ def refuse_other_data(ready: Prepared, checkpoint: Checkpoint, path: Path) -> No
 
 
 def compare_conditions(ready: Prepared, checkpoint: Checkpoint, inexact: bool) -> None:
-    """Refuse what would give other bits, or with `inexact` warn of it.
+    """Refuse what would give other bits, or with `inexact` warn of it. What an earlier gpubp did not note is not known
+    to differ.
 
     Raises:
         MismatchError: the message names each condition that differs.
     """
     now = conditions(ready)
     before = checkpoint.conditions
-    differ = [
-        _was(name, before.get(name), now.get(name))
-        for name in sorted({*now, *before})
-        if before.get(name) != now.get(name)
-    ]
+    differ = [_was(name, before[name], now.get(name)) for name in sorted(before) if before[name] != now.get(name)]
     if not differ:
         return
     if not inexact:

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 from running import ENVIRONMENT, write
 
+from gpubp.backend import blas
+from gpubp.checkpoint import write as write_checkpoint
 from gpubp.run_folder import find_checkpoint
 
 # the peak of this program alone: getrusage would count what its parent had when it forked
@@ -140,6 +143,21 @@ def test_other_conditions_are_named_and_accepted_only_with_inexact(gpubp_command
     with pytest.raises(MismatchError, match=r"block_rows was 1024, is 100.*--inexact"):
         resume(tmp_path / "run", iterations=5)
     assert resume(tmp_path / "run", iterations=5, inexact=True).history[-1]["iteration"] == 5
+
+
+def test_other_instructions_of_numpys_are_a_condition_and_what_was_never_noted_is_none(gpubp_command, digits, tmp_path):
+    chosen = blas.conditions()["simd"].split()
+    if chosen == ["baseline"]:
+        pytest.skip("NumPy has no loops for more than every CPU has")
+    gpubp_command("train", digits, "--out", "run", "--kernel", "numpy", "--iterations", 3)
+    fewer = {"NPY_DISABLE_CPU_FEATURES": chosen[-1]}
+    refused = gpubp_command("resume", "run", "--iterations", 5, check=3, env=fewer)
+    left = " ".join(chosen[:-1]) or "baseline"
+    assert f"simd was {' '.join(chosen)}, is {left}; " in refused.error and "--inexact" in refused.error
+    path, checkpoint, _ = find_checkpoint(tmp_path / "run")
+    earlier = {name: value for name, value in checkpoint.conditions.items() if name not in ("simd", "lapack")}
+    write_checkpoint(path, replace(checkpoint, conditions=earlier))
+    gpubp_command("resume", "run", "--iterations", 5, env=fewer)
 
 
 def test_validation_rows_do_not_touch_theta_beyond_being_left_out(gpubp_command, tmp_path):

@@ -129,6 +129,28 @@ def describe() -> str:
     return own.describe() if own else "unknown BLAS"
 
 
+def conditions() -> dict[str, str]:
+    """What the bits of NumPy's own sums, functions and LAPACK depend on: its version, the instructions that it chose
+    for this CPU, its BLAS with the kernel for this CPU, and that one's version as far as it tells it."""
+    own = of_numpy()
+    version = _text(own.library, "openblas_get_config") if own else ""
+    return {
+        "numpy": np.__version__,
+        "simd": _simd(),
+        "lapack": " ".join([describe(), *(word for word in version.split() if word[:1].isdigit())]),
+    }
+
+
+def _simd() -> str:
+    """The instructions, beyond those that every CPU here has, for which NumPy has loops of its own and which it uses:
+    its exp and tanh are others with AVX-512. NPY_DISABLE_CPU_FEATURES changes them."""
+    try:
+        from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__  # what numpy.show_runtime shows
+    except ImportError:
+        return "unknown"
+    return " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name)) or "baseline"
+
+
 def available() -> dict[str, str]:
     """The BLAS libraries that `find` knows here, by the name that takes them."""
     own = of_numpy()

@@ -291,7 +291,7 @@ class CupyBackend:
             "driver": _version(cuda.runtime.driverGetVersion()),
             "cublas": " ".join([self._cublas.version, *switches]),
             "blas": blas.describe(),  # the λ term and folding are the host's
-            "numpy": np.__version__,
+            **blas.conditions(),
         }
 
     def _prepare(self, formula: Formula, arrays: tuple[Any, ...]) -> tuple[Any, int, tuple[int, ...]]:

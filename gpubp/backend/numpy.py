@@ -109,7 +109,7 @@ class NumpyBackend:
             yield
 
     def conditions(self) -> dict[str, str]:
-        return {"device": "CPU", "kernel": "numpy", "blas": blas.describe(), "numpy": np.__version__}
+        return {"device": "CPU", "kernel": "numpy", "blas": blas.describe(), **blas.conditions()}
 
     def leaf_loop(self, network: Any, feed: Any, dtype: np.dtype, rows: int, block_rows: int) -> LeafLoop | None:
         return None

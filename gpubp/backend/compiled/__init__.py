@@ -78,7 +78,7 @@ class CompiledBackend(NumpyBackend):
             "device": "CPU",
             "kernel": "compiled",
             "blas": self._blas.describe(),
-            "numpy": np.__version__,
+            **blas.conditions(),
             "numba": numba.__version__,
             "cpu": llvmlite.binding.get_host_cpu_name(),  # what numba compiles for
         }
