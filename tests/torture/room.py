@@ -66,11 +66,11 @@ def data_file(path: Path, rows: int = 120, columns: int = 5) -> Path:
 def bits(checkpoint: Checkpoint, *, ended: bool = True) -> dict[str, Any]:
     """What must be the same in two runs that were asked for the same, by name; arrays as their bytes.
 
-    Left out: seconds, and of the job where files are and how often it saves; without `ended` why it ended and which
-    limits it had.
+    Left out: seconds, and of the job where files are, how often it saves and its limit, which a run that has ended by
+    itself keeps whatever it is resumed with; without `ended` why it ended.
     """
-    skipped = {"data", "checkpoint_every", "keep", "threads", "memory", "options"}  # `optimizer` has the last whole
-    skipped |= set() if ended else {"iterations"}
+    # `optimizer` has the last whole
+    skipped = {"data", "checkpoint_every", "keep", "threads", "memory", "iterations", "options"}
     timeless = [i for i, name in enumerate(checkpoint.history_columns) if name != "seconds"]
     found: dict[str, Any] = {f"Theta{l}": Theta for l, Theta in enumerate(checkpoint.Theta, start=1)}
     found |= {f"state/{name}": value for name, value in checkpoint.state.items()}
