@@ -243,3 +243,26 @@ def test_handlers_are_as_they_were_when_nobody_asked_to_stop():
         assert [signal.getsignal(number) for number in numbers] != before
     assert [signal.getsignal(number) for number in numbers] == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+SWALLOWED = """
+import os, sys, weakref
+class Thing: pass
+def gone(reference): os.kill(os.getpid(), 2); sum(range(1000))  # Python swallows what is raised in here
+thing = Thing(); reference = weakref.ref(thing, gone)
+import gpubp.job
+make = gpubp.job.Job.__init__
+def init(self, *a, **o):
+    global thing
+    thing = None
+    make(self, *a, **o)
+gpubp.job.Job.__init__ = init
+"""
+
+
+def test_a_ctrl_c_that_python_swallows_before_the_run_listens_stops_it_all_the_same(tmp_path, data):
+    process = subprocess.run(
+        [sys.executable, "-c", "import sys\n" + SWALLOWED + MAIN, "train", str(data), "--out", "run", "--hidden", "4"],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert "Exception ignored in" in process.stderr and process.returncode == 130, process

@@ -5,16 +5,41 @@ used, and what it needs is imported inside it, so that `gpubp --help` loads neit
 """
 
 import os
+import signal
 import sys
+import threading
+from types import FrameType
 
-__all__ = ["main"]
+__all__ = ["interrupted", "main"]
+
+_heard: list[int] = []
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    _heard.clear()
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
-        from ._main import main as run
-    except KeyboardInterrupt:  # so early a Ctrl-C finds nobody else who would say it in a word
-        os.write(2, b"gpubp: interrupted\n")
-        sys.exit(130)
-    run(arguments)
+        try:
+            from ._main import main as run
+        except KeyboardInterrupt:  # so early a Ctrl-C finds nobody else who would say it in a word
+            os.write(2, b"gpubp: interrupted\n")
+            sys.exit(130)
+        run(arguments)
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def interrupted() -> bool:
+    """Whether a Ctrl-C came that ended nothing: Python swallows what is raised in a callback of its own, of which there
+    are many while modules are imported."""
+    return bool(_heard)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _heard.append(number)
+    raise KeyboardInterrupt

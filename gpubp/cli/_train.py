@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from ..errors import Stopped
+from . import interrupted
 from ._options import emit, program, table
 from ._progress import Display
 from ._stopping import ways_on
@@ -25,6 +26,7 @@ def watched(train: Callable[..., Any]) -> tuple[Any, int]:
     from ..training import StopRequest
 
     stop = StopRequest()
+    stop.by = "SIGINT" if interrupted() else None
     try:
         with stop.listening(for_good=True), Display() as display:
             model = train(stop=stop, callbacks=[display], prepared=display.prepared, scanned=display.scanned)

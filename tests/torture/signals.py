@@ -74,7 +74,11 @@ def stop(run: Path, child: Child, before: int, dice: random.Random) -> Counter[s
     if again:
         time.sleep(dice.random() * 0.03)
         child.send(number)
-    code = child.wait()
+    try:
+        code = child.wait()
+    except AssertionError as error:
+        first = " / ".join(line for line in child.lines if not line.startswith("saved "))
+        raise AssertionError(f"{name}{' twice' * again}, installed {installed}, {first}: {error}") from None
     seconds = time.monotonic() - began
     counts = Counter({"signals": 1, name: 1})
     # A KeyboardInterrupt that is raised in a callback of Python's own, a weakref's say, is printed and swallowed: the
