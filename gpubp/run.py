@@ -140,9 +140,8 @@ def resume(
     """
 
     def as_asked(checkpoint: Checkpoint) -> tuple[Job, bool]:
-        with as_gpubp_writes(checkpoint):
-            stored, settings = Job.from_dict(checkpoint.job), dict(checkpoint.optimizer)
-            changes: dict[str, Any] = {"optimizer": settings.pop("name"), "options": settings, "threads": threads}
+        stored, settings = Job.from_dict(checkpoint.job), dict(checkpoint.optimizer)
+        changes: dict[str, Any] = {"optimizer": settings.pop("name"), "options": settings, "threads": threads}
         given = {"iterations": iterations, "data": data, "memory": memory, "climb": climb, "keep": keep}
         given["checkpoint_every"] = checkpoint_every
         changes |= {name: value for name, value in given.items() if value is not None}
@@ -184,8 +183,8 @@ def _go_on(
     found, seen = None, _files_of(out)
     if seen:  # looked at without the lock, which a trainer writes its name into
         found = find_checkpoint(out)
-        model_from(found.checkpoint)  # its parts go together
-        job, done = as_asked(found.checkpoint)
+        with as_gpubp_writes(found.checkpoint):
+            job, done = as_asked(found.checkpoint)
         if done and _needs_no_data(job, dataset, found) and _tells_all(out, found) and not temporaries(Path(out)):
             return _nothing_to_do(out, found)
     with RunFolder(out, must_exist=True) as folder:
@@ -193,7 +192,8 @@ def _go_on(
             found = folder.newest()
         path, checkpoint, _ = found
         model = model_from(checkpoint)
-        job, done = as_asked(checkpoint)
+        with as_gpubp_writes(checkpoint):
+            job, done = as_asked(checkpoint)
         if done and not _tells_all(out, found):  # a power cut can take lines that no checkpoint waited for
             folder.rewrite_history(history_rows(checkpoint))
         if done and _needs_no_data(job, dataset, found):

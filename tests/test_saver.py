@@ -170,6 +170,8 @@ def test_a_new_folders_name_is_safe_before_its_first_checkpoint_is_reported(tmp_
         ({"scaling": {"kind": "standard", "mean": None, "scale": "{"}}, "leaf 'scaling/scale'"),
         ({"job": {"patience": []}}, "patience"),
         ({"job": {"x": []}}, "x = "),
+        ({"state": {"Theta": np.zeros(3)}, "ending": {"kind": "converged", "reason": ""}}, "gradient"),
+        ({"ending": {"reason": ""}}, "kind"),
         ({"history": np.full((1, 1), np.inf), "history_columns": ("iteration",)}, "infinity"),
     ],
 )
