@@ -170,8 +170,6 @@ def test_a_new_folders_name_is_safe_before_its_first_checkpoint_is_reported(tmp_
         ({"scaling": {"kind": "standard", "mean": None, "scale": "{"}}, "leaf 'scaling/scale'"),
         ({"job": {"patience": []}}, "patience"),
         ({"job": {"x": []}}, "x = "),
-        ({"state": {"Theta": np.zeros(3)}, "ending": {"kind": "converged", "reason": ""}}, "gradient"),
-        ({"ending": {"reason": ""}}, "kind"),
         ({"history": np.full((1, 1), np.inf), "history_columns": ("iteration",)}, "infinity"),
     ],
 )
@@ -185,3 +183,22 @@ def test_a_sealed_checkpoint_whose_parts_do_not_go_together_is_one_line(tmp_path
         with pytest.raises((CheckpointError, UsageError), match=says) as caught:
             look(tmp_path / "run")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"state": {"Theta": np.zeros(3)}, "ending": {"kind": "converged", "reason": ""}}, "gradient"),
+        ({"ending": {"reason": ""}}, "kind"),
+        ({"optimizer": {"name": "lbfgs"}}, "tolerance"),
+    ],
+)
+def test_one_that_lacks_what_a_resume_looks_at_first_is_one_line(tmp_path, changes, says):
+    data = data_in(tmp_path / "data")
+    start(job(data, **SMALL), tmp_path / "run")
+    whole = newest(tmp_path / "run")
+    with RunFolder(tmp_path / "run") as folder:
+        folder.save(replace(whole, **changes), keep=1)
+    with pytest.raises(CheckpointError, match=says) as caught:
+        resume(tmp_path / "run", iterations=9)
+    assert "nothing that gpubp wrote" in str(caught.value) and "\n" not in str(caught.value)
