@@ -166,7 +166,7 @@ def test_a_line_of_the_history_that_cannot_be_written_ends_the_run_and_its_itera
         real(self, row)
 
     monkeypatch.setattr(RunFolder, "append_history", append)
-    with pytest.raises(CheckpointError, match=r"history\.jsonl: Input"):
+    with pytest.raises(CheckpointError, match=r"history\.jsonl: Input.*checkpoint-00000007\.h5 is kept: gpubp resume"):
         gpubp.train(X, y, out=tmp_path / "run", hidden=(4,), iterations=50)
     assert find_checkpoint(tmp_path / "run").checkpoint.iteration == 7
 
@@ -185,6 +185,21 @@ def test_what_the_writer_raises_comes_out_where_it_is_waited_for():
     work.begin(lambda go_on: (time.sleep(0.05), done.append(1)))
     work.settle()
     assert done == [1]
+
+
+def test_without_a_thread_for_the_writer_a_run_ends_in_words_and_nobody_waits(tmp_path, monkeypatch):
+    X, y = rows()
+    real = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if self.name == "gpubp-checkpoint" and (tmp_path / "run" / "checkpoint-00000003.h5").exists():
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(CheckpointError, match=r"no thread.*checkpoint-00000003\.h5 is kept: gpubp resume"):
+        gpubp.train(X, y, out=tmp_path / "run", hidden=(4,), iterations=9, checkpoint_every="3it")
+    assert iterations(tmp_path / "run") == ["", "3"]
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
