@@ -18,6 +18,7 @@ from running import ENVIRONMENT, gpubp, write
 from test_run import wait_for_iteration
 
 from gpubp.run_folder import find_checkpoint
+from gpubp.training import StopRequest
 
 # What is put before `main` to hold a run in one of its phases: each says that it is there, and does not end by itself.
 # A lock that is held already, taken by C without Python's lock, is a pass or a disk that no signal interrupts.
@@ -243,3 +244,19 @@ def test_handlers_are_as_they_were_when_nobody_asked_to_stop():
         assert [signal.getsignal(number) for number in numbers] != before
     assert [signal.getsignal(number) for number in numbers] == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_third_ctrl_c_does_not_disturb_the_tidying_up(monkeypatch):
+    monkeypatch.setattr(StopRequest, "_end_at_once", lambda self: None)  # that of another test
+    tidied = []
+    with pytest.raises(KeyboardInterrupt), StopRequest().listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # a handler runs between two instructions
+            tidied.append(1)
+            raise
+    assert tidied
