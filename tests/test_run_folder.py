@@ -81,6 +81,14 @@ def test_damaged_ones_are_passed_over_named_and_removed_when_the_run_has_gone_on
     assert iterations(run) == ["20", "25"]
 
 
+def test_a_temporary_file_of_a_killed_process_that_had_our_number_is_no_hindrance(run):
+    """In a container every trainer is process 1; where a file system has no locks nothing is swept."""
+    with RunFolder(run) as folder:
+        (run / f".checkpoint-00000001.h5.tmp.{os.getpid()}").write_bytes(b"of a killed one")
+        folder.save(record(1))
+    assert sorted(content(run)) == ["checkpoint-00000001.h5", "lock"]
+
+
 def test_without_a_sound_one_each_is_named(run):
     holding(run, 1, 2)
     for path in run.glob("*.h5"):
