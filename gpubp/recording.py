@@ -10,8 +10,8 @@ import math
 import time
 from array import array
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from statistics import median
 from types import TracebackType
@@ -101,13 +101,14 @@ class Recorder:
         if self._folder is None:
             return
         self._expense.note(progress, writing=self._background.busy)
-        try:
-            self._folder.append_history(self.history[-1])
-        except CheckpointError:
-            with suppress(CheckpointError):  # what was reached may be kept all the same
-                self._save(state, None)
-                self._settle()
-            raise
+        with self._naming_what_is_kept():
+            try:
+                self._folder.append_history(self.history[-1])
+            except CheckpointError:
+                with suppress(CheckpointError):  # what was reached may be kept all the same
+                    self._save(state, None)
+                    self._settle()
+                raise
         if self._due(state):
             self._save(state, None)
             self._saved_at = time.monotonic()
@@ -170,25 +171,32 @@ class Recorder:
         folder = self._folder
         if folder is None:
             return
-        self._settle()  # what it reads of the state now was there when the last one began, too
+        self._settle()  # before the record is made: copies from a device would be in memory twice
         record, versions, keep = self._record(state, ending), state.versions(), self._ready.job.keep
         self._shared = isinstance(state.vectors, HostVectors)  # from a device it came as a copy
-        self._background.begin(lambda go_on: folder.save(record, keep, versions=versions, go_on=go_on))
+        with self._naming_what_is_kept():
+            self._background.begin(lambda go_on: folder.save(record, keep, versions=versions, go_on=go_on))
 
     def _settle(self) -> None:
         """Wait until the checkpoint that was begun is on the disk."""
-        try:
+        with self._naming_what_is_kept():
             self._background.settle()
-        except CheckpointError as error:
-            kept = self._kept()
-            if error.do or not kept:
-                raise
-            raise CheckpointError(error.found, wanted=error.wanted, do=kept) from error.__cause__
 
     def _settled(self) -> None:
         """The state is about to change."""
         if self._shared:
             self._settle()
+
+    @contextmanager
+    def _naming_what_is_kept(self) -> Iterator[None]:
+        """Inside, an error of writing that does not say what to do says which checkpoint there is to go on from."""
+        try:
+            yield
+        except CheckpointError as error:
+            kept = self._kept()
+            if error.do or not kept:
+                raise
+            raise CheckpointError(error.found, wanted=error.wanted, do=kept) from error.__cause__
 
     def _kept(self) -> str:
         """Which checkpoint is there to go on from; "" if there is none."""

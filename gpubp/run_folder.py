@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .checkpoint import Checkpoint, Known, one_line, read, sync_folder, warn_once, write, write_all, write_whole
-from .errors import CheckpointError, MismatchError, UsageError
+from .errors import CheckpointError, MismatchError, UsageError, visible
 
 log = logging.getLogger("gpubp")
 
@@ -252,10 +252,14 @@ def _newest(folder: Path, tries: int = 10) -> Found:
         except CheckpointError as error:
             if tries and not os.path.lexists(path):  # a trainer at work removed it, having written a newer one
                 return _newest(folder, tries - 1)
-            rejected.append((path, str(error)))
+            rejected.append((path, visible(error.found)))  # what to do is another matter where there are others
     if not rejected:
         raise _nothing_in(folder)
-    raise CheckpointError(f"no sound checkpoint in {folder}: " + "; ".join(reason for _, reason in rejected))
+    raise CheckpointError(
+        f"no sound checkpoint in {folder}: " + "; ".join(reason for _, reason in rejected),
+        wanted="one of them sound",
+        do="copy one back from where you have another, or begin anew with gpubp train --overwrite",
+    )
 
 
 def _read(path: Path) -> Checkpoint:
@@ -306,7 +310,8 @@ def _is_folder(path: Path, *, missing: bool) -> bool:
             return True
         there = path.exists() or path.is_symlink()
     if there or not missing:
-        raise CheckpointError(f"{path} {'is no folder' if there else 'does not exist'}", wanted="a run folder")
+        do = f"name its folder, {path.parent}" if there and not missing and iteration(path) >= 0 else ""
+        raise CheckpointError(f"{path} {'is no folder' if there else 'does not exist'}", wanted="a run folder", do=do)
     return False
 
 

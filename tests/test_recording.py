@@ -17,7 +17,7 @@ from test_run_folder import iterations
 import gpubp
 from gpubp import objective, recording, run
 from gpubp.checkpoint import Background, layout, whole
-from gpubp.errors import CheckpointError
+from gpubp.errors import CheckpointError, OutOfMemory
 from gpubp.optimizers import names
 from gpubp.run_folder import RunFolder, find_checkpoint
 from gpubp.training import Progress
@@ -166,7 +166,7 @@ def test_a_line_of_the_history_that_cannot_be_written_ends_the_run_and_its_itera
         real(self, row)
 
     monkeypatch.setattr(RunFolder, "append_history", append)
-    with pytest.raises(CheckpointError, match=r"history\.jsonl: Input"):
+    with pytest.raises(CheckpointError, match=r"history\.jsonl: Input.*checkpoint-00000007\.h5 is kept: gpubp resume"):
         gpubp.train(X, y, out=tmp_path / "run", hidden=(4,), iterations=50)
     assert find_checkpoint(tmp_path / "run").checkpoint.iteration == 7
 
@@ -185,6 +185,21 @@ def test_what_the_writer_raises_comes_out_where_it_is_waited_for():
     work.begin(lambda go_on: (time.sleep(0.05), done.append(1)))
     work.settle()
     assert done == [1]
+
+
+def test_without_a_thread_for_the_writer_a_run_ends_in_words_and_nobody_waits(tmp_path, monkeypatch):
+    X, y = rows()
+    real = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if self.name == "gpubp-checkpoint" and (tmp_path / "run" / "checkpoint-00000003.h5").exists():
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(CheckpointError, match=r"no thread.*checkpoint-00000003\.h5 is kept: gpubp resume"):
+        gpubp.train(X, y, out=tmp_path / "run", hidden=(4,), iterations=9, checkpoint_every="3it")
+    assert iterations(tmp_path / "run") == ["", "3"]
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
@@ -224,6 +239,46 @@ def test_given_up_it_ends_soon_and_leaves_nothing(tmp_path):
         assert began.wait(10)
         work.give_up()
         assert os.listdir(folder.path) == ["lock"]
+
+
+def test_given_up_while_the_disk_is_waited_for_it_gets_no_name(tmp_path, monkeypatch):
+    """Who gave up has given the lock back by then: another trainer may be there."""
+    synced: list[int] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        real(fd)
+        synced.append(fd)
+
+    def go_on() -> None:
+        if synced:
+            raise InterruptedError
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with RunFolder(tmp_path / "run") as folder:
+        synced.clear()
+        with pytest.raises(CheckpointError):
+            folder.save(record(1), go_on=go_on)
+        assert len(synced) == 1 and os.listdir(folder.path) == ["lock"]
+
+
+def test_where_the_writer_fails_as_a_run_climbs_nothing_is_kept_under_the_wrong_precision(tmp_path, monkeypatch):
+    X, y = rows()
+    options: dict[str, Any] = {"hidden": (4,), "lambda_": 0.0, "options": {"tolerance": 1e-9}, "optimizer": "lbfgs"}
+    last = len(gpubp.train(X, y, iterations=400, climb=False, **options).history)
+    real, failed = RunFolder.save, []
+
+    def save(self: RunFolder, checkpoint: Any, *arguments: Any, **more: Any) -> Path:
+        if checkpoint.iteration == last and not failed:
+            failed.append(1)
+            raise MemoryError
+        return real(self, checkpoint, *arguments, **more)
+
+    monkeypatch.setattr(RunFolder, "save", save)
+    with pytest.raises(OutOfMemory):
+        gpubp.train(X, y, out=tmp_path / "run", iterations=400, checkpoint_every="1it", **options)
+    found = find_checkpoint(tmp_path / "run").checkpoint
+    assert failed and found.iteration == last - 1 and found.conditions["precision"] == "fp32"
 
 
 # How often, and which stay ------------------------------------------------------------------------------------------

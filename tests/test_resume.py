@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +22,7 @@ from gpubp.errors import CheckpointError, DataError, MismatchError, UsageError
 from gpubp.job import CHANGES, Job, fixed
 from gpubp.prepare import array_dataset
 from gpubp.run import resume
-from gpubp.run_folder import find_checkpoint
+from gpubp.run_folder import RunFolder, find_checkpoint
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(300, 4))
@@ -367,6 +368,24 @@ def test_a_run_that_has_ended_is_left_alone_or_extended_however_it_ended(tmp_pat
     assert files(run) == before
     extended = resume(run, **more or {})
     assert len(extended.history) > len(model.history)
+
+
+def test_what_another_trainer_left_between_the_look_and_the_lock_is_gone_on_with(tmp_path, monkeypatch, caplog):
+    run, further = tmp_path / "run", tmp_path / "further"
+    package.train(X, Y, out=run, iterations=3, **AUTO)
+    package.train(X, Y, out=further, iterations=6, **AUTO)
+    real = RunFolder.__enter__
+
+    def enter(self: RunFolder) -> RunFolder:
+        shutil.copy(further / "checkpoint-00000006.h5", run)
+        return real(self)
+
+    monkeypatch.setattr(RunFolder, "__enter__", enter)
+    with caplog.at_level("INFO", "gpubp"):
+        model = resume(run, dataset=array_dataset(X, Y), iterations=9)
+    assert "going on from checkpoint-00000006.h5" in caplog.text and len(model.history) == 9
+    with pytest.raises(UsageError, match="5 iterations where 9 are done"):
+        resume(run, dataset=array_dataset(X, Y), iterations=5)
 
 
 def test_a_history_that_lost_lines_is_mended_though_the_run_has_ended(tmp_path):

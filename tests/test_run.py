@@ -102,7 +102,7 @@ def test_signals_stop_with_a_checkpoint_that_goes_on(gpubp_command, digits, tmp_
     process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=20)
     assert process.returncode == code, err
-    assert f"stopped by {name}" in out.decode()
+    assert f"stopped by {name}" in out.decode() and f"go on   gpubp resume {run}" in out.decode()
     done = find_checkpoint(run)[1].iteration
     assert done >= 5
     more = done + 3

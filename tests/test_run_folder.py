@@ -81,12 +81,23 @@ def test_damaged_ones_are_passed_over_named_and_removed_when_the_run_has_gone_on
     assert iterations(run) == ["20", "25"]
 
 
+def test_a_temporary_file_of_a_killed_process_that_had_our_number_is_no_hindrance(run):
+    """In a container every trainer is process 1; where a file system has no locks nothing is swept."""
+    with RunFolder(run) as folder:
+        (run / f".checkpoint-00000001.h5.tmp.{os.getpid()}").write_bytes(b"of a killed one")
+        folder.save(record(1))
+    assert sorted(content(run)) == ["checkpoint-00000001.h5", "lock"]
+
+
 def test_without_a_sound_one_each_is_named(run):
     holding(run, 1, 2)
     for path in run.glob("*.h5"):
         os.truncate(path, 700)
-    with pytest.raises(CheckpointError, match=r"no sound checkpoint in .*-00000002\.h5 is dam.*-00000001\.h5 is dam"):
+    with pytest.raises(
+        CheckpointError, match=r"no sound .*-00000002\.h5 is dam.*-00000001\.h5 is dam.*overwrite"
+    ) as no:
         find_checkpoint(run)
+    assert "an earlier" not in str(no.value)  # there is none
 
 
 def test_a_checkpoint_of_a_newer_gpubp_is_not_passed_over(run, monkeypatch):
@@ -313,6 +324,12 @@ def test_where_there_is_nothing_to_go_on_with_nothing_is_made(run, make, says):
     with pytest.raises(CheckpointError, match=says), RunFolder(run, must_exist=True):
         pass
     assert content(run.parent) == before
+
+
+def test_who_names_a_checkpoint_to_go_on_with_is_told_of_its_folder(run):
+    path = holding(run, 1) / "checkpoint-00000001.h5"
+    with pytest.raises(CheckpointError, match=f"is no folder; wanted a run folder; name its folder, {run}$"):
+        RunFolder(path, must_exist=True).__enter__()
 
 
 def test_below_a_file_is_one_line(tmp_path):

@@ -18,6 +18,7 @@ from running import ENVIRONMENT, gpubp, write
 from test_run import wait_for_iteration
 
 from gpubp.run_folder import find_checkpoint
+from gpubp.training import StopRequest
 
 # What is put before `main` to hold a run in one of its phases: each says that it is there, and does not end by itself.
 # A lock that is held already, taken by C without Python's lock, is a pass or a disk that no signal interrupts.
@@ -266,3 +267,19 @@ def test_a_ctrl_c_that_python_swallows_before_the_run_listens_stops_it_all_the_s
         cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert "Exception ignored in" in process.stderr and process.returncode == 130, process
+
+
+def test_a_third_ctrl_c_does_not_disturb_the_tidying_up(monkeypatch):
+    monkeypatch.setattr(StopRequest, "_end_at_once", lambda self: None)  # that of another test
+    tidied = []
+    with pytest.raises(KeyboardInterrupt), StopRequest().listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # a handler runs between two instructions
+            tidied.append(1)
+            raise
+    assert tidied

@@ -32,7 +32,7 @@ FLOORS = [
     {"going_on"},
     {"run"},
     {"choosing"},
-    {"describe", "api"},
+    {"describe", "soundness", "api"},
     {"cli"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from ..errors import CheckpointError
+
 GoOn = Callable[[], None]
 
 
@@ -30,6 +32,7 @@ class Background:
 
         Raises:
             Exception: that of the work before.
+            CheckpointError: the system gives no thread.
         """
         self.settle()
 
@@ -43,7 +46,12 @@ class Background:
 
         self._done.clear()
         # a daemon: a second Ctrl-C ends the process even while the system brings bytes to a slow disk
-        threading.Thread(target=run, name="gpubp-checkpoint", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="gpubp-checkpoint", daemon=True).start()
+        except RuntimeError as error:
+            self._done.set()  # nothing was begun: nobody must wait for it
+            wanted = "one more than ulimit -u or the container's limit of processes allows"
+            raise CheckpointError(f"no thread to write a checkpoint with: {error}", wanted=wanted) from error
 
     def settle(self) -> None:
         """Wait until what was begun is done.

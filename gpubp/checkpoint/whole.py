@@ -84,7 +84,10 @@ class Sink:
             write_all(self._written, full)
             return
         self._wait()
-        self._pending = self._team.submit(write_all, self._written, full)
+        try:
+            self._pending = self._team.submit(write_all, self._written, full)
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"no thread to write with: {error}") from error
         self._buffers.reverse()
 
     def _wait(self) -> None:

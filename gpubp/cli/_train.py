@@ -102,4 +102,6 @@ def outcome_text(result: dict[str, Any]) -> str:
         line = f"{program()} resume {result['run']} {result['go_on']}"
         stalled = result["ending"] == "stalled"
         lines.append(("go further", f"{line}: at the next finer precision") if stalled else ("go on", line))
+    elif result["ending"] == "stopped" and result["iterations"]:  # before the first one there may be no checkpoint
+        lines.append(("go on", f"{program()} resume {result['run']}"))
     return table(lines)

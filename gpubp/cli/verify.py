@@ -1,4 +1,4 @@
-"""gpubp verify FILE"""
+"""gpubp verify FILE, a data file, a checkpoint or a run folder."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from typing import Any
 
 import click
 
-from ..errors import DataError
+from ..errors import CheckpointError, DataError
 from ._options import DATA, WORTH_A_RATE, emit, json_option, table
 from ._progress import Counter
 
 
-@click.command(name="verify", short_help="Read every row of a file and name the damaged ones.")
+@click.command(name="verify", short_help="Read every byte of a file or a run and name what is damaged.")
 @click.argument("file", type=DATA)
 @json_option
 def command(file: Path, as_json: bool) -> None:
-    """Read every row of FILE and compare it with the checksums that `gpubp convert` wrote.
+    """Read every row of FILE and compare it with the checksums that `gpubp convert` wrote; of a checkpoint, or of all
+    in a run folder, compare every byte with the digests in it.
 
-    Leaves with 0 if FILE is sound and with 3 if it is damaged; damaged rows are named.
+    Leaves with 0 if FILE is sound and with 3 if it is damaged; damaged rows and matrices are named.
     """
     from ..data.verify import verify
+    from ..soundness import holds_checkpoints
+
+    if holds_checkpoints(file):
+        _checkpoints(file, as_json)
+        return
 
     began = time.monotonic()
     with Counter("bytes") as counter:
@@ -47,3 +53,24 @@ def command(file: Path, as_json: bool) -> None:
         raise DataError(
             f"{result['path']} is damaged: {first}{more}", wanted="a sound file", do="make or copy it again"
         )
+
+
+def _checkpoints(path: Path, as_json: bool) -> None:
+    """Of a run folder or a checkpoint.
+
+    Raises:
+        CheckpointError: not all are sound.
+    """
+    from ..soundness import verify_checkpoints
+
+    result = verify_checkpoints(path)
+    lines: list[tuple[str, Any]] = []
+    for one in result["checkpoints"]:
+        said = one["trouble"] or f"{one['name']}, all {one['bytes']:,} bytes are as they were written"
+        lines.append(("damaged" if one["trouble"] else "sound", said))
+    emit(result, as_json, table(lines))
+    if troubles := [one["trouble"] for one in result["checkpoints"] if one["trouble"]]:
+        more = f", and {len(troubles) - 1} more" if troubles[1:] else ""
+        sound = any(one["trouble"] is None for one in result["checkpoints"])
+        do = "the newest sound one is what every command takes" if sound else "copy it back from where you have another"
+        raise CheckpointError(f"{troubles[0]}{more}", wanted="sound checkpoints", do=do)
