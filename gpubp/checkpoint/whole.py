@@ -194,6 +194,13 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
             raise
-        warn_once(f"the file system of {folder} cannot sync a folder: a power cut may lose the newest checkpoint")
+        system = _mounted_at(folder)  # a run's folder and the one it is in are mostly on the same one
+        warn_once(f"the file system at {system} cannot sync a folder: a power cut may lose the newest checkpoint")
     finally:
         os.close(fd)
+
+
+def _mounted_at(folder: Path) -> Path:
+    """Where the file system of a folder begins."""
+    folder = Path(os.path.realpath(folder))
+    return next(one for one in (folder, *folder.parents) if os.path.ismount(one))
