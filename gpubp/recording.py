@@ -121,7 +121,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """What is being written is brought to its end, but for somebody who does not wait: a second Ctrl-C."""
-        if kind is not None and not issubclass(kind, Exception):
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
             self._background.give_up()
             return
         with suppress(GpubpError, MemoryError):  # the error that brought us here is the one to be heard
