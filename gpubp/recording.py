@@ -139,7 +139,8 @@ class Recorder:
         if state is not None and state.whole and not failed and state.evaluations != self._climbed_at:
             with suppress(GpubpError, MemoryError):  # the first error is the one to be heard
                 self._save(state, None)
-                self._settle()
+        with suppress(GpubpError, MemoryError):  # what is being written is the one that is left
+            self._settle()
         kept = self._kept() if state or not self._fresh else ""
         if not kept:
             return

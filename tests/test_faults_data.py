@@ -232,7 +232,9 @@ def test_no_row_of_a_training_comes_by_a_map_of_its_file():
     """A map of a file that shrinks ends the process by SIGBUS, without a word. Only conversions map files."""
     package = Path(prepare.__file__).parent
     maps = re.compile(r"\bmemmap\(|\bmmap\.mmap\(|mmap_mode")
-    found = {str(p.relative_to(package)) for p in package.rglob("*.py") if maps.search(p.read_text())}
+    texts = {str(p.relative_to(package)): p.read_text() for p in package.rglob("*.py")}
+    # of no file: memory that begins at a page
+    found = {name for name, text in texts.items() if maps.search(text.replace("mmap.mmap(-1,", ""))}
     assert found == {
         "data/formats/__init__.py", "data/formats/_rows.py", "data/formats/mat.py", "data/formats/svmlight.py",
         "data/relayout.py",

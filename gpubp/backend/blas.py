@@ -30,9 +30,9 @@ _KNOWN = (
     ("mkl_rt", "MKL", "MKL_Set_Num_Threads", "MKL_Get_Max_Threads", ""),
     ("blis", "BLIS", "bli_thread_set_num_threads", "bli_thread_get_num_threads", ""),
 )
-# What MKL_CBWR_Get_Auto_Branch answers: the instructions its kernels use here.
+# What MKL_CBWR_Get_Auto_Branch answers: the instructions its kernels use here. On AMD it does not tell: AUTO.
 _MKL_BRANCHES = {
-    3: "compatible", 4: "SSE2", 6: "SSSE3", 7: "SSE4.1", 8: "SSE4.2", 9: "AVX", 10: "AVX2", 12: "AVX-512",
+    2: "auto", 3: "compatible", 4: "SSE2", 6: "SSSE3", 7: "SSE4.1", 8: "SSE4.2", 9: "AVX", 10: "AVX2", 12: "AVX-512",
     14: "AVX-512 E1",
 }  # fmt: skip
 _MKL_SEQUENTIAL = 1  # of MKL_Set_Threading_Layer

@@ -119,7 +119,7 @@ def machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             return backend, "the GPU of the test"
 
         monkeypatch.setattr(prepare, "choose", choose)
-        monkeypatch.setattr("gpubp.run.choose", choose)
+        monkeypatch.setattr("gpubp.going_on.choose", choose)
         return taken
 
     return takes

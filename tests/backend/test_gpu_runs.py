@@ -42,7 +42,7 @@ def backends(request: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> lis
         return backend, "the GPU of the test"
 
     monkeypatch.setattr(room, "choose", choose)
-    monkeypatch.setattr("gpubp.run.choose", choose)
+    monkeypatch.setattr("gpubp.going_on.choose", choose)
     return taken
 
 

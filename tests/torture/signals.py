@@ -83,7 +83,7 @@ def stop(run: Path, child: Child, before: int, dice: random.Random) -> Counter[s
     counts = Counter({"signals": 1, name: 1})
     # A KeyboardInterrupt that is raised in a callback of Python's own, a weakref's say, is printed and swallowed: the
     # run then ends by the first Ctrl-C. The handler's raising is to blame, and counted until it does so no more.
-    swallowed = again and any(line.startswith("Exception ignored in") for line in child.lines)
+    swallowed = number == signal.SIGINT and any(line.startswith("Exception ignored in") for line in child.lines)
     counts["second Ctrl-C swallowed by Python"] += swallowed
     # so early that Python itself was still beginning
     early = not installed and not child.output and code in (-number, 130) and "_main.py" not in " ".join(child.lines)

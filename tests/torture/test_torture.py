@@ -165,7 +165,7 @@ def test_scripts_dev_has_the_word(monkeypatch):
     loader.exec_module(dev)
     extras, commands = [], []
     monkeypatch.setattr(dev, "prepare", extras.append)
-    monkeypatch.setattr("os.environ", dict(os.environ) | {"OPENBLAS_NUM_THREADS": "7"})
+    monkeypatch.setattr("os.environ", dict(os.environ) | {"OPENBLAS_NUM_THREADS": "7", "GPUBP_EXTRAS": ""})
     monkeypatch.setattr("os.execv", lambda path, words: commands.append((words, dict(os.environ))))
     dev.main(["torture", "--minutes", "1"])
     ((words, found),) = commands
