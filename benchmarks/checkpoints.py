@@ -89,14 +89,17 @@ def measured(name: str, m: int, seconds: float, every: str, out: Path) -> dict[s
         iterations=1_000_000, seconds=seconds, checkpoint_every=every, keep=1, callbacks=[note],
     )  # fmt: skip
     size = max(path.stat().st_size for path in out.glob("checkpoint-*.h5"))
-    writes = writes[1:-1]  # the first is waited for before training begins, the last after it has ended
+    # the first is waited for before training begins; one that outlasts the last iteration was not paid for in full
+    writes = [w for w in writes[1:] if w[1] < ends[-1][0]]
     spans = [(a[0], b[0], (b[0] - a[0]) / (b[1] - a[1]), b[1] - a[1]) for a, b in pairwise(ends)]
     touched = [[i for i, (begin, end, *_) in enumerate(spans) if begin < w[1] and w[0] < end] for w in writes]
     quiet = [span[2] for i, span in enumerate(spans) if not any(i in one for one in touched)]
     usual = statistics.median(quiet)
     costs = [sum((spans[i][2] - usual) * spans[i][3] for i in one) for one in touched]
+    begun = [w[0] for w in writes]
     return {
         "optimizer": name,
+        "apart_s": [b - a for a, b in pairwise([ends[0][0], *begun])],
         "rows": m,
         "sizes": SIZES,
         "bytes": size,

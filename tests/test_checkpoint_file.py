@@ -8,7 +8,6 @@ import io
 import json
 import os
 import random
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +40,6 @@ def leaves_of(image: bytes) -> dict[str, table.Extent]:
 
 
 # What is damaged is named -------------------------------------------------------------------------------------------
-
-
-def test_without_a_thread_a_long_file_is_not_written_and_that_is_one_line(path, monkeypatch):
-    real = threading.Thread.start
-
-    def start(self: threading.Thread) -> None:
-        if self.name.startswith("gpubp-disk"):
-            raise RuntimeError("can't start new thread")
-        real(self)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    monkeypatch.setattr(whole, "_LONG", 1000)
-    with pytest.raises(CheckpointError, match=r"cannot write .*: no thread to write with: can't start new thread$"):
-        write(path, long_record())
-    assert os.listdir(path.parent) == []
 
 
 def test_the_table_knows_where_hdf5_has_each_dataset(path):

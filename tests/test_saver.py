@@ -161,6 +161,15 @@ def test_a_new_folders_name_is_safe_before_its_first_checkpoint_is_reported(tmp_
 # Right digests over words that no gpubp writes ------------------------------------------------------------------------
 
 
+def resealed(place: Path, changes: dict[str, Any]) -> Path:
+    """A run whose newest checkpoint has these parts in place of its own."""
+    start(job(data_in(place / "data"), **SMALL), place / "run")
+    whole = newest(place / "run")
+    with RunFolder(place / "run") as folder:
+        folder.save(replace(whole, **changes), keep=1)
+    return place / "run"
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -174,14 +183,10 @@ def test_a_new_folders_name_is_safe_before_its_first_checkpoint_is_reported(tmp_
     ],
 )
 def test_a_sealed_checkpoint_whose_parts_do_not_go_together_is_one_line(tmp_path, changes, says):
-    data = data_in(tmp_path / "data")
-    start(job(data, **SMALL), tmp_path / "run")
-    whole = newest(tmp_path / "run")
-    with RunFolder(tmp_path / "run") as folder:
-        folder.save(replace(whole, **changes), keep=1)
+    run = resealed(tmp_path, changes)
     for look in (load, resume):
         with pytest.raises((CheckpointError, UsageError), match=says) as caught:
-            look(tmp_path / "run")
+            look(run)
         assert "\n" not in str(caught.value)
 
 
@@ -194,11 +199,6 @@ def test_a_sealed_checkpoint_whose_parts_do_not_go_together_is_one_line(tmp_path
     ],
 )
 def test_one_that_lacks_what_a_resume_looks_at_first_is_one_line(tmp_path, changes, says):
-    data = data_in(tmp_path / "data")
-    start(job(data, **SMALL), tmp_path / "run")
-    whole = newest(tmp_path / "run")
-    with RunFolder(tmp_path / "run") as folder:
-        folder.save(replace(whole, **changes), keep=1)
     with pytest.raises(CheckpointError, match=says) as caught:
-        resume(tmp_path / "run", iterations=9)
+        resume(resealed(tmp_path, changes), iterations=9)
     assert "nothing that gpubp wrote" in str(caught.value) and "\n" not in str(caught.value)

@@ -4,8 +4,8 @@ A reader finds the earlier file or the new one, never half of one, whatever kill
 the first fsync a rename can outlive the bytes it names; without the second one a file that was reported as saved can be
 gone. (T. S. Pillai and others, "All File Systems Are Not Created Equal", OSDI 2014.)
 
-A long file goes past the system's page cache where the file system allows that (O_DIRECT): it costs a tenth of the CPU
-time, and rows of the data file stay in the cache.
+A long file goes past the system's page cache where the file system allows that (O_DIRECT), so that rows of the data
+file stay in it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import logging
 import mmap
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -35,18 +34,14 @@ class Sink:
 
     Args:
         fd: a new file.
-        length: about how many bytes will come. A long file is written by a thread of its own, while the next bytes are
-            gathered.
+        length: about how many bytes will come.
     """
 
     def __init__(self, fd: int, length: int) -> None:
         self._fd = fd
+        self._buffer = memoryview(mmap.mmap(-1, PIECE))  # begins at a page, as a direct write must
+        self._held = 0  # bytes in it
         self._direct = length >= _LONG and self._set_direct(True)
-        self._team = ThreadPoolExecutor(1, "gpubp-disk") if length >= _LONG else None
-        # Memory of mmap's begins at a page, as a direct write must.
-        self._buffers = [memoryview(mmap.mmap(-1, PIECE)) for _ in range(2 if self._team else 1)]
-        self._held = 0  # bytes in the first buffer
-        self._pending: Future[None] | None = None
 
     def write(self, data: memoryview | bytes) -> None:
         """Append `data`.
@@ -57,7 +52,7 @@ class Sink:
         rest = memoryview(data).cast("B")
         while rest:
             taken = min(len(rest), PIECE - self._held)
-            self._buffers[0][self._held : self._held + taken] = rest[:taken]
+            self._buffer[self._held : self._held + taken] = rest[:taken]
             self._held += taken
             rest = rest[taken:]
             if self._held == PIECE:
@@ -65,36 +60,14 @@ class Sink:
 
     def finish(self, head: bytes) -> None:
         """Put `head` over the first bytes, and bring everything to the disk."""
-        self._wait()
         self._direct = self._direct and not self._set_direct(False)
         self._flush()
-        self._wait()
         write_all(lambda rest: os.pwrite(self._fd, rest, len(head) - len(rest)), memoryview(head))
         os.fsync(self._fd)
 
-    def close(self) -> None:
-        """Nothing is written any more."""
-        if self._team is not None:
-            self._team.shutdown(cancel_futures=True)
-
     def _flush(self) -> None:
-        full = self._buffers[0][: self._held]
+        write_all(self._written, self._buffer[: self._held])
         self._held = 0
-        if self._team is None:
-            write_all(self._written, full)
-            return
-        self._wait()
-        try:
-            self._pending = self._team.submit(write_all, self._written, full)
-        except RuntimeError as error:
-            raise OSError(errno.EAGAIN, f"no thread to write with: {error}") from error
-        self._buffers.reverse()
-
-    def _wait(self) -> None:
-        """Until the other buffer is written."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
 
     def _written(self, rest: memoryview) -> int:
         if self._direct and len(rest) % _PAGE:  # an earlier write was short
@@ -144,8 +117,7 @@ def writing_whole(path: str | Path, length: int) -> Iterator[Sink]:
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             try:
-                with closing(Sink(fd, length)) as sink:
-                    yield sink
+                yield Sink(fd, length)
             finally:
                 os.close(fd)
             os.replace(temporary, path)

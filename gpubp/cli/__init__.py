@@ -23,7 +23,14 @@ def main(arguments: list[str] | None = None) -> None:
     ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
         signal.signal(signal.SIGINT, _interrupt)
-    told, sys.unraisablehook = sys.unraisablehook, _quiet
+    before = sys.unraisablehook
+
+    def quiet(unraisable: Any) -> None:
+        # a Ctrl-C that Python swallows is answered all the same, and needs no traceback
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            before(unraisable)
+
+    sys.unraisablehook = quiet
     try:
         try:
             from ._main import main as run
@@ -32,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(130)
         run(arguments)
     finally:
-        sys.unraisablehook = told
+        sys.unraisablehook = before
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -41,12 +48,6 @@ def interrupted() -> bool:
     """Whether a Ctrl-C came that ended nothing: Python swallows what is raised in a callback of its own, of which there
     are many while modules are imported."""
     return bool(_heard)
-
-
-def _quiet(unraisable: Any) -> None:
-    """A Ctrl-C that Python swallows is answered all the same, and needs no traceback."""
-    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-        sys.__unraisablehook__(unraisable)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

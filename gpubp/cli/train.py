@@ -126,7 +126,12 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
     help="balanced: every class counts the same; or LABEL=W,LABEL=W, 1 for others. They multiply row weights.",
 )
 @memory_option
-@click.option("--checkpoint-every", default="60", metavar="WHEN", help="Seconds, or iterations: 1it for every one.")
+@click.option(
+    "--checkpoint-every",
+    default="60",
+    metavar="WHEN",
+    help="Seconds, later where that would cost more than 1 % of the time; or iterations: 1it for every one.",
+)
 @click.option("--keep", type=click.IntRange(1), default=3, help="Checkpoints that stay in the run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is in the folder already.")
 @click.option(

@@ -60,26 +60,24 @@ def no_parser() -> Any:
 
 
 def leaves(sound: bytes) -> list[tuple[int, int, str]]:
-    """Where the bytes of each leaf begin and end in the file, and its path."""
+    """Where the bytes of each leaf begin and end in the file, and its path: as HDF5 has it, not the table."""
     found: list[tuple[int, int, str]] = []
 
     def note(path: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.id.get_offset() is not None:
-            found.append((item.id.get_offset(), item.id.get_offset() + item.id.get_storage_size(), path))
+        if isinstance(item, h5py.Dataset) and item.size:
+            begin, length = item.id.get_offset(), item.id.get_storage_size()
+            assert sound[begin : begin + length] == item[()].tobytes() if item.dtype.kind != "S" else True, path
+            found.append((begin, begin + length, path))
 
     with h5py.File(io.BytesIO(sound), "r") as file:
         file.visititems(note)
-        path = "Theta/Theta1"
-        begin = next(b for b, _, name in found if name == path)
-        inside, block = file[path][()].tobytes(), int(file.userblock_size)
-    shift = next(by for by in (0, block) if sound[begin + by : begin + by + len(inside)] == inside)
-    return [(begin + shift, end + shift, path) for begin, end, path in found]
+    assert len(found) > 10
+    return found
 
 
 def flips(sound: bytes, path: Path, step: int = 1, begin: int = 0, end: int | None = None) -> Counter[str]:
     """Every byte, or each `step`-th of some, in three ways."""
-    named = guard.FORMAT >= 2
-    where = {i: leaf for begin_, end, leaf in leaves(sound) for i in range(begin_, end)} if named else {}
+    where = {i: leaf for first, last, leaf in leaves(sound) for i in range(first, last)}
     counted = Counter[str]()
     with no_parser():
         for i in range(begin, len(sound) if end is None else end, step):
@@ -275,18 +273,14 @@ class Trial:
             lost = _harm(done, may_fail=name == "resume" and "sealed" in what)
             if lost:
                 kept = run.parent.parent / f"gpubp-mutant-{os.getpid()}.h5"
-                if self._lay(run).is_file():
-                    shutil.copy(self._lay(run), kept)
+                if (run / self.name).is_file():
+                    shutil.copy(run / self.name, kept)
                 beside = "alone" if alone else "beside a sound one"
                 raise AssertionError(f"{name} of {what} ({beside}): {lost}; it is kept as {kept}")
             counted["mutants"] += 1
             counted[f"exit {done.code}"] += 1
             shutil.rmtree(run)
         return counted
-
-    def _lay(self, run: Path) -> Path:
-        """The mutant as it was before a command saw the folder."""
-        return run / self.name
 
     def _ran(self, name: str, run: Path, alone: bool) -> Ended:
         """In the child: the command, and with a sound checkpoint beside the damaged one whether that was taken."""

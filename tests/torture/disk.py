@@ -91,14 +91,14 @@ class Disk:
         logger = logging.getLogger("gpubp")
         self._level = logger.level
         logger.setLevel(logging.DEBUG)
-        self._handlers, logger.handlers = logger.handlers, [self._listener]  # nobody else is to hear it
+        logger.addHandler(self._listener)
         return self
 
     def __exit__(self, *error: object) -> None:
         for name, function in self._real.items():
             setattr(os, name, function)
         fcntl.flock = self._flock
-        logging.getLogger("gpubp").handlers = self._handlers
+        logging.getLogger("gpubp").removeHandler(self._listener)
         logging.getLogger("gpubp").setLevel(self._level)
 
     def note(self, what: str, path: str) -> None:

@@ -8,9 +8,7 @@ where it could have been removed; or, the disk mended, `resume` does not reach t
 from __future__ import annotations
 
 import errno
-import io
 import itertools
-import logging
 import os
 import random
 import resource
@@ -19,15 +17,16 @@ import subprocess
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from child import Ended, in_child
 from disk import Call, Disk, Fault, dead_from, failing, full_from
+from in_process import ran
 from tinyrun import command, data_in, difference, newest
 
-from gpubp.checkpoint import Checkpoint, warn_once
+from gpubp.checkpoint import Checkpoint
 from gpubp.run_folder import find_checkpoint
 
 WHAT = "a fault at each call that touches the run's folder"
@@ -83,6 +82,7 @@ class Plan:
         with Disk(self.run) as disk:
             done = run_here(self._arguments)
         assert done.code == 0 and not done.error, done.errors
+        assert reported(done) and reported(done)[-1] == "checkpoint-00000002.h5", "nobody would see a loss of those"
         self.calls, self.end = disk.calls, newest(self.run)
 
     def laid(self) -> None:
@@ -115,30 +115,11 @@ class Plan:
 
 def run_here(arguments: list[str]) -> Ended:
     """`gpubp …` in this process."""
-    from gpubp.cli._main import _run
-
-    out, errors, code, line = io.StringIO(), io.StringIO(), -1, ""
-    warn_once.cache_clear()
-    with redirect_stdout(out), redirect_stderr(errors), suppress_log_of_others():
-        try:
-            code, line = _run(arguments)
-        except BaseException:
-            return Ended(1, out.getvalue(), traceback.format_exc())
-    return Ended(code, out.getvalue(), errors.getvalue() + (f"gpubp: {line}\n" if line else ""))
-
-
-class suppress_log_of_others(suppress):
-    """The command's own handler alone, as in a process of its own."""
-
-    def __enter__(self) -> None:
-        self._logger = logging.getLogger("gpubp")
-        self._kept = self._logger.level, self._logger.propagate
-        self._logger.propagate = False
-
-    def __exit__(self, *error: object) -> bool:
-        level, self._logger.propagate = self._kept
-        self._logger.setLevel(level)
-        return False
+    try:
+        done = ran(*arguments)
+    except BaseException:
+        return Ended(1, "", traceback.format_exc())
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def temporaries(run: Path) -> list[str]:

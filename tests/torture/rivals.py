@@ -23,7 +23,7 @@ from resumes import history
 from room import bits, data_file, differing, new_folder, newest, temporary
 
 WHAT = "trainers at once on one folder: one trains, the others change nothing"
-SHORT = 6
+SHORT = 4
 
 FIRST, LIMIT = 4, 30  # iterations of a run to go on with, and of a whole one
 SEEDS = 0, 1  # of a run that is there, and of one that overwrites it

@@ -22,7 +22,7 @@ from room import data_file, new_folder, newest
 from gpubp.errors import CheckpointError
 
 WHAT = "signals at random instants: exit code, report and checkpoint agree"
-SHORT = 6
+SHORT = 4
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75, signal.SIGHUP: 129}
 SIZES = {"small": (120, 5), "large": (60_000, 40)}  # rows, columns: passes of a millisecond, and of many
