@@ -315,22 +315,22 @@ def open_for(
     return dataset
 
 
-def first_rows(dataset: Dataset, count: int, *, gaps: bool = False) -> Dataset:
-    """The first rows of a data set, in memory.
+def first_rows(dataset: Dataset, count: int, *, start: int = 0, gaps: bool = False) -> Dataset:
+    """The first rows of a data set, or those from `start`, in memory.
 
     Args:
         gaps: whether NaNs are let through, for a model that fills them.
     """
     source = dataset.source
-    count = min(count, source.m)
-    X = np.empty((count, source.features), source.dtype)
-    source.read(0, count, X)
+    stop = min(start + count, source.m)
+    X = np.empty((stop - start, source.features), source.dtype)
+    source.read(start, stop, X)
     whole = X.copy() if gaps else X
     if gaps:
         fill_gaps(whole, np.zeros(source.features))
-    refuse_non_finite(whole, 0, source)
-    head = [None if array is None else array[:count] for array in (dataset.target, dataset.weights)]
-    return replace(dataset, source=ArrayRows(X), target=head[0], weights=head[1])
+    refuse_non_finite(whole, start, source)
+    part = [None if array is None else array[start:stop] for array in (dataset.target, dataset.weights)]
+    return replace(dataset, source=ArrayRows(X), target=part[0], weights=part[1])
 
 
 def rows_for(model: Model, dataset: Dataset, *, labelled: bool) -> Rows:

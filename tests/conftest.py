@@ -8,12 +8,13 @@ import os
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import Browser, chromium
 from running import Result, gpubp, write
 
 
@@ -30,3 +31,10 @@ def digits(tmp_path: Path) -> Path:
     y = rng.integers(0, 3, 600)
     X = rng.normal(size=(600, 12)) + 0.8 * rng.normal(size=(3, 12))[y]
     return write(tmp_path / "digits.h5", X=X.astype(np.float32), y=np.array([1, 2, 10])[y])
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The machine's Chromium."""
+    with chromium() as found:
+        yield found
