@@ -29,8 +29,17 @@ ROWS = rows_of(numbers((4000, 12), np.float32), labels(NETWORK, 4000))
 OPTIONS: dict[str, Any] = {"leaves": 64, "block_rows": 50}
 
 
+_others: set[threading.Thread] = set()  # of tests before in this process
+
+
+@pytest.fixture(autouse=True)
+def _our_threads_alone() -> None:
+    _others.update(threading.enumerate())
+
+
 def helpers() -> list[str]:
-    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("gpubp"))
+    mine = set(threading.enumerate()) - _others
+    return sorted(thread.name for thread in mine if thread.name.startswith("gpubp"))
 
 
 def until(condition: Callable[[], object], seconds: float = 10) -> bool:

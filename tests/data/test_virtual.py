@@ -30,8 +30,9 @@ def virtual(path: Path, **datasets) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`data/a.h5` with rows 0 … 11, `data/b.h5` with the rest; `outside.h5` beside the folder."""
+    tmp_path = tmp_path_factory.mktemp("v")  # short: messages cut long paths
     (tmp_path / "data").mkdir()
     for name, part in (("data/a.h5", slice(0, 12)), ("data/b.h5", slice(12, 20)), ("outside.h5", slice(0, 20))):
         with h5py.File(tmp_path / name, "w") as file:
