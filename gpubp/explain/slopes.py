@@ -1,9 +1,9 @@
 """Each δ beside the slope it claims to be: the finite difference of the cost in that z.
 
 z_j^(l) of one unit is moved by ±h and everything to the right of it is computed again, by the formulas that the network
-is trained with. C(h) − C(−h) over 2h goes to δ_j^(l) as h goes to 0; Ridders' extrapolation (C. J. F. Ridders, "Accurate
-computation of F′(x) and F′(x)F″(x)", Advances in Engineering Software 4 (1982) 75–76) takes it there from a few h, with
-an estimate of its own error. The steps h go from ½ down to 10⁻⁶: a large h suffers least from rounding, and a small one
+is trained with. C(h) − C(−h) over 2h goes to δ_j^(l) as h goes to 0; Ridders' extrapolation (C. J. F. Ridders,
+"Accurate computation of F′(x) and F′(x)F″(x)", Advances in Engineering Software 4 (1982) 75–76) takes it there from a
+few h, with an estimate of its own error. The steps h go from ½ down to 10⁻⁶: a large h suffers least from rounding, and a small one
 stays on its side of the kinks of relu units.
 
 The two costs are subtracted output by output before they are added, so that a small change beside a large cost is seen.
@@ -208,8 +208,9 @@ def _moved(e: Explanation, l: int) -> Iterator[_Moved]:
         rows = np.broadcast_to(z, (at.size, 2, n, z.size)).copy()
         rows[at, 0, :, at + start], rows[at, 1, :, at + start] = up, down
         cells = sign * _cells(e, l, rows.reshape(-1, z.size)).reshape(at.size, 2, n, -1)
-        differences = cells[:, 0] - cells[:, 1], sign * base - cells[:, 1], cells[:, 0] - sign * base
-        yield _Moved(units, *(one.sum(axis=-1) for one in differences), here - down, up - here)
+        right, left = cells[:, 0], cells[:, 1]
+        both, to_left, to_right = right - left, sign * base - left, right - sign * base
+        yield _Moved(units, both.sum(-1), to_left.sum(-1), to_right.sum(-1), here - down, up - here)
 
 
 def _cells(e: Explanation, l: int, z: np.ndarray) -> np.ndarray:
