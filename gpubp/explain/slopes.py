@@ -3,8 +3,8 @@
 z_j^(l) of one unit is moved by ±h and everything to the right of it is computed again, by the formulas that the network
 is trained with. C(h) − C(−h) over 2h goes to δ_j^(l) as h goes to 0; Ridders' extrapolation (C. J. F. Ridders,
 "Accurate computation of F′(x) and F′(x)F″(x)", Advances in Engineering Software 4 (1982) 75–76) takes it there from a
-few h, with an estimate of its own error. The steps h go from ½ down to 10⁻⁶: a large h suffers least from rounding, and a small one
-stays on its side of the kinks of relu units.
+few h, with an estimate of its own error. The steps h go from ½ down to 10⁻⁶: a large h suffers least from rounding,
+and a small one stays on its side of the kinks of relu units.
 
 The two costs are subtracted output by output before they are added, so that a small change beside a large cost is seen.
 What float64 can still not see is bounded (`_rounding`), from the sizes of the numbers that are rounded on the way.
@@ -26,7 +26,7 @@ Verdict = Literal["PASS", "FAIL", "KINK"]
 
 TOLERANCE = 1e-7  # relative
 STEPS = 0.5 / 3.0 ** np.arange(13)  # 0.5 … 9.4e-7
-_MEMORY = 1 << 23  # numbers of one layer's moved rows that are there at a time
+_MEMORY = 1 << 22  # numbers of one layer's moved rows that are there at a time
 _UNIT = 2.0**-53  # what a single operation is rounded by, relative
 _BOUND = 4  # a difference within this many bounds of the rounding is rounding
 _KINK = 1e-5  # slopes to both sides, relative: of what is smooth they agree to about 1e-8
@@ -263,23 +263,25 @@ def _rounding(e: Explanation) -> tuple[list[Any], list[Any]]:
     """
     network, L, y, h = e.network, e.L, np.abs(e.y), np.abs(e.a[e.L])
     cells = np.abs(_cells(e, L, e.z[L][None])[0])
-    # of the cells: themselves; of a difference of h and y what h lost; and of a score that is taken along a row what
-    # its largest z lost
-    total = float((2 * cells + np.sqrt(cells) * h).sum())
+    # an output's part of C: itself; of a difference of h and y what h lost; and of a score that is taken along a row
+    # what its largest z lost
+    lost = 2 * cells + np.sqrt(cells) * h
+    reached = np.eye(y.size, dtype=bool)  # which parts move at all; the others have no rounding to tell of
     if network.J.score.shape == "rowwise":
-        total += float(y.sum()) * (1 + float(np.abs(e.z[L]).max()))
+        lost += y * (1 + np.abs(e.z[L]).max())
+        reached[:] = True
     noise: list[Any] = [None] * (L + 1)
     own: list[Any] = [None] * (L + 1)
-    noise[L] = _UNIT * (total + np.abs(e.delta[L]) * np.abs(e.z[L]))
+    noise[L] = _UNIT * (reached @ lost + np.abs(e.delta[L]) * np.abs(e.z[L]))
     own[L] = _UNIT * (2 * h + y)
+    deeper = 0.0  # what all that lies two layers to the right and more loses
     for l in range(L - 1, 1, -1):
         W = np.abs(e.Theta[l][:, 1:])
         delta, s, a = np.abs(e.delta[l + 1]), np.abs(e.s[l]), np.abs(e.a[l])
-        sums = math.sqrt(a.size + 1) * (W @ a + np.abs(e.Theta[l][:, 0])) + np.abs(e.z[l + 1])
-        total += float(delta @ sums)
-        noise[l] = _UNIT * (total + s * a)
-        total += float(s @ a)
-        slope = np.abs(e.slope[l])
+        sums = delta * (math.sqrt(a.size + 1) * (W @ a + np.abs(e.Theta[l][:, 0])) + np.abs(e.z[l + 1]))
+        reached = (W > 0).T @ reached
+        noise[l] = _UNIT * (reached @ lost + (W > 0).T @ sums + s * a + deeper)
+        deeper += float(sums.sum() + s @ a)
         # g′ of a sigmoid is a·(1 − a), which loses as a comes near 1: a unit of the last place of 1, at most
-        own[l] = slope * (own[l + 1] @ W + _UNIT * math.sqrt(delta.size) * (delta @ W)) + _UNIT * s
+        own[l] = np.abs(e.slope[l]) * (own[l + 1] @ W + _UNIT * math.sqrt(delta.size) * (delta @ W)) + _UNIT * s
     return noise, own

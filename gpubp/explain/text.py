@@ -53,7 +53,7 @@ def literal_means(e: Explanation) -> str:
     """What the column "literal" is, in two sentences."""
     C = cost_name(e)
     return (
-        "literal: the seed's recursion as it is written, each δ the plain weighted sum of the δ's to its right, no g′.\n"
+        "literal: the seed's recursion as it is written, each δ a plain weighted sum of the δ's to its right, no g′.\n"
         f"With exact δ's to the right that sum is ∂{C}/∂a (s), and times g′(z) it is ∂{C}/∂z = δ; carried on by\n"
         "itself it is neither, unless every g′ is 1."
     )
