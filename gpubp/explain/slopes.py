@@ -28,6 +28,7 @@ TOLERANCE = 1e-7  # relative
 STEPS = 0.5 / 3.0 ** np.arange(13)  # 0.5 … 9.4e-7
 _MEMORY = 1 << 22  # numbers of one layer's moved rows that are there at a time
 _UNIT = 2.0**-53  # what a single operation is rounded by, relative
+_TINY = float(np.finfo(np.float64).tiny)  # what is smaller may be taken for 0
 _BOUND = 4  # a difference within this many bounds of the rounding is rounding
 _KINK = 1e-5  # slopes to both sides, relative: of what is smooth they agree to about 1e-8
 
@@ -273,7 +274,7 @@ def _rounding(e: Explanation) -> tuple[list[Any], list[Any]]:
     noise: list[Any] = [None] * (L + 1)
     own: list[Any] = [None] * (L + 1)
     noise[L] = _UNIT * (reached @ lost + np.abs(e.delta[L]) * np.abs(e.z[L]))
-    own[L] = _UNIT * (2 * h + y)
+    own[L] = _UNIT * (2 * h + y) + _TINY
     deeper = 0.0  # what all that lies two layers to the right and more loses
     for l in range(L - 1, 1, -1):
         W = np.abs(e.Theta[l][:, 1:])
@@ -283,5 +284,5 @@ def _rounding(e: Explanation) -> tuple[list[Any], list[Any]]:
         noise[l] = _UNIT * (reached @ lost + (W > 0).T @ sums + s * a + deeper)
         deeper += float(sums.sum() + s @ a)
         # g′ of a sigmoid is a·(1 − a), which loses as a comes near 1: a unit of the last place of 1, at most
-        own[l] = np.abs(e.slope[l]) * (own[l + 1] @ W + _UNIT * math.sqrt(delta.size) * (delta @ W)) + _UNIT * s
+        own[l] = np.abs(e.slope[l]) * (own[l + 1] @ W + _UNIT * math.sqrt(delta.size) * (delta @ W)) + _UNIT * s + _TINY
     return noise, own
