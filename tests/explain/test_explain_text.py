@@ -39,7 +39,7 @@ def value(side: str) -> float:
     """What a printed line of arithmetic comes to."""
     plain = re.sub(r" \([\d,]+ more terms\)", "", side).replace("−", "-").replace("·10^", "·1e").replace("·", "*")
     assert re.fullmatch(r"[-+*(). \de]+", plain), side
-    return float(eval(plain))  # noqa: S307
+    return float(eval(plain))
 
 
 def places(side: str) -> tuple[int, float]:
@@ -77,7 +77,7 @@ def of_unit(e: Explanation, l: int, j: int, top: int = 8) -> None:
     letters, numbers, products, total = sides(printed, f"z_{j}^({l})")
     assert with_numbers(e, letters) == numbers
     adds_up(products, total)
-    n, last = places(products)
+    _, last = places(products)
     assert value(total) == pytest.approx(float(e.z[l][j - 1]), abs=last, rel=1e-5)
     name = f"δ_{j}^({l})"
     lines = sides(printed, name)
@@ -158,7 +158,7 @@ def test_a_written_formula_computes_what_the_formula_does(z):
         this, _, rest = printed.partition(" where ")
         condition, _, other = rest.partition(", else ")
         plain = f"({this}) if ({condition}) else ({other})" if rest else printed
-        return float(eval(plain.replace("−", "-").replace("·", "*"), functions))  # noqa: S307
+        return float(eval(plain.replace("−", "-").replace("·", "*"), functions))
 
     for name in activation.names():
         g = activation.activation(name).slope
