@@ -38,8 +38,20 @@ _MODES = "RUN DATA, RUN with --x and --y, --theta FILE with --x and --y, or --ex
     metavar="FILE",
     help="In place of RUN: Theta1, Theta2, … in .npz, .mat, HDF5 or JSON, the bias in column 0.",
 )
-@click.option("--activation", cls=Listing, room="activation", metavar="NAME", help="With --theta: of the hidden units,")
-@click.option("--cost", cls=Listing, room="cost", metavar="NAME", help="With --theta: the cost and its output,")
+@click.option(
+    "--activation",
+    cls=Listing,
+    room="activation",
+    metavar="NAME",
+    help="With --theta: g of the hidden units, sigmoid if nothing is said; one of",
+)
+@click.option(
+    "--cost",
+    cls=Listing,
+    room="cost",
+    metavar="NAME",
+    help="With --theta: the cost with its output function, logistic if nothing is said; one of",
+)
 @click.option("--example", is_flag=True, help="The small network of the course, with numbers.")
 @click.option("--unit", "units", multiple=True, metavar="L:J", help="Write out unit J of layer L; may be repeated.")
 @click.option("--check", "checked", is_flag=True, help="Each δ beside the finite difference of the cost in its z.")

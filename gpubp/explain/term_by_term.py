@@ -75,7 +75,10 @@ def _slope(e: Explanation, layer: int, j: int) -> str:
     said = [f"g′({z})"]
     if formula is not None:
         at = {"a": numeral(e.a[layer][j - 1]), "z": numeral(e.z[layer][j - 1])}
-        both = written(formula, {"a": a, "z": z}, numeral), written(formula, at, numeral)
+        at_letters = {"a": a, "z": z}
+        both = written(formula, at_letters, numeral), written(formula, at, numeral)
+        if " where " in both[0]:  # a choice and no sum: with numbers it says no more
+            return f"g′({z}) = {value}: {both[0]}"
         if len(both[0]) <= _LONG and both[0] != value:
             said += both
     return " = ".join([*said, value])

@@ -15,7 +15,7 @@ from .slopes import TOLERANCE, SlopeCheck
 
 _EDGES = 24  # of a layer: more are more than a person looks at, and the largest are shown
 _FEWER = 16
-_NAME = 12  # characters of a feature's or an output's name
+_NAME, _WORDS = 12, 40  # characters of a feature's or an output's name, and of an answer
 _FAILED = 20  # units that are listed, though their layer is folded
 
 Row = Sequence[str]
@@ -29,8 +29,8 @@ def header(e: Explanation) -> str:
     lines = [("network", f"{sizes}{inside}, {network.cost} cost{f'; {names.network}' if names.network else ''}")]
     lines += [("example", names.example)] if names.example else []
     if names.answer:
-        truth = f"the truth is {names.truth}" if names.truth else ""
-        lines += [("answer", "; ".join(filter(None, [names.answer, truth])))]
+        truth = f"; the truth is {_short(names.truth, _WORDS)}" if names.truth else ""
+        lines += [("answer", _short(names.answer, _WORDS) + truth)]
     formula, _, about = network.J.formula.partition(": ")
     C = f"C = {number(e.C)}" if e.sign == "loss" else f"cost(t) = {number(e.C)}, the negative of"
     lines += [("cost", f"{C} {'=' if e.sign == 'loss' else 'C ='} {formula}"), *([("", about)] if about else [])]
@@ -92,7 +92,8 @@ def slopes(e: Explanation, fold: Fold, checked: SlopeCheck) -> str:
     verdict = (
         f"FAIL: {failed:,} of {checked.count:,} δ's are not" if failed else f"PASS: {checked.count:,} δ's, each is"
     )
-    parts.append(f"{verdict} the slope of {what}, relative error {TOLERANCE:g} or less")
+    side = ", at a kink to one side" if kinks else ""
+    parts.append(f"{verdict} the slope of {what}{side}, relative error {TOLERANCE:g} or less")
     return "\n\n".join(parts)
 
 
@@ -209,5 +210,5 @@ def aligned(head: Row, rows: Sequence[Row]) -> str:
     return "\n".join(f"  {line}".rstrip() for line in cells)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+def _short(name: str, most: int = _NAME) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"

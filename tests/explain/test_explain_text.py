@@ -140,6 +140,13 @@ def test_the_output_of_another_pair_is_written_by_its_own_formula():
     assert sides(unit(turned, 3, 2), "δ_2^(3)")[0] == f"−({letters})"
 
 
+def test_a_slope_with_a_kink_says_which_side_it_is():
+    e = random_example(np.random.default_rng(6), "relu", "squares", sizes=(3, 9, 1))
+    said = {unit(e, 2, j).splitlines()[-2].partition(": ")[::2] for j in range(1, 10)}
+    assert {letters.replace("_", " ").split()[-1] for letters, _ in said} == {"0", "1"}
+    assert all(re.fullmatch(r"1 where a_\d\^\(2\) > 0, else 0", formula) for _, formula in said)
+
+
 def test_a_difference_of_nearly_equal_numbers_is_seen():
     from gpubp.explain import explain
     from gpubp.network import Network
