@@ -10,7 +10,9 @@ buffer for every z, a and δ. What is added here are the sums, term by term, and
 - `slopes`: each δ beside the finite difference of the cost in its z.
 - `fold`: wide layers reduced to the units that matter, the rest summed.
 - `plain`: all of it as plain values, for JSON.
-- `text`, `drawing`, `page`: for the terminal, as a picture, as a page to explore.
+- `text`: for the terminal, in tables; `term_by_term`: one unit as the course writes it; `written`: a formula as a line
+  of mathematics; `numerals`: how numbers are written.
+- `drawing`, `page`: as a picture, as a page to explore.
 """
 
 from .record import Edge, Explanation, Names, Sum, Term, explain

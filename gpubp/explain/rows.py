@@ -71,7 +71,16 @@ def typed(
     return _through(model, x, encode(target, model.targets, where="--y"), sign, names)
 
 
-def bare(network: Network, Theta: np.ndarray, x: np.ndarray, y: np.ndarray, *, sign: Sign, name: str) -> Explanation:
+def bare(
+    network: Network,
+    Theta: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    sign: Sign = "loss",
+    name: str = "",
+    picture: Picture | None = None,
+) -> Explanation:
     """Numbers that a user typed, through matrices without a run: nothing is scaled, outputs have no names.
 
     Args:
@@ -87,7 +96,10 @@ def bare(network: Network, Theta: np.ndarray, x: np.ndarray, y: np.ndarray, *, s
         y = (np.arange(1, network.K + 1) == y[0]).astype(np.float64)
     if y.size and network.J.takes != "numbers" and ((y < 0) | (y > 1)).any():
         raise DataError(f"y from {y.min():g} to {y.max():g}", wanted=f"0 to 1 for the cost {network.cost}")
-    return explain(network, Theta, x, y, sign=sign, names=Names(example="x as given", network=name))
+    if network.J.takes == "distribution" and abs(y.sum() - 1) > 1e-6:
+        raise DataError(f"y that sums to {y.sum():g}", wanted=f"1 for the cost {network.cost}")
+    names = Names(example="x as given", network=name, picture=picture)
+    return explain(network, Theta, x, y, sign=sign, names=names)
 
 
 def _through(model: Model, x: np.ndarray, labels: np.ndarray, sign: Sign, names: Names) -> Explanation:

@@ -15,6 +15,8 @@ import os
 import shutil
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
-from ..names import Role, quoted
+from ..names import quoted
 from . import DAMAGED, Part, Request, reader, scratch_file
 from ._named import as_rows, read_named
 
@@ -194,15 +196,46 @@ def read(path: Path, request: Request) -> list[Part]:
     Raises:
         DataError: the file is damaged or of another version, or what is asked for is no matrix of real numbers.
     """
+    with matrices_of(path) as matrices:
+        parts = read_named(matrices.names, lambda name, _: matrices.array(name, request), path, request)
+        return [as_rows(part) for part in parts]
+
+
+class Matrices:
+    """The variables of a file that is open.
+
+    Attributes:
+        names: of all variables, whatever they are.
+    """
+
+    def __init__(self, path: Path, raw: IO[bytes]) -> None:
+        self._file = _File(path, raw)
+        self._variables = self._file.variables()
+        self.names = list(self._variables)
+
+    def size(self, name: str) -> int:
+        """How many values its header speaks of."""
+        return math.prod(self._variables[name].shape)
+
+    def array(self, name: str, request: Request) -> NDArray[Any]:
+        """One of them.
+
+        Raises:
+            DataError: it is no full matrix of real numbers.
+        """
+        return self._file.array(self._variables[name], request)
+
+
+@contextmanager
+def matrices_of(path: Path) -> Iterator[Matrices]:
+    """A MAT file of version 5, open.
+
+    Raises:
+        DataError: the file is damaged or of another version.
+    """
     try:
         with open(path, "rb") as raw:
-            file = _File(path, raw)
-            variables = file.variables()
-
-            def array(name: str, _: Role) -> NDArray[Any]:
-                return file.array(variables[name], request)
-
-            return [as_rows(part) for part in read_named(variables, array, path, request)]
+            yield Matrices(path, raw)
     except (*DAMAGED, struct.error) as error:
         if isinstance(error, OSError) and error.errno:
             raise

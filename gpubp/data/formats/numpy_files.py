@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import tokenize
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +61,49 @@ def read_npy(path: Path, request: Request) -> list[Part]:
 )
 def read_npz(path: Path, request: Request) -> list[Part]:
     """The arrays under the usual names, or under those the user gave; one part for each split."""
+    with archive_of(path) as members:
+        return read_named(members.names, lambda name, _: members.array(name, request), path, request)
+
+
+class Members:
+    """The arrays of an .npz file that is open.
+
+    Attributes:
+        names: of the arrays.
+    """
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self._path, self._archive = path, archive
+        self._files = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
+        self.names = list(self._files)
+
+    def size(self, name: str) -> int:
+        """Bytes that an array may take, its header among them: no more than these are ever unpacked."""
+        return self._archive.getinfo(self._files[name]).file_size
+
+    def array(self, name: str, request: Request) -> NDArray[Any]:
+        """One of them, from a scratch file.
+
+        Raises:
+            DataError: it is no array of numbers or text, or is packed in a way that NumPy does not use.
+        """
+        what = f"{self._path}: {names.quoted(name)}"
+        if self._archive.getinfo(self._files[name]).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{what} is packed in a way NumPy does not use", wanted="an archive of numpy.savez")
+        with self._archive.open(self._files[name]) as file:
+            return _array(file, what, request)
+
+
+@contextmanager
+def archive_of(path: Path) -> Iterator[Members]:
+    """An .npz file, open.
+
+    Raises:
+        DataError: it is damaged.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-
-            def array(name: str, _: names.Role) -> NDArray[Any]:
-                what = f"{path}: {names.quoted(name)}"
-                if archive.getinfo(members[name]).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise DataError(f"{what} is packed in a way NumPy does not use", wanted="an archive of numpy.savez")
-                with archive.open(members[name]) as file:
-                    return _array(file, what, request)
-
-            return read_named(members, array, path, request)
+            yield Members(path, archive)
     except (*DAMAGED, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path} cannot be read: {error}", wanted="a whole NPZ file", do="save it again") from None
 
