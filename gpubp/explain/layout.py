@@ -17,6 +17,7 @@ from .fold import Fold, added
 from .notation import Pieces, as_text, number, of_cost, plain_pieces, symbol
 from .plain import name_of
 from .record import Edge, Explanation
+from .sums import backward, text_of
 from .shapes import (
     INK, NEGATIVE, NEITHER, PALE, PAPER, POSITIVE, Box, Circle, Drawing, Group, Line, Raster, Shape, Words, bytes_of, room,
 )  # fmt: skip
@@ -242,7 +243,7 @@ class _Layout:
             shapes += _beside(spot.x - spot.r - 8, spot.y, self._left(j), "end")
         if l == e.L:
             shapes += _beside(spot.x + spot.r + 8, spot.y, self._right(j), "start")
-        self._add(*shapes, kind="unit", key=(l, j), label=_said(e, l, j))
+        self._add(*shapes, kind="unit", key=(l, j), label=_said(e, self.fold, l, j))
 
     def _wanted(self, j: int) -> bool:
         return self.e.network.J.takes != "numbers" and self.e.y[j - 1] > 0.5
@@ -339,11 +340,11 @@ def _short(name: str) -> str:
     return name if len(name) <= 18 else f"{name[:17]}…"
 
 
-def _said(e: Explanation, l: int, j: int) -> str:
-    """A unit for those who listen."""
+def _said(e: Explanation, fold: Fold, l: int, j: int) -> str:
+    """A unit for those who listen: its numbers, and how δ comes about."""
     name = name_of(e, l, j)
     parts = [f"unit {j} of layer {l}" + f", {name}" * bool(name)]
     parts += [f"z = {number(float(e.z[l][j - 1]))}"] if l > 1 else []
     parts.append(f"a = {number(float(e.a[l][j - 1]))}")
-    parts += [f"δ = {number(float(e.delta[l][j - 1]))}"] if l > 1 else []
+    parts += ["δ" + "".join(map(text_of, backward(e, fold, l, j)[1:])).replace(as_text(symbol("δ", j, l)), "δ")] if l > 1 else []
     return "; ".join(parts)
