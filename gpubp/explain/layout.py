@@ -13,14 +13,16 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import UsageError
+from ..pictures import Picture
 from .fold import Fold, added
-from .notation import Pieces, as_text, number, of_cost, plain_pieces, symbol
+from .notation import Piece, Pieces, number, of_cost, plain_pieces, symbol
 from .plain import name_of
-from .record import Edge, Explanation
-from .sums import backward, text_of
+from .record import Explanation
 from .shapes import (
-    INK, NEGATIVE, NEITHER, PALE, PAPER, POSITIVE, Box, Circle, Drawing, Group, Line, Raster, Shape, Words, bytes_of, room,
+    INK, NEGATIVE, NEITHER, PALE, PAPER, POSITIVE,
+    Box, Circle, Drawing, Group, Line, Raster, Shape, Words, bytes_of, room,
 )  # fmt: skip
+from .sums import backward, text_of
 
 By = Literal["theta", "contribution"]
 
@@ -28,7 +30,7 @@ MOST = 20_000  # edges: a drawing of more is neither readable nor small
 _R, _R_INPUT, _SQUARE = 45.0, 37.0, 26.0  # radii of units and inputs, the side of a bias unit
 _PITCH, _REST = 101.0, (112.0, 44.0)  # from unit to unit; the box of the others
 _TEXT, _SMALL, _STEP = 11.5, 11.0, 14.5  # sizes of letters; from line to line in a unit
-_MARGIN, _PICTURE = 16.0, 140.0
+_MARGIN, _PICTURE = 16.0, 90.0  # the picture stands above the names of the inputs
 _FAN = math.radians(30)  # how far from level an edge leaves a unit
 
 
@@ -76,12 +78,12 @@ class _Layout:
         xs = self._columns()
         drawing = self.drawing
         y = self._title() if title else _MARGIN
-        y = self._heads(xs, y + 14)
+        top = y + 12
+        y = self._heads(xs, top)
         heights = [_PITCH * len(shown) + (_REST[1] + 12) * (self.fold.hidden(l) > 0)
                    for l, shown in self._layers()]  # fmt: skip
         above = _SQUARE + 18  # the bias unit
-        picture = _PICTURE + 24 if self.e.names.picture else 0.0
-        tall = max(*heights, picture)
+        tall = max(heights)
         centre = y + above + tall / 2
         for (l, shown), x, height in zip(self._layers(), xs, heights, strict=True):
             self._place(l, shown, x, centre - height / 2)
@@ -90,7 +92,7 @@ class _Layout:
         for l, shown in self._layers():
             self._column(l, shown)
         if self.e.names.picture:
-            self._picture(centre)
+            self._picture(top)
         drawing.height = self._legend(centre + tall / 2 + 10) + _MARGIN
         return drawing
 
@@ -102,7 +104,8 @@ class _Layout:
         e = self.e
         left = max((room(text, size) for j in self.fold.shown[1] for text, size, _ in self._left(j)), default=0.0)
         right = max(room(text, size) for j in self.fold.shown[e.L] for text, size, _ in self._right(j))
-        x = _MARGIN + (_PICTURE + 20 if e.names.picture else 0) + left + 10 * (left > 0) + max(_R_INPUT, _REST[0] / 2)
+        left = max(left + 10 * (left > 0), _PICTURE if e.names.picture else 0)
+        x = _MARGIN + left + _REST[0] / 2
         xs = [x]
         for l in range(1, e.L):
             rows = max(len(self.fold.shown[l]), len(self.fold.shown[l + 1]))
@@ -117,8 +120,9 @@ class _Layout:
         e, names = self.e, self.e.names
         network = "-".join(map(str, e.network.sizes))
         lines = [f"{network}, {e.network.activation}, {e.network.cost}" + (f": {names.network}" * bool(names.network))]
-        said = [names.example, f"wanted {names.truth}" * bool(names.truth), f"answer {names.answer}" * bool(names.answer)]
-        lines.append("; ".join([*filter(None, said), f"{of_cost(e.sign)} = {number(e.C)}"]))
+        said = [names.example] * bool(names.example)
+        said += [f"{what} {name}" for what, name in (("wanted", names.truth), ("answer", names.answer)) if name]
+        lines.append("; ".join([*said, f"{of_cost(e.sign)} = {number(e.C)}"]))
         y = _MARGIN
         for i, line in enumerate(lines):
             size = 14 if i == 0 else 12.5
@@ -131,25 +135,18 @@ class _Layout:
         e = self.e
         for l, x in enumerate(xs, start=1):
             name = "input" if l == 1 else "output" if l == e.L else f"layer {l}"
-            size = e.network.sizes[l - 1]
-            what = "" if l == 1 else f", {e.network.activation}" if l < e.L else f", {e.network.cost}"
-            kind = "input" if l == 1 else "output" if l == e.L else "unit"
-            if l == e.L:
-                what = ""
-            head = (*plain_pieces(f"{name} "), *symbol("a", "", l))
-            self._add(Words(x, y + 14, tuple(p for p in head if p.text), 14, bold=True))
-            self._add(Words(x, y + 31, plain_pieces(f"{size:,} {kind}{'s' * (size != 1)}{what}"), _SMALL, colour=PALE))
+            kind, size = "unit" if 1 < l < e.L else name, e.network.sizes[l - 1]
+            what = f"{size:,} {kind}{'s' * (size != 1)}" + f", {e.network.activation}" * (1 < l < e.L)
+            self._add(Words(x, y + 14, (*plain_pieces(f"{name} a"), Piece(f"({l})", "sup")), 14, bold=True))
+            self._add(Words(x, y + 31, plain_pieces(what), _SMALL, colour=PALE))
             if l < e.L:
-                self._add(Words((x + xs[l]) / 2, y + 14, symbol("Θ", "", l)[::2], 14, colour=PALE))
+                self._add(Words((x + xs[l]) / 2, y + 14, (*plain_pieces("Θ"), Piece(f"({l})", "sup")), 14, colour=PALE))
         return y + 40
 
     def _left(self, j: int) -> list[tuple[str, float, bool]]:
         """What stands beside an input: its name, and x where scaling changed it."""
-        e, picture = self.e, self.e.names.picture
-        name = _short(name_of(e, 1, j))
-        if picture and not name:
-            row, column = self._pixel(j)
-            name = f"pixel {row}, {column}"
+        e = self.e
+        name = _short(input_name(e, j))
         x = float(e.x[j - 1])
         changed = not math.isclose(x, float(e.a[1][j - 1]), rel_tol=1e-6)
         return [(name, _TEXT, True)] * bool(name) + [(f"x = {number(x)}", _SMALL, False)] * changed
@@ -161,14 +158,6 @@ class _Layout:
         found = [(name, 13.0, True)] * bool(name) + [(f"y = {number(y)}", _TEXT, False)]
         chosen = e.network.K > 1 and e.network.J.takes == "distribution" and j == int(e.a[e.L].argmax()) + 1
         return found + [("the answer", _SMALL, False)] * chosen
-
-    def _pixel(self, j: int) -> tuple[int, int]:
-        """Row and column of an input in the picture, from 1."""
-        picture = self.e.names.picture
-        assert picture is not None
-        places = picture.pixels(np.arange(1, picture.features + 1))
-        row, column = np.argwhere(places == j)[0][:2]
-        return int(row) + 1, int(column) + 1
 
     def _legend(self, y: float) -> float:
         value = "Θ" if self.by == "theta" else "Θ·a"
@@ -248,22 +237,22 @@ class _Layout:
     def _wanted(self, j: int) -> bool:
         return self.e.network.J.takes != "numbers" and self.e.y[j - 1] > 0.5
 
-    def _picture(self, centre: float) -> None:
+    def _picture(self, y: float) -> None:
         picture = self.e.names.picture
         assert picture is not None
         pixels = bytes_of(picture.pixels(self.e.x))
         scale = _PICTURE / max(picture.height, picture.width)
         width, height = picture.width * scale, picture.height * scale
-        x, y = _MARGIN, centre - height / 2
+        x = _MARGIN
         marks: list[Shape] = []
         for j in self.fold.shown[1]:
-            row, column = self._pixel(j)
+            row, column = _pixel(picture, j)
             side = max(scale, 4.0)
             at = x + (column - 0.5) * scale - side / 2, y + (row - 0.5) * scale - side / 2
             marks.append(Box(*at, side, side, "#E69F00", "none", 1.6))
         raster = Raster(x, y, width, height, pixels)
         frame = Box(x, y, width, height, NEITHER, "none", 1.0)
-        words = Words(x + width / 2, y + height + 15, plain_pieces("shown pixels marked"), _SMALL, colour=PALE)
+        words = Words(x + width / 2, y + height + 15, plain_pieces("x, shown marked"), _SMALL, colour=PALE)
         self._add(raster, frame, *marks, words)
 
     # --- edges --------------------------------------------------------------------------------------------------------
@@ -340,11 +329,23 @@ def _short(name: str) -> str:
     return name if len(name) <= 18 else f"{name[:17]}…"
 
 
+def input_name(e: Explanation, j: int) -> str:
+    """What an input is: its name, or where it is in the picture; "" if neither is known."""
+    name, picture = name_of(e, 1, j), e.names.picture
+    return name if name or picture is None else "pixel {}, {}".format(*_pixel(picture, j))
+
+
+def _pixel(picture: Picture, j: int) -> tuple[int, int]:
+    """Row and column of an input, from 1."""
+    row, column = np.argwhere(picture.pixels(np.arange(1, picture.features + 1)) == j)[0][:2]
+    return int(row) + 1, int(column) + 1
+
+
 def _said(e: Explanation, fold: Fold, l: int, j: int) -> str:
     """A unit for those who listen: its numbers, and how δ comes about."""
-    name = name_of(e, l, j)
+    name = input_name(e, j) if l == 1 else name_of(e, l, j)
     parts = [f"unit {j} of layer {l}" + f", {name}" * bool(name)]
     parts += [f"z = {number(float(e.z[l][j - 1]))}"] if l > 1 else []
     parts.append(f"a = {number(float(e.a[l][j - 1]))}")
-    parts += ["δ" + "".join(map(text_of, backward(e, fold, l, j)[1:])).replace(as_text(symbol("δ", j, l)), "δ")] if l > 1 else []
+    parts += [", ".join(text_of(line).strip() for line in backward(e, fold, l, j))] if l > 1 else []
     return "; ".join(parts)

@@ -158,6 +158,7 @@
 
   function show(key) {
     chosen = key;
+    heat(null); // a term that goes away says no farewell
     about.replaceChildren();
     bars.replaceChildren();
     if (key === null) {
@@ -169,9 +170,10 @@
         sum.replaceChildren(...[...article.cloneNode(true).childNodes]);
       } else {
         sum.replaceChildren(make("h3", "", item.getAttribute("aria-label")));
+        if (!item.classList.contains("rest")) sum.append(make("p", "note", "What it brings to the units to its right:"));
       }
       const head = sum.querySelector("h3");
-      if (pinned && head) head.append(make("span", "pinned", " (pinned: Escape releases)"));
+      if (pinned && head) head.append(make("span", "pinned", " (pinned: again, or Escape, releases)"));
       if (!item.classList.contains("rest")) draw(key);
     }
     light();
@@ -268,10 +270,10 @@
     show(chosen);
   });
 
-  for (const edge of svg.querySelectorAll(".edge")) { // a thin line is hard to meet: it gets a wide one over it
+  for (const edge of svg.querySelectorAll(".edge")) { // a thin line is hard to meet: it gets a wide one under it
     const hit = edge.firstElementChild.cloneNode();
     hit.setAttribute("class", "hit");
-    edge.append(hit);
+    edge.prepend(hit);
   }
   document.documentElement.classList.add("js");
 })();

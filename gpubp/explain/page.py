@@ -16,7 +16,7 @@ import numpy as np
 
 from .drawing import refuse_no_folder, written
 from .fold import Fold
-from .layout import By, layout
+from .layout import By, input_name, layout
 from .notation import as_html, number, of_cost, symbol
 from .plain import name_of, plain
 from .record import Explanation
@@ -101,7 +101,7 @@ def html(e: Explanation, fold: Fold, by: By = "theta", checked: Any = None) -> s
 
 
 def _file(name: str) -> str:
-    return files(__package__).joinpath(name).read_text("utf-8")
+    return files("gpubp.explain").joinpath(name).read_text("utf-8")
 
 
 def _introduction(e: Explanation) -> str:
@@ -114,9 +114,10 @@ def _introduction(e: Explanation) -> str:
     answers.append(f"{of_cost(e.sign)} = <strong>{number(e.C, DIGITS)}</strong>")
     said.append("; ".join(answers))
     if e.sign == "loss":
-        said.append("δ = ∂C/∂z is the slope of this example's cost C in a unit's weighted input z: gradient descent follows −δ.")
+        what, so = "∂C/∂z is the slope of this example's cost C in a unit's weighted input z", "gradient descent follows −δ"
     else:
-        said.append("δ = ∂cost(t)/∂z is the slope of the course's cost(t) = −C, a log-likelihood: every δ has the other sign.")
+        what, so = "∂cost(t)/∂z is the slope of the course's cost(t) = −C, a log-likelihood", "every δ has the other sign"
+    said.append(f"δ = {what}: {so}.")
     return "\n".join(f"<p>{line}</p>" for line in said)
 
 
@@ -128,8 +129,8 @@ def _panel(e: Explanation) -> str:
 <label><input type="radio" name="way" value="back"{" checked" * hidden}> δ, backward</label>
 <label><input type="radio" name="way" value="forth"{" checked" * (not hidden)}> z and a, forward</label></fieldset>
 <div id="sum" aria-live="polite"><p class="hint">Point at a unit, or move to one with Tab and the arrow keys: its sum is
-written here, term by term, and its edges light up. A click or Enter pins it, Escape releases it. Then point at a term, or
-at an edge.</p></div>
+written here, term by term, and its edges light up. A click or Enter pins it, Escape releases it. Then point at a term,
+or at an edge.</p></div>
 <div id="bars"></div>
 <div id="edge" aria-live="polite"></div>
 </aside>"""
@@ -141,13 +142,14 @@ def _reading(e: Explanation) -> str:
     c = of_cost(e.sign)
     s, a, z = (as_html(symbol(letter, "j", 0)[:2]) for letter in "saz")
     return (
-        f"<p>With exact δ's to the right the plain weighted sum, in parentheses, is {s} = ∂{c}/∂{a}: what the cost does as "
-        f"the unit's activation moves. Times g′({z}) it is ∂{c}/∂{z} = δ.</p>"
+        f"<p class=\"reading\">With exact δ's to the right the plain weighted sum, in parentheses, is {s} = ∂{c}/∂{a}: "
+        f"what the cost does as the unit's activation moves. Times g′({z}) it is ∂{c}/∂{z} = δ.</p>"
     )
 
 
 def _table(e: Explanation, fold: Fold, l: int, slopes: dict[Any, Any]) -> str:
-    named = any(name_of(e, l, j) for j in fold.shown[l])
+    names = {j: input_name(e, j) if l == 1 else name_of(e, l, j) for j in fold.shown[l]}
+    named = any(names.values())
     columns: list[tuple[str, np.ndarray]] = []
     if l == 1:
         columns += [("x", e.x)] * (not np.array_equal(e.x, e.a[1])) + [("a", e.a[1])]
@@ -160,7 +162,7 @@ def _table(e: Explanation, fold: Fold, l: int, slopes: dict[Any, Any]) -> str:
     heads += [f"measured ∂{of_cost(e.sign)}/∂z", "relative error", "verdict"] if measured else []
     rows = ["".join(f'<th scope="col"{_left(head)}>{head}</th>' for head in heads)]
     for j in fold.shown[l]:
-        cells = [f'<th scope="row">{j}</th>'] + [f'<td class="name">{escape(name_of(e, l, j))}</td>'] * named
+        cells = [f'<th scope="row">{j}</th>'] + [f'<td class="name">{escape(names[j])}</td>'] * named
         cells += [f"<td>{number(float(column[j - 1]), DIGITS)}</td>" for _, column in columns]
         if measured:
             one = slopes.get((l, j))

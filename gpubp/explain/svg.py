@@ -6,7 +6,7 @@ import base64
 from html import escape
 
 from .notation import Pieces
-from .shapes import INK, Box, Circle, Drawing, Group, Line, Raster, Shape, Words, png
+from .shapes import INK, PAPER, Box, Circle, Drawing, Group, Line, Raster, Shape, Words, png
 
 FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 _DOWN, _UP, _SMALLER = 0.28, -0.4, 0.72  # of the size: where an index stands, and how large it is
@@ -22,7 +22,7 @@ def render(drawing: Drawing, *, live: bool = False) -> str:
     title = escape(drawing.title)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" '
     head += f'font-family="{FONT}" role="group" aria-label="{title}">'
-    parts = [head, "" if live else f"<title>{title}</title>", f'<rect width="{w}" height="{h}" fill="#ffffff"/>']
+    parts = [head, "" if live else f"<title>{title}</title>", f'<rect width="{w}" height="{h}" fill="{PAPER}"/>']
     parts += [_group(group, live) for group in drawing.groups]
     return "\n".join([*filter(None, parts), "</svg>\n"])
 
@@ -53,7 +53,8 @@ def _shape(shape: Shape) -> str:
                 f'stroke="{colour}" stroke-width="{_n(width)}"{_dash(dash)}/>'
             )
         case Circle(x, y, r, width):
-            return f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}" fill="#ffffff" stroke="{INK}" stroke-width="{_n(width)}"/>'
+            at = f'cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}"'
+            return f'<circle {at} fill="{PAPER}" stroke="{INK}" stroke-width="{_n(width)}"/>'
         case Box(x, y, width, height, stroke, fill, line, dash):
             return (
                 f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}" fill="{fill}" '
