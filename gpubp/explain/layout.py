@@ -19,9 +19,23 @@ from .notation import Piece, Pieces, number, of_cost, plain_pieces, symbol
 from .plain import name_of
 from .record import Explanation
 from .shapes import (
-    INK, NEGATIVE, NEITHER, PALE, PAPER, POSITIVE,
-    Box, Circle, Drawing, Group, Line, Raster, Shape, Words, bytes_of, room,
-)  # fmt: skip
+    INK,
+    NEGATIVE,
+    NEITHER,
+    PALE,
+    PAPER,
+    POSITIVE,
+    Box,
+    Circle,
+    Drawing,
+    Group,
+    Line,
+    Raster,
+    Shape,
+    Words,
+    bytes_of,
+    room,
+)
 from .sums import backward, text_of
 
 By = Literal["theta", "contribution"]

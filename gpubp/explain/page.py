@@ -114,10 +114,10 @@ def _introduction(e: Explanation) -> str:
     answers.append(f"{of_cost(e.sign)} = <strong>{number(e.C, DIGITS)}</strong>")
     said.append("; ".join(answers))
     if e.sign == "loss":
-        what, so = "∂C/∂z is the slope of this example's cost C in a unit's weighted input z", "gradient descent follows −δ"
+        what = "∂C/∂z is the slope of this example's cost C in a unit's weighted input z: gradient descent follows −δ"
     else:
-        what, so = "∂cost(t)/∂z is the slope of the course's cost(t) = −C, a log-likelihood", "every δ has the other sign"
-    said.append(f"δ = {what}: {so}.")
+        what = "∂cost(t)/∂z is the slope of the course's cost(t) = −C, a log-likelihood: every δ has the other sign"
+    said.append(f"δ = {what}.")
     return "\n".join(f"<p>{line}</p>" for line in said)
 
 
