@@ -5,7 +5,8 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const panel = document.getElementById("panel");
   const [sum, bars, about] = ["sum", "bars", "edge"].map((id) => document.getElementById(id));
-  const svg = document.querySelector(".drawing svg");
+  const frame = document.querySelector(".drawing"); // it listens: an SVG that does becomes a stop of Tab itself
+  const svg = frame.querySelector("svg");
   const hint = sum.innerHTML;
   const L = data.network.sizes.length;
   const of = (list, key) => new Map(list.map((one) => [key(one), one]));
@@ -188,19 +189,19 @@
     show(key);
   }
 
-  svg.addEventListener("pointerover", (event) => {
+  frame.addEventListener("pointerover", (event) => {
     const item = item_at(event.target);
     const edge = event.target.closest(".edge");
     if (item && !pinned && event.pointerType !== "touch") show(item.dataset.key);
     if (edge) heat(edge.dataset.key);
   });
-  svg.addEventListener("pointerout", (event) => {
+  frame.addEventListener("pointerout", (event) => {
     if (event.target.closest(".edge")) {
       heat(null);
       light();
     }
   });
-  svg.addEventListener("click", (event) => {
+  frame.addEventListener("click", (event) => {
     const item = item_at(event.target);
     const edge = event.target.closest(".edge");
     if (item) pin(item.dataset.key);
@@ -209,7 +210,7 @@
       show(null);
     }
   });
-  svg.addEventListener("focusin", (event) => {
+  frame.addEventListener("focusin", (event) => {
     const item = item_at(event.target);
     // a click focuses, too, and then pins: what was pinned before must be known to it
     if (item && !pinned && item.matches(":focus-visible")) show(item.dataset.key);
@@ -231,7 +232,7 @@
     return column(layer + (arrow === "ArrowLeft" ? -1 : 1)).sort((p, q) => away(p) - away(q))[0];
   }
 
-  svg.addEventListener("keydown", (event) => {
+  frame.addEventListener("keydown", (event) => {
     const item = item_at(event.target);
     if (!item || event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.key.startsWith("Arrow")) {
