@@ -127,8 +127,9 @@ def _explained(run: Path | None, data: tuple[Path, ...], said: dict[str, Any]) -
         raise UsageError(found, wanted=_MODES)
     of_data = ("row", "split", "allow")
     if said["example"]:
-        _refuse(said, ("x", "y", "activation", "cost", "image", *of_data), "--example", "it has its own")
-        return seed.seed_example(said["sign"])
+        _refuse(said, ("activation", "cost", "image", *of_data), "--example", "it has its own")
+        x, y = (None if said[name] is None else rows.numbers(said[name], f"--{name}") for name in ("x", "y"))
+        return seed.seed_example(said["sign"], seed.X if x is None else x, seed.Y if y is None else y)
     if not data:
         _refuse(said, of_data, "--theta" if said["theta"] else "RUN without DATA", "they are of DATA")
         for name in ("x", "y"):

@@ -93,12 +93,12 @@ def test_one_unit_written_out_with_proof_and_with_the_seeds_recursion():
 def test_a_wrong_delta_ends_with_1(monkeypatch):
     e = seed_example()
     delta = [None, None, e.delta[2] * [1, 1 + 1e-6], *e.delta[3:]]
-    monkeypatch.setattr("gpubp.explain.seed.seed_example", lambda sign: replace(e, delta=delta))
+    monkeypatch.setattr("gpubp.explain.seed.seed_example", lambda *of: replace(e, delta=delta))
     done = ran("explain", "--example", "--check")
     assert done.returncode == 1 and "\nFAIL: 1 of 5 δ's are not the slope of C" in done.stdout
     assert [line.split()[0] for line in done.stdout.splitlines() if line.endswith("FAIL")] == ["2"]
     assert ran("explain", "--example", "--check", "--json").returncode == 1
-    monkeypatch.setattr("gpubp.explain.seed.seed_example", lambda sign: e)
+    monkeypatch.setattr("gpubp.explain.seed.seed_example", lambda *of: e)
     assert ran("explain", "--example", "--check").returncode == 0
 
 
@@ -155,7 +155,9 @@ def test_pictures_and_pages_are_asked_for(run, data, tmp_path, monkeypatch):
         ("RUN --x 1,2", "--y is missing"),
         ("--theta T --y 1", "--x is missing"),
         ("RUN --x 1 --y cat --row 3", "--row with RUN without DATA"),
-        ("--example --x 1 --row 0", "--x, --row with --example"),
+        ("--example --x 1 --row 0", "--row with --example"),
+        ("--example --x 1", "x of 1 values for layers (2, 2, 2, 1)"),
+        ("--example --y 2", "y from 2 to 2"),
         ("RUN DATA --cost squares", "--cost with RUN; wanted none: it has its own"),
         ("RUN DATA --row 10", "row 10; wanted one of the 10 rows, 0 … 9"),
         ("RUN --x 1,2 --y cat", "x of 2 numbers; wanted 64"),
