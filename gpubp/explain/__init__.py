@@ -11,6 +11,8 @@ buffer for every z, a and δ. What is added here are the sums, term by term, and
 - `fold`: wide layers reduced to the units that matter, the rest summed.
 - `plain`: all of it as plain values, for JSON.
 - `text`, `drawing`, `page`: for the terminal, as a picture, as a page to explore.
+- `notation`, `sums`: symbols, numbers and sums as the picture and the page write them.
+- `layout`, `shapes`, `svg`: where everything of the picture lies, what it is made of, its text as SVG.
 """
 
 from .record import Edge, Explanation, Names, Sum, Term, explain

@@ -16,6 +16,7 @@ from gpubp.errors import DataError, UsageError
 from gpubp.explain import drawing
 from gpubp.explain.fold import fold
 from gpubp.explain.layout import layout
+from gpubp.explain.notation import number
 from gpubp.explain.seed import seed_example
 from gpubp.explain.shapes import NEGATIVE, POSITIVE, Box, Circle, Line, Raster, Words, bytes_of, png, room
 from gpubp.pictures import Picture
@@ -91,6 +92,15 @@ def test_edges_have_the_sign_and_the_size_of_their_numbers(by):
         widths = np.array([lines[key].width for key in worth])
         slope = (widths.max() - 0.6) / values.max()
         assert np.allclose(widths, 0.6 + slope * values)
+
+
+def test_the_edges_of_a_small_network_carry_their_numbers():
+    e = seed_example()
+    for by in ("theta", "contribution"):
+        said = {g.key: g.shapes[1].pieces[0].text for g in layout(e, fold(e), by).groups if g.kind == "number"}
+        a = [None, *(np.concatenate([[1.0], e.a[l]]) if by == "contribution" else np.ones(9) for l in (1, 2, 3))]
+        worth = {(l, to, i): e.Theta[l][to - 1, i] * a[l][i] for l, to, i in said}
+        assert len(said) == 15 and said == {key: number(value, 3) for key, value in worth.items()}
 
 
 def test_numbers_in_units_are_those_of_the_record():
@@ -184,7 +194,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(tmp_path, monkeypatch):
     shown = fold(e)
     with pytest.raises(UsageError, match=r"a drawing named net\.gif; wanted a name that ends in \.svg, \.png, \.pdf"):
         drawing.save(e, shown, tmp_path / "net.gif")
-    with pytest.raises(DataError, match="there is no folder .*none; make it first"):
+    with pytest.raises(DataError, match=r"there is no folder .*none; make it first"):
         drawing.save(e, shown, tmp_path / "none" / "net.svg")
     (tmp_path / "there.svg").mkdir()
     with pytest.raises(DataError, match=r"cannot write .*there\.svg: Is a directory"):
