@@ -319,7 +319,7 @@ class _Layout:
     def _free(self, box: tuple[float, float, float, float]) -> bool:
         left, top, right, bottom = box
         for l, t, r, b in self.taken:
-            if left < r and l < right and top < b and t < bottom:
+            if left < r + 4 and l < right + 4 and top < b + 2 and t < bottom + 2:
                 return False
         for spot in self.spots.values():
             near = max(left, min(spot.x, right)), max(top, min(spot.y, bottom))

@@ -84,8 +84,8 @@ def test_hovering_unit_2_of_layer_2_shows_its_sum(browser, tmp_path):
         assert heading == "Unit 2 of layer 2"
         assert symbols.inner_html() == (
             'δ<sub>2</sub><sup>(2)</sup> = (<span class="t" data-edge="2-1-2">Θ<sub>12</sub><sup>(2)</sup>·'
-            'δ<sub>1</sub><sup>(3)</sup></span> + <span class="t" data-edge="2-2-2">Θ<sub>22</sub><sup>(2)</sup>·δ<sub>2</sub>'
-            "<sup>(3)</sup></span>) · g′(z<sub>2</sub><sup>(2)</sup>)"
+            'δ<sub>1</sub><sup>(3)</sup></span> + <span class="t" data-edge="2-2-2">Θ<sub>22</sub><sup>(2)</sup>·'
+            "δ<sub>2</sub><sup>(3)</sup></span>) · g′(z<sub>2</sub><sup>(2)</sup>)"
         )
         assert "Measured: ∂C/∂z = 0.00520524, relative error 3e−11: PASS" in seen.page.locator("#sum").inner_text()
         assert not seen.page.locator("#sum .forth").is_visible()
