@@ -204,7 +204,7 @@ def _files(said: dict[str, Any]) -> dict[str, Path]:
     return found
 
 
-def _write(e: Explanation, fold: Any, files: dict[str, Path], by: str, checked: Any) -> None:
+def _write(e: Explanation, fold: Any, files: dict[str, Path], by: Any, checked: Any) -> None:
     for name, path in files.items():
         if name == "html":
             from ..explain import page

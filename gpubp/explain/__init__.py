@@ -12,7 +12,8 @@ buffer for every z, a and δ. What is added here are the sums, term by term, and
 - `plain`: all of it as plain values, for JSON.
 - `text`: for the terminal, in tables; `term_by_term`: one unit as the course writes it; `written`: a formula as a line
   of mathematics; `numerals`: how numbers are written.
-- `drawing`, `page`: as a picture, as a page to explore.
+- `drawing`, `page`: as a picture, as a page to explore; `notation`, `sums`: symbols and sums as these write them;
+  `layout`, `shapes`, `svg`: where everything of the picture lies, what it is made of, its text as SVG.
 """
 
 from .record import Edge, Explanation, Names, Sum, Term, explain

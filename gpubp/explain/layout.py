@@ -45,21 +45,25 @@ _R, _R_INPUT, _SQUARE = 45.0, 37.0, 26.0  # radii of units and inputs, the side 
 _PITCH, _REST = 101.0, (112.0, 44.0)  # from unit to unit; the box of the others
 _TEXT, _SMALL, _STEP = 11.5, 11.0, 14.5  # sizes of letters; from line to line in a unit
 _MARGIN, _PICTURE = 16.0, 90.0  # the picture stands above the names of the inputs
+_ALONG = sorted((0.2 + 0.03 * i for i in range(21)), key=lambda t: abs(t - 0.32))  # where a number is tried
 _FAN = math.radians(30)  # how far from level an edge leaves a unit
 
 
 @dataclass(frozen=True)
 class _Spot:
-    """Where something stands that edges lead to: a circle or a square of half the side r, or half as wide as r."""
+    """Where something stands that edges lead to: a circle of radius r, or a box 2 r wide and 2 half high."""
 
     x: float
     y: float
     r: float
+    half: float | None = None
 
     def towards(self, other: _Spot) -> tuple[float, float]:
-        angle = math.atan2(other.y - self.y, abs(other.x - self.x))
-        angle = max(-_FAN, min(_FAN, angle))
+        """Where an edge to there leaves it: never so steep that it would cross a neighbour."""
         side = math.copysign(1, other.x - self.x)
+        if self.half is not None:
+            return self.x + side * self.r, self.y + max(-self.half, min(self.half, 0.1 * (other.y - self.y)))
+        angle = max(-_FAN, min(_FAN, math.atan2(other.y - self.y, abs(other.x - self.x))))
         return self.x + side * self.r * math.cos(angle), self.y + self.r * math.sin(angle)
 
 
@@ -133,7 +137,8 @@ class _Layout:
     def _title(self) -> float:
         e, names = self.e, self.e.names
         network = "-".join(map(str, e.network.sizes))
-        lines = [f"{network}, {e.network.activation}, {e.network.cost}" + (f": {names.network}" * bool(names.network))]
+        hidden = f", {e.network.activation}" * (e.L > 2)
+        lines = [f"{network}{hidden}, {e.network.cost}" + (f": {names.network}" * bool(names.network))]
         said = [names.example] * bool(names.example)
         said += [f"{what} {name}" for what, name in (("wanted", names.truth), ("answer", names.answer)) if name]
         lines.append("; ".join([*said, f"{of_cost(e.sign)} = {number(e.C)}"]))
@@ -202,11 +207,11 @@ class _Layout:
 
     def _place(self, l: int, shown: tuple[int, ...], x: float, y: float) -> None:
         if l < self.e.L:
-            self.spots[l, 0] = _Spot(x, y - 8 - _SQUARE / 2, _SQUARE / 2)
+            self.spots[l, 0] = _Spot(x, y - 8 - _SQUARE / 2, _SQUARE / 2, _SQUARE / 2)
         for i, j in enumerate(shown):
             self.spots[l, j] = _Spot(x, y + _PITCH * (i + 0.5), _R_INPUT if l == 1 else _R)
         if self.fold.hidden(l):
-            self.spots[l, "rest"] = _Spot(x, y + _PITCH * len(shown) + 6 + _REST[1] / 2, _REST[0] / 2)
+            self.spots[l, "rest"] = _Spot(x, y + _PITCH * len(shown) + 6 + _REST[1] / 2, _REST[0] / 2, _REST[1] / 2)
 
     def _column(self, l: int, shown: tuple[int, ...]) -> None:
         e = self.e
@@ -295,27 +300,26 @@ class _Layout:
             line = _line(*points, 0.6 + thick * abs(v) / most, v) if v == v else Line(*points, 0.9, "#b5b5b5", (1.5, 3))
             self._add(line, kind="edge", key=(l, to, i))
             if labelled:
-                numbers.append(Group(self._number(points, v), "number", (l, to, i)))
+                numbers += [Group(text, "number", (l, to, i))] if (text := self._number(points, v)) else []
         self.drawing.groups += numbers
 
     def _number(self, points: tuple[float, float, float, float], v: float) -> tuple[Shape, ...]:
-        """The number of an edge upon it, where it covers no other and no unit covers it."""
+        """The number of an edge upon it; none where it would cover another one or a unit."""
         x1, y1, x2, y2 = points
-        text = number(v, 3)
-        half, tall = room(text, _SMALL) / 2 + 2, 14.0
-        boxes = []
-        for t in (0.32, 0.68, 0.5, 0.4, 0.6, 0.25, 0.75, 0.45, 0.55, 0.36, 0.64):
+        half, tall = room(text := number(v, 3), _SMALL) / 2 + 2, 14.0
+        for t in _ALONG:
             x, y = x1 + t * (x2 - x1), y1 + t * (y2 - y1)
-            boxes.append((x - half, y - tall / 2, x + half, y + tall / 2))
-        box = next((box for box in boxes if self._free(box)), boxes[2])
-        self.taken.append(box)
-        paper = Box(box[0], box[1], 2 * half, tall, "none", PAPER, 0.0)
-        return paper, Words(box[0] + half, box[1] + 11, plain_pieces(text), _SMALL)
+            box = (x - half, y - tall / 2, x + half, y + tall / 2)
+            if self._free(box):
+                self.taken.append(box)
+                paper = Box(box[0], box[1], 2 * half, tall, "none", PAPER, 0.0)
+                return paper, Words(x, y + 4, plain_pieces(text), _SMALL)
+        return ()
 
     def _free(self, box: tuple[float, float, float, float]) -> bool:
         left, top, right, bottom = box
         for l, t, r, b in self.taken:
-            if left < r and l < right and top < b and t < bottom:
+            if left < r + 4 and l < right + 4 and top < b + 2 and t < bottom + 2:
                 return False
         for spot in self.spots.values():
             near = max(left, min(spot.x, right)), max(top, min(spot.y, bottom))

@@ -53,10 +53,10 @@
     const way = panel.dataset.way;
     const lit = new Set();
     for (const line of lines) {
-      // an input has edges to the right alone, and so has a bias unit; an output to the left
+      // an input has edges to the right alone, and so has a bias unit; no edge brings an output its δ
       const layer = chosen ? +chosen.split("-")[0] : 0;
       const bias = chosen !== null && chosen.endsWith("-0");
-      const right = layer === 1 || bias || (way === "back" && layer < L);
+      const right = layer === 1 || bias || way === "back";
       const on = chosen !== null && (right ? line.left : line.right) === chosen;
       line.g.classList.toggle("lit", on);
       if (on) lit.add(line.left).add(line.right);
@@ -147,7 +147,7 @@
       row(make("span", "", symbol(kind, unit, layer), kind === "s" ? ", the sum" : ""), total.total, most);
       return;
     }
-    if (layer > 1 && layer === L) return;
+    if (layer === L) return;
     const out = lines.filter((line) => line.left === key && edges.has(line.key) && line.g.classList.contains("edge"));
     const most = Math.max(...out.map((line) => Math.abs(edges.get(line.key).forward)));
     for (const line of out) {
@@ -174,7 +174,7 @@
         if (!item.classList.contains("rest")) sum.append(make("p", "note", "What it brings to the units to its right:"));
       }
       const head = sum.querySelector("h3");
-      if (pinned && head) head.append(make("span", "pinned", " (pinned: again, or Escape, releases)"));
+      if (pinned && head) head.append(make("span", "pinned", " (pinned)"));
       if (!item.classList.contains("rest")) draw(key);
     }
     light();

@@ -107,7 +107,8 @@ def _file(name: str) -> str:
 def _introduction(e: Explanation) -> str:
     names, network = e.names, e.network
     sizes = "-".join(map(str, network.sizes))
-    what = f"<strong>{sizes}</strong>, hidden units {network.activation}, cost {network.cost}"
+    hidden = f", hidden units {network.activation}" * (e.L > 2)
+    what = f"<strong>{sizes}</strong>{hidden}, cost {network.cost}"
     said = [f"{what}: {escape(names.network)}" if names.network else what]
     answers = [f"wanted <strong>{escape(names.truth)}</strong>"] if names.truth else []
     answers += [f"the network's answer <strong>{escape(names.answer)}</strong>"] if names.answer else []

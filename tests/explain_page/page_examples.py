@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from gpubp.pictures import Picture
 NASTY = ("<script>alert(1)</script>", '"&\'</title>', "$x_2$ \\frac")
 
 
-def example(sizes: tuple[int, ...], *, activation="sigmoid", cost="logistic", seed=0, sign="loss", **names) -> Explanation:
+def example(sizes, *, activation="sigmoid", cost="logistic", seed=0, sign="loss", **names) -> Explanation:
     """One random example through a random network; the first output is the one that is wanted."""
     rng = np.random.default_rng(seed)
     network = Network(sizes, activation=activation, cost=cost)
@@ -23,10 +24,11 @@ def example(sizes: tuple[int, ...], *, activation="sigmoid", cost="logistic", se
     return explain(network, network.pack(matrices), rng.normal(size=sizes[0]), y, sign=sign, names=Names(**names))
 
 
-def wide(**names) -> Explanation:
+@cache
+def wide() -> Explanation:
     """784-512-512-10 with a picture, as a trained network of digits has it."""
     outputs = tuple("0123456789")
-    found = example((784, 512, 512, 10), cost="softmax", outputs=outputs, picture=Picture(28, 28), **names)
+    found = example((784, 512, 512, 10), cost="softmax", outputs=outputs, picture=Picture(28, 28))
     x = np.random.default_rng(1).integers(0, 256, 784).astype(float)
     return replace(found, x=x)
 

@@ -16,6 +16,7 @@ from gpubp.errors import DataError, UsageError
 from gpubp.explain import drawing
 from gpubp.explain.fold import fold
 from gpubp.explain.layout import layout
+from gpubp.explain.notation import number
 from gpubp.explain.seed import seed_example
 from gpubp.explain.shapes import NEGATIVE, POSITIVE, Box, Circle, Line, Raster, Words, bytes_of, png, room
 from gpubp.pictures import Picture
@@ -28,6 +29,7 @@ EXAMPLES = {
     "one and one": lambda: example((1, 1), cost="squares"),
     "five hidden layers": lambda: example((3, 4, 3, 5, 3, 2, 2), activation="tanh", cost="sigmoid_squares"),
     "as exercise 4": lambda: example((400, 25, 10), cost="softmax", picture=Picture(20, 20, by_columns=True)),
+    "small picture": lambda: example((64, 2, 1), picture=Picture(8, 8)),
     "one output": lambda: example((30, 12, 1), activation="relu"),
     "names": nasty,
 }
@@ -93,6 +95,15 @@ def test_edges_have_the_sign_and_the_size_of_their_numbers(by):
         assert np.allclose(widths, 0.6 + slope * values)
 
 
+def test_the_edges_of_a_small_network_carry_their_numbers():
+    e = seed_example()
+    for by in ("theta", "contribution"):
+        said = {g.key: g.shapes[1].pieces[0].text for g in layout(e, fold(e), by).groups if g.kind == "number"}
+        a = [None, *(np.concatenate([[1.0], e.a[l]]) if by == "contribution" else np.ones(9) for l in (1, 2, 3))]
+        worth = {(l, to, i): e.Theta[l][to - 1, i] * a[l][i] for l, to, i in said}
+        assert len(said) == 15 and said == {key: number(value, 3) for key, value in worth.items()}
+
+
 def test_numbers_in_units_are_those_of_the_record():
     e = seed_example()
     units = {group.key: group for group in layout(e, fold(e)).groups if group.kind == "unit"}
@@ -145,7 +156,7 @@ def test_svg_is_xml_with_a_group_for_each_thing(name):
         assert NASTY[1] in text and NASTY[0] in text
 
 
-@pytest.mark.parametrize("name", ("course", "as exercise 4", "names"))
+@pytest.mark.parametrize("name", ("small picture", "names"))
 def test_png_and_pdf_are_the_same_drawing(name, tmp_path):
     image = pytest.importorskip("matplotlib.image")
     e = EXAMPLES[name]()
@@ -159,7 +170,7 @@ def test_png_and_pdf_are_the_same_drawing(name, tmp_path):
     red = np.abs(pixels[:, :, :3] - np.array([0xD5, 0x5E, 0]) / 255).max(axis=2) < 0.02
     assert blue.mean() > 0.001 and red.mean() > 0.001
     assert (pixels[:3, :, :3] == 1).all() and (pixels[-3:, :, :3] == 1).all()  # white paper to its edge
-    if name == "course":
+    if name == "small picture":
         drawing.save(e, shown, tmp_path / "net.pdf")
         assert (tmp_path / "net.pdf").read_bytes().startswith(b"%PDF-")
     assert not list(tmp_path.glob(".*"))
@@ -184,7 +195,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(tmp_path, monkeypatch):
     shown = fold(e)
     with pytest.raises(UsageError, match=r"a drawing named net\.gif; wanted a name that ends in \.svg, \.png, \.pdf"):
         drawing.save(e, shown, tmp_path / "net.gif")
-    with pytest.raises(DataError, match="there is no folder .*none; make it first"):
+    with pytest.raises(DataError, match=r"there is no folder .*none; make it first"):
         drawing.save(e, shown, tmp_path / "none" / "net.svg")
     (tmp_path / "there.svg").mkdir()
     with pytest.raises(DataError, match=r"cannot write .*there\.svg: Is a directory"):
