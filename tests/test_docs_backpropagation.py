@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "backpropagation.md"
+PICTURE = PAGE.with_suffix(".svg")
 TEXT = PAGE.read_text()
 SOURCE = {line.strip() for line in (ROOT / "gpubp" / "backprop.py").read_text().splitlines()}
 CONSOLE = re.compile(r"```console\n\$ (gpubp [^\n]*)\n(.*?)```", re.S)
@@ -89,6 +90,19 @@ def test_the_python_block_gives_the_gradient_that_is_shown():
         np.testing.assert_allclose(names[f"D{l}"], e.gradient[l], rtol=1e-13)  # pyright: ignore
 
 
+def drawn(folder: Path) -> str:
+    from in_process import ran
+
+    path = folder / PICTURE.name
+    assert ran("explain", "--example", "--svg", path, "--overwrite").returncode == 0
+    return path.read_text()
+
+
+def test_the_picture_is_what_the_command_draws(tmp_path):
+    assert drawn(tmp_path) == PICTURE.read_text()
+    assert f"`gpubp explain --example --svg {PICTURE.name}`" in TEXT
+
+
 def test_the_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert (PAGE.parent / target).exists(), target
@@ -102,4 +116,5 @@ def test_the_links_lead_somewhere():
 
 
 if __name__ == "__main__":
+    drawn(PICTURE.parent)
     PAGE.write_text(CONSOLE.sub(lambda found: f"```console\n$ {found[1]}\n{printed(found[1])}```", TEXT))
