@@ -184,7 +184,8 @@ def gradient_check(
     objective.value_and_gradient(Theta, gradient)
     chosen = precision(objective.precision)
     limit = tolerance_of(chosen.name) if tolerance is None else tolerance
-    coarser = chosen.error / precision("fp32").error
+    # whoever says what is allowed does not ask what rounding makes of it
+    coarser = chosen.error / precision("fp32").error if tolerance is None else 0.0
     found = [
         _judged(part, gradient, slopes, limit, _HEALTHY * coarser * rounded)
         for part, rounded in zip(slopes.parts, slopes.rounded, strict=True)
@@ -310,6 +311,9 @@ def _judged(part: Part, gradient: np.ndarray, slopes: Slopes, limit: float, heal
         said.append(
             f"{unclear} of {tried.kinks.size} elements have slopes too small beside J's rounding, {slopes.noise:.1e}"
         )
+    if directional is None:
+        crossed = "meets a kink" if whole.kinks.all() else "is too flat beside J's rounding, or meets a kink"
+        said.append(f"every direction {crossed}: elements that were not tried are not judged")
     return LayerCheck(
         part.layer, len(part.elements), kinks, unclear, error, directional, uncertainty, dead, worst, verdict,
         "; ".join(said),
@@ -324,16 +328,14 @@ class _Compared:
     backprop: np.ndarray
     unsure: np.ndarray
     kinks: np.ndarray
-    jumps: np.ndarray
     scale: float
 
     @classmethod
     def of(cls, tangents: Sequence[Tangent], backprop: np.ndarray, scale: float) -> _Compared:
-        columns = [
-            np.array([getattr(one, name) for one in tangents], float) for name in ("slope", "uncertainty", "jump")
-        ]
+        slope = np.array([one.slope for one in tangents], float)
+        unsure = np.array([one.uncertainty for one in tangents], float)
         kinks = np.array([one.kink for one in tangents], bool)
-        return cls(columns[0], backprop, columns[1], kinks, columns[2], scale)
+        return cls(slope, backprop, unsure, kinks, scale)
 
     @property
     def apart(self) -> np.ndarray:
@@ -363,7 +365,7 @@ class _Compared:
 
     def between(self) -> bool:
         """Whether all lie between the slope to the left and that to the right."""
-        return bool(np.all(self.apart <= np.abs(self.jumps) / 2 + self.unsure))
+        return bool(np.all(self.apart <= self.unsure))  # at a kink that has half of the jump in it
 
     def _scale(self, which: np.ndarray) -> float:
         return self.scale or float(np.linalg.norm(self.numerical[which]) + np.linalg.norm(self.backprop[which]))

@@ -29,9 +29,9 @@ class Tangent:
 
     Attributes:
         slope: f′(0); at a kink the mean of both one-sided slopes.
-        uncertainty: how far from it the true one may be.
+        uncertainty: how far from it the true one may be: at a kink half of the jump, and more.
         jump: the slope to the right less that to the left: 0 but for rounding where f is smooth.
-        kink: whether it is not 0 for sure, and more than what was `wanted`.
+        kink: whether it is not 0, as far as the shortest steps can tell.
         evaluations: of f.
     """
 
@@ -47,10 +47,16 @@ class _Guess(NamedTuple):
     error: float
 
 
+_NOTHING = _Guess(math.nan, math.inf)
+
+
 def tangent(
     f: Callable[[float], float], f0: float, noise: float, *, wanted: float = 0.0, first: float = FIRST
 ) -> Tangent:
     """f′(0), with as few evaluations as an uncertainty of `wanted` takes, and all there are if that is not reached.
+
+    Both one-sided slopes are looked at: as far as they are apart, f′(0) is not known. From afar a kink that is near
+    looks like one at 0, so the shorter steps have to see that there is none before a slope is believed.
 
     Args:
         f: of a shift; it may be infinite or NaN where that is large.
@@ -58,37 +64,40 @@ def tangent(
         noise: how much a value of f is off by rounding, at most: see `rounding`.
         first: the largest step, a power of two.
     """
-    central = _Extrapolation(range(2, 2 * LEVELS, 2))
-    bend = _Extrapolation(range(1, 2 * LEVELS, 2))
+    central, bend = _Extrapolation(2), _Extrapolation(1)
+    slope = jump = _NOTHING
     evaluations = 0
     for level in range(LEVELS):
         h = first / RATIO**level
-        evaluations += 2
         above, below = f(h), f(-h)
-        central.add((above - below) / (2 * h), noise / h)
-        bend.add(((above - f0) - (f0 - below)) / h, 4 * noise / h)
-        if max(central.best.error, bend.best.error) <= wanted:
+        evaluations += 2
+        slopes = central.add((above - below) / (2 * h), noise / h)
+        jumps = bend.add(((above - f0) - (f0 - below)) / h, 4 * noise / h)
+        for one, apart in zip(slopes, jumps, strict=True):
+            if (error := one.error + abs(apart.value) / 2) < slope.error:  # not so where either is not a number
+                slope = _Guess(one.value, error)
+            if apart.error < jump.error:
+                jump = apart
+        if slope.error <= wanted:
             break
-    slope, jump = central.best, bend.best
-    kink = abs(jump.value) > max(3 * jump.error, wanted)
+    kink = abs(jump.value) > 3 * jump.error and slope.error > max(abs(jump.value) / 4, wanted)
     return Tangent(slope.value, slope.error, jump.value, kink, evaluations)
 
 
 class _Extrapolation:
-    """Values for shorter and shorter steps, extrapolated to a step of 0 (Neville's scheme).
+    """Values for shorter and shorter steps h, extrapolated to a step of 0 (Neville's scheme).
 
     Args:
-        powers: of h, those that the values are off by.
+        power: of h, the lowest that the values are off by; the others follow two by two.
     """
 
-    def __init__(self, powers: range) -> None:
-        self._factors = [RATIO**power for power in powers]
+    def __init__(self, power: int) -> None:
+        self._factors = [RATIO ** (power + 2 * k) for k in range(LEVELS)]
         self._last: list[_Guess] = []
-        self.best = _Guess(math.nan, math.inf)
 
-    def add(self, value: float, rounding: float) -> None:
-        """The value for the next step, and how much of it may be rounding."""
-        row = [_Guess(value, rounding)]
+    def add(self, value: float, rounding: float) -> list[_Guess]:
+        """The value for the next step, and how much of it may be rounding: what can be made of it and those before."""
+        row, guesses = [_Guess(value, rounding)], []
         for before, factor in zip(self._last, self._factors, strict=False):
             newest = row[-1]
             better = _Guess(
@@ -97,9 +106,9 @@ class _Extrapolation:
             )
             row.append(better)
             apart = max(abs(better.value - newest.value), abs(better.value - before.value))
-            if apart + better.error < self.best.error:  # not so where either is not a number
-                self.best = _Guess(better.value, apart + better.error)
+            guesses.append(_Guess(better.value, apart + better.error))
         self._last = row
+        return guesses
 
 
 def rounding(f: Callable[[float], float], spacing: float) -> float:
