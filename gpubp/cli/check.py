@@ -31,7 +31,7 @@ log = logging.getLogger("gpubp")
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, min_open=True),
-    help="The largest relative error; the default is 1e-7 for fp64, 30 times the rounding of the others.",
+    help="The largest relative error; the default is 1e-7 for fp64, 20 times the rounding of the others.",
 )
 @names_options
 @engine_options
