@@ -35,5 +35,5 @@ def allot(
         if said:
             said += f", to fit {most / 1e6:,.0f} MB" + (f", a quarter of the {of}" if most > LEAST else "")
             log.warning("%s", said)
-    taken = 0 if backend.has_engine else footprint(optimizer, P)
+    taken = 0 if backend.has_engine else footprint(optimizer, P) + 8 * P  # and the Θ that steps are measured from
     return optimizer, taken, {"memory": said} if said else {}

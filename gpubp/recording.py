@@ -289,7 +289,8 @@ def history_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
         found = dict(zip(checkpoint.history_columns, line, strict=True))
         row: dict[str, Any] = {name: found.get(name, float("nan")) for name in _COLUMNS}
         row["iteration"], row["evaluations"] = int(row["iteration"]), int(row["evaluations"])
-        row["validation"] = None if row["validation"] != row["validation"] else row["validation"]
+        for name in ("validation", "step"):
+            row[name] = None if row[name] != row[name] else row[name]
         row["precision"] = with_bits(row["precision"]) or str(checkpoint.conditions.get("precision"))
         row["passes"] = float(row["evaluations"]) if row["passes"] != row["passes"] else row["passes"]
         rows.append(row)

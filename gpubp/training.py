@@ -13,6 +13,7 @@ that is resumed climbs where an undisturbed one does.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -49,6 +50,7 @@ class Progress:
         seconds: training time of the whole run, earlier sessions counted.
         precision: of the passes it was reached with.
         passes: all that the run has cost so far in passes: the evaluations, and what else the optimizer asked for.
+        step: ‖Θ_k − Θ_{k−1}‖₂, how far this iteration went from the Θ of the one before; None where that is not known.
     """
 
     iteration: int
@@ -59,6 +61,7 @@ class Progress:
     seconds: float
     precision: str = ""
     passes: float = 0.0
+    step: float | None = None
 
     def asdict(self) -> dict[str, Any]:
         """As a line of the history."""
@@ -196,6 +199,26 @@ class _Watched:
         return None if found is None else float(found)
 
 
+class _Stride:
+    """How far a step goes. It keeps one vector: the Θ before the step, and after it the difference.
+
+    An optimizer may write into Θ or put another array in its place, so it is not asked.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._vectors, self._kept = state.vectors, state.vectors.zeros(*state.Theta.shape)
+
+    def begin(self, state: State) -> None:
+        """A step begins here."""
+        self._vectors.copy(state.Theta, self._kept)
+
+    def length(self, state: State) -> float:
+        """‖Θ − the Θ it began at‖₂."""
+        vectors, kept = self._vectors, self._kept
+        vectors.subtract(state.Theta, kept, out=kept)
+        return math.sqrt(vectors.read(vectors.dot(kept, kept))[0])
+
+
 class _WatchedCurvature:
     """The objective's curvature: likewise, no walk over the rows begins after a request to stop."""
 
@@ -254,6 +277,7 @@ def fit(
         _with_room(objective, partial(watch.begin, state, f.precision, f.validation(state.J)))
         if ready:
             ready(state)
+        stride = _with_room(objective, partial(_Stride, state))
         while True:
             ending = watch.ending(state, optimizer, iterations, seconds)
             if ending is not None:
@@ -261,6 +285,7 @@ def fit(
             before, evaluations, extra = state.iteration, state.evaluations, state.extra
             wishes = False
             f.seen.clear()
+            stride.begin(state)
             try:
                 ending = _with_room(objective, partial(optimizer.step, f, state), state)
             except _Stopped:
@@ -276,6 +301,7 @@ def fit(
                     seconds,
                     f.precision,
                     state.passes,
+                    stride.length(state),
                 )
                 watch.note(state, progress.validation)
                 wishes = any([callback(progress, state) for callback in callbacks])  # all of them are called
@@ -304,6 +330,7 @@ def fit(
                 with state.commit():  # not to be stopped: precision and state are one
                     _with_room(objective, partial(optimizer.renew, objective, state))
                 watch.climbed()
+                stride = _with_room(objective, partial(_Stride, state))
                 ending = None
             if ending is not None:
                 return ending, state

@@ -92,6 +92,8 @@ def test_it_goes_on_to_the_cost_it_went_to(name, run):
     data = HERE / one["data"]
     model = resume(folder, iterations=one["end"]["iteration"], data=str(data), inexact=True)
     assert len(model.history) == one["end"]["iterations"] == one["end"]["iteration"]
+    steps = [row["step"] for row in model.history]  # nobody had measured the first ones
+    assert steps[: one["iteration"]] == [None] * one["iteration"] and all(s > 0 for s in steps[one["iteration"] :])
     assert model.reached["J"] == pytest.approx(one["end"]["J"], rel=1e-6)
     found = find_checkpoint(folder)
     assert found.checkpoint.iteration == one["end"]["iteration"] and not found.rejected

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "gpubp"
 # DESIGN: cli → report, explain → training, inference → optimizers | checkpoint | objective → backprop, data → network →
 # activation, cost → formula, backend, communicator → errors. A room may import rooms of its own floor or below.
 FLOORS = [
-    {"errors", "counter_hash", "precision", "pictures"},
+    {"errors", "counter_hash", "precision", "pictures", "tangent", "chart"},
     {"formula", "trace", "tree", "communicator"},
     {"backend"},
     {"activation", "cost"},
@@ -32,7 +32,7 @@ FLOORS = [
     {"going_on"},
     {"run"},
     {"choosing"},
-    {"describe", "soundness", "api", "explain"},
+    {"describe", "follow", "tensorboard", "soundness", "api", "explain"},
     {"report"},
     {"cli"},
 ]

@@ -9,9 +9,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from gpubp.job import Job
 from gpubp.objective import Objective
-from gpubp.optimizers import Ending, Function, Optimizer, State
+from gpubp.optimizers import Ending, Function, Optimizer, State, names
 from gpubp.optimizers.vectors import HOST, Vectors
+from gpubp.prepare import array_dataset
+from gpubp.run import resume, start
 from gpubp.training import StopRequest, fit
 
 
@@ -90,3 +93,42 @@ def test_a_second_ctrl_c_interrupts_at_once():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritesInPlace(TriesTwo):
+    """The same Θ's, written over those before."""
+
+    def advance(self, f: Function, state: State) -> Ending | None:
+        Theta = state.Theta
+        super().advance(f, state)
+        Theta[:] = state.Theta
+        state.Theta = Theta
+        return None
+
+
+@pytest.mark.parametrize("optimizer", [TriesTwo(), WritesInPlace()])
+def test_the_step_is_how_far_theta_went(optimizer):
+    seen: list[Any] = []
+    fit(BOWL, optimizer, np.array([6.0, 8.0]), iterations=3, callbacks=[lambda p, s: seen.append(p.step)])
+    assert seen == [5.0, 2.5, 1.25]  # from (6, 8) to (3, 4), …
+
+
+@pytest.mark.parametrize("optimizer", names())
+def test_the_step_of_every_optimizer_and_of_a_run_that_goes_on(optimizer, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    rows = array_dataset(X, (X[:, 0] * X[:, 1] > 0).astype(int))
+    seen: list[np.ndarray] = []
+    job = Job(hidden=(4,), iterations=6, optimizer=optimizer, backend="cpu", kernel="numpy", checkpoint_every="1it")
+
+    def note(progress: Any, state: State) -> None:
+        seen.append(np.array(state.Theta))
+
+    whole = start(job, tmp_path / "whole", dataset=rows, callbacks=[note])
+    for row, before, after in zip(whole.history[1:], seen, seen[1:], strict=False):
+        assert row["step"] == pytest.approx(np.linalg.norm(after - before), rel=1e-12)
+    start(job, tmp_path / "cut", dataset=rows, callbacks=[lambda progress, state: progress.iteration == 3])
+    resumed = resume(tmp_path / "cut", dataset=rows)
+    assert [row["step"] for row in resumed.history] == [row["step"] for row in whole.history]
+    assert whole.history[0]["step"] == np.linalg.norm(seen[0] - whole.network.initial_Theta(0))
