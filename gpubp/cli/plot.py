@@ -52,7 +52,11 @@ def command(
             raise DataError(f"the folder {folder} could not be made: {error.strerror or error}") from None
     check(out if out is not None else Path(folder or ".") / f"picture.{kind}")
     made = report(run, data or None, program=program(), **chosen)
-    asked = {picture: out} if picture is not None else {name: folder / f"{name}.{kind}" for name in made.pictures}
+    asked: dict[str, Path] = {}
+    if picture is not None and out is not None:
+        asked = {picture: out}
+    elif folder is not None:
+        asked = {name: folder / f"{name}.{kind}" for name in made.pictures}
     for name, path in asked.items():
         made.save_picture(name, path)
     emit({"pictures": asked}, as_json, table([(name, str(path)) for name, path in asked.items()]))

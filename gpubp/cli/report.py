@@ -41,14 +41,16 @@ def command(
 ) -> None:  # fmt: skip
     """Write what there is to see of RUN, finished or not, as one HTML file that needs nothing from elsewhere.
 
-    The model is judged on DATA. Without DATA: on the test rows of the files it was trained on, else on rows held out for
-    validation, else on the training rows.
+    The model is judged on DATA. Without DATA: on the test rows of the files it was trained on, else on rows held out
+    for validation, else on the training rows.
     """
     from ..errors import UsageError
 
     if follow:
         if data or out or tensorboard:
-            raise UsageError("--follow with DATA, --out or --tensorboard", do="follow the run first, then make a report")
+            raise UsageError(
+                "--follow with DATA, --out or --tensorboard", do="follow the run first, then make a report"
+            )
         from ..follow import follow as show
 
         show(run, as_json=as_json)

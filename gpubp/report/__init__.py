@@ -57,7 +57,8 @@ class Report:
         if name not in self.pictures:
             why = self.material.why_not if name in pictures.names() else ""
             raise UsageError(
-                f"no picture '{name}' of this run{f': {why}' if why else ''}", wanted=f"one of {', '.join(self.pictures)}"
+                f"no picture '{name}' of this run{f': {why}' if why else ''}",
+                wanted=f"one of {', '.join(self.pictures)}",
             )
         return pictures.draw(self.material, name)
 

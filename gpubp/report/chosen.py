@@ -138,9 +138,7 @@ def _part(rows: Rows, mask: np.ndarray) -> Rows:
     assert rows.labels is not None
     weights = None if rows.weights is None else rows.weights[mask]
     dropped = 0 if weights is None or not rows.dropped else int((weights == 0).sum())
-    return replace(
-        rows, source=Picked(rows.source, picked), labels=rows.labels[mask], weights=weights, dropped=dropped
-    )
+    return replace(rows, source=Picked(rows.source, picked), labels=rows.labels[mask], weights=weights, dropped=dropped)
 
 
 def _same(data: Paths, trained: Any) -> bool:

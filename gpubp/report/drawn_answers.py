@@ -10,7 +10,7 @@ import numpy as np
 from .calibration import BINS
 from .material import Material
 from .numbers import Numbers
-from .style import BLUE, GREY, LINES, MORE, ORANGE, blank, colours, plain, plot
+from .style import BLUE, GREY, LINES, MORE, ORANGE, WIDTH, blank, colours, plain, plot
 
 MOST_CLASSES = 30  # of a confusion matrix that is drawn
 MOST_POINTS = 5000  # of predictions against truth
@@ -31,8 +31,8 @@ def confusion(m: Material) -> Any:
     answers, counts = m.quality.answers, m.quality.answers.confusion
     K = len(counts)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-    size = min(6.4, max(3.6, 1.6 + 0.42 * K))
-    figure = blank(size + 0.6, size)
+    size = min(5.6, max(3.0, 1.5 + 0.3 * K))
+    figure = blank(size + 0.5, size)
     axes = figure.add_subplot()
     norm = import_module("matplotlib.colors").PowerNorm(0.5, 0, 1)  # so that rare mistakes are seen
     shown = axes.imshow(share, cmap=colours(MORE), norm=norm)
@@ -69,7 +69,7 @@ def roc(m: Material) -> Any:
     """True against false positive rate, output by output and pooled."""
     assert m.quality and m.quality.answers
     answers = m.quality.answers
-    figure, axes = plot(5.0, 4.4)
+    figure, axes = plot(WIDTH, 4.2)
     good = (answers.pooled.auc or 0) > 0.9
     inset = axes.inset_axes((0.42, 0.37, 0.55, 0.45)) if good else None
     for one in filter(None, (axes, inset)):
@@ -82,6 +82,8 @@ def roc(m: Material) -> Any:
         plain(inset)
         inset.set_xlim(0, 0.2)
         inset.set_ylim(0.8, 1.003)
+        inset.set_xticks([0, 0.1, 0.2])
+        inset.set_yticks([0.8, 0.9, 1])
         inset.tick_params(labelsize=7)
         inset.set_title("its upper left corner", fontsize=7.5, pad=3)
     axes.set_xlim(-0.01, 1.01)
@@ -96,7 +98,7 @@ def precision_recall(m: Material) -> Any:
     """Precision against recall, output by output and pooled."""
     assert m.quality and m.quality.answers
     answers = m.quality.answers
-    figure, axes = plot(5.0, 4.4)
+    figure, axes = plot(WIDTH, 4.2)
     _each(axes, m, lambda curve: (curve.recall, curve.precision), "AP", lambda curve: curve.ap)
     if answers.kind != "binary":
         axes.plot(answers.pooled.recall, answers.pooled.precision, color="black", linewidth=1.6,
@@ -133,7 +135,7 @@ def calibration(m: Material) -> Any:
     """How often it is right against how sure it was, and how often it was so sure."""
     assert m.quality and m.quality.answers
     found = m.quality.answers.calibration
-    figure = blank(5.0, 4.4)
+    figure = blank(WIDTH, 4.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for axes in (upper, lower):
         plain(axes)
@@ -156,7 +158,8 @@ def calibration(m: Material) -> Any:
 
 def has_numbers(m: Material) -> bool:
     """Whether it is a regression with rows to draw."""
-    return bool(m.quality and m.quality.numbers) and len(m.quality.numbers.truth) > 0
+    numbers = m.quality and m.quality.numbers
+    return bool(numbers) and len(numbers.truth) > 0
 
 
 def residuals(m: Material) -> Any:
@@ -217,10 +220,10 @@ def _panels(found: Numbers, *, square: bool = False) -> tuple[Any, list[tuple[in
     order = np.argsort(np.nan_to_num(found.r2_each, nan=-np.inf), kind="stable")
     chosen = sorted(int(k) for k in order[:MOST_OUTPUTS])
     if len(chosen) == 1:
-        figure, axes = plot(4.6 if square else 5.4, 4.2 if square else 3.5)
+        figure, axes = plot(WIDTH, 4.2 if square else 3.2)
         return figure, [(0, axes)]
     down = -(-len(chosen) // 2)
-    figure = blank(5.4, down * (2.6 if square else 2.1) + 0.3)
+    figure = blank(WIDTH, down * (2.5 if square else 1.9) + 0.3)
     cells: list[tuple[int, Any]] = []
     for i, k in enumerate(chosen):
         axes = figure.add_subplot(down, 2, i + 1)

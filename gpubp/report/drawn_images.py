@@ -12,7 +12,7 @@ import numpy as np
 
 from ..pictures import Picture
 from .material import Material
-from .style import SIGNED, blank, colours
+from .style import SIGNED, WIDTH, blank, colours
 
 MOST_UNITS = 100
 _MOST_ROWS = 24
@@ -32,7 +32,7 @@ def hidden(m: Material) -> Any:
     shown = Theta[:MOST_UNITS]
     columns = int(np.ceil(np.sqrt(len(shown))))
     down = -(-len(shown) // columns)
-    figure = blank(5.4, 0.5 + 5.0 * down / columns * m.picture.height / m.picture.width)
+    figure = blank(WIDTH, 0.5 + (WIDTH - 0.3) * down / columns * m.picture.height / m.picture.width)
     axes = figure.add_subplot()
     tiles = [_shrunk(_signed(m.picture, row), 4 * _SIDE // columns + _SIDE // 2) for row in shown]
     height, width = tiles[0].shape
@@ -65,7 +65,7 @@ def worst(m: Material) -> Any:
     assert m.picture is not None and m.quality and m.judged
     rows = m.quality.worst[:_MOST_ROWS]
     down = -(-len(rows) // _ROW_COLUMNS)
-    figure = blank(5.4, down * (0.9 * m.picture.height / m.picture.width + 0.42))
+    figure = blank(WIDTH, down * (0.72 * m.picture.height / m.picture.width + 0.44))
     for i, one in enumerate(rows):
         axes = figure.add_subplot(down, _ROW_COLUMNS, i + 1)
         shown = _shrunk(_bright(m.picture, one.x), _SIDE)
@@ -74,8 +74,8 @@ def worst(m: Material) -> Any:
         axes.set_yticks([])
         for spine in axes.spines.values():
             spine.set_color("0.7")
-        sure = "" if one.probability is None else f" {100 * one.probability:.0f} %"
-        axes.set_title(f"{_short(one.truth)} → {_short(one.answer)}{sure}", fontsize=7.5, pad=2)
+        sure = "" if one.probability is None else f"\n{100 * one.probability:.0f} %"
+        axes.set_title(f"{_short(one.truth)} → {_short(one.answer)}{sure}", fontsize=7.5, pad=2, linespacing=1.0)
         axes.set_xlabel(f"row {m.judged.number(one.row):,}", fontsize=6.5, labelpad=1.5)
     return figure
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..bench.products import flops
 from .material import Material
-from .style import BLUE, GREEN, ORANGE, plot, spans, thinned
+from .style import BLUE, GREEN, ORANGE, logarithmic, plot, spans, thinned
 
 
 def has_history(m: Material) -> bool:
@@ -50,8 +50,9 @@ def _costs(m: Material, name: str, label: str) -> Any:
         shown.append([m.training_cost])
     if m.at is not None and m.at != len(history) - 1:
         axes.axvline(x[m.at], color="0.35", linewidth=1, linestyle=":", label="the Θ that is kept")
-    if spans([one for ones in shown for one in ones], 8):
-        axes.set_yscale("log")
+    values = [one for ones in shown for one in ones]
+    if spans(values, 8):
+        logarithmic(axes, values)
     _mark_precisions(axes, history, x)
     axes.set_xlabel(label)
     axes.set_ylabel("cost")
@@ -70,7 +71,7 @@ def gradient(m: Material) -> Any:
         axes.axhline(tolerance, color="0.35", linewidth=1, linestyle=":", label=f"converged at {tolerance:g}")
         axes.legend(framealpha=0.9, edgecolor="none")
     if spans(y, 8):
-        axes.set_yscale("log")
+        logarithmic(axes, y)
     _mark_precisions(axes, history, x)
     axes.set_xlabel("iteration")
     axes.set_ylabel("max|∇J|")
@@ -81,11 +82,11 @@ def step(m: Material) -> Any:
     """The length of each step against iterations."""
     figure, axes = plot()
     history = m.run.history
-    x, y = [row["iteration"] for row in history], [row.get("step") for row in history]
-    y = [value if _finite(value) and value > 0 else math.nan for value in y]
+    x, lengths = [row["iteration"] for row in history], [row.get("step") for row in history]
+    y = [value if value is not None and value > 0 else math.nan for value in lengths]
     _line(axes, x, y, GREEN, "-", "o", "")
     if spans(y, 8):
-        axes.set_yscale("log")
+        logarithmic(axes, y)
     _mark_precisions(axes, history, x)
     axes.set_xlabel("iteration")
     axes.set_ylabel("‖ΔΘ‖")
@@ -123,9 +124,9 @@ def speed(m: Material) -> Any:
 
 
 def _line(axes: Any, x: Sequence[Any], y: Sequence[Any], colour: str, dash: str, mark: str, label: str) -> None:
-    x, y = thinned(x, y)
-    few = len(x) <= 25
-    axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.6, marker=mark if few else None, markersize=4,
+    at, value = thinned(x, y)
+    few = len(at) <= 25
+    axes.plot(at, value, color=colour, linestyle=dash, linewidth=1.6, marker=mark if few else None, markersize=4,
               label=label)  # fmt: skip
 
 

@@ -30,7 +30,9 @@ def figure_of(value: Any) -> str:
 
 def percent(value: float | None) -> str:
     """A share in hundredths."""
-    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.2f} %"
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{100 * value:.2f} %" if value == 0 or value >= 1e-4 else f"{100 * value:.1g} %"
 
 
 def data(key: str, value: Any, shown: str) -> str:

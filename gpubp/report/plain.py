@@ -120,7 +120,9 @@ def _worst(m: Material) -> list[dict[str, Any]]:
 
 
 def _throughput(m: Material) -> dict[str, Any] | None:
-    return None if m.throughput is None else {**asdict(m.throughput), "of_limit": m.throughput.of_limit}
+    return None if m.throughput is None else {
+        **asdict(m.throughput), "of_limit": m.throughput.of_limit, "notes": m.throughput.notes,
+    }  # fmt: skip
 
 
 def folder(path: str) -> str:

@@ -102,5 +102,3 @@ def _record(line: str) -> dict[str, Any] | None:
 def _differ(line: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     # the checkpoint's numbers and the lines are the same to the bit; an older gpubp's may lack a column
     return line["iteration"] != row["iteration"] or (line["J"] != row["J"] and line["J"] == line["J"])
-
-

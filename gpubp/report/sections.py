@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import pictures
-from .html import Raw, cards, code, data, details, figure_of, paragraph, pairs, percent, table, text
+from .html import Raw, cards, code, data, details, figure_of, pairs, paragraph, percent, table, text
 from .material import Material
 from .style import svg
 
@@ -41,7 +41,9 @@ def _most_important(m: Material, n: Numbers) -> list[tuple[str, str]]:
     if q:
         for key in ("accuracy", "exact"):
             if q.get(key) is not None:
-                found.append(({"exact": "all labels right"}.get(key, key), data(f"quality.{key}", q[key], percent(q[key]))))
+                found.append(
+                    ({"exact": "all labels right"}.get(key, key), data(f"quality.{key}", q[key], percent(q[key])))
+                )
         for key, name in (("r2", "R²"), ("rmse", "RMSE")):
             if q.get(key) is not None:
                 found.append((name, data(f"quality.{key}", q[key], f"{q[key]:.4g}")))
@@ -93,8 +95,8 @@ def quality(m: Material, n: Numbers) -> str:
         ("best constant answer's cost", q["constant"]),
     ]
     facts += _facts_of_answers(q) if "accuracy" in q else _facts_of_numbers(q)
-    parts.append(pairs(facts))
     names = ("confusion", "roc", "precision-recall", "calibration", "residuals", "predicted")
+    parts.append(pairs(facts))
     parts.append(figures(m, names))
     parts.append(_tables_of_answers(q) if "accuracy" in q else _tables_of_numbers(q))
     return "".join(parts)
@@ -105,7 +107,9 @@ def _facts_of_answers(q: Numbers) -> list[tuple[str, Any]]:
     pooled, ece = q["pooled"], q["calibration"]["ece"]
     binary = len(q.get("classes", ())) == 2
     if not binary:
-        found.append(("mean area under the ROC curves", Raw(data("quality.mean_auc", q["mean_auc"], _four(q["mean_auc"])))))
+        found.append(
+            ("mean area under the ROC curves", Raw(data("quality.mean_auc", q["mean_auc"], _four(q["mean_auc"]))))
+        )
         found.append(("mean average precision", Raw(data("quality.mean_ap", q["mean_ap"], _four(q["mean_ap"])))))
     name = "" if binary else ", all outputs together"
     off = f" (± {pooled['auc_may_be_off_by']:.1g}, from histograms)" if pooled["auc_may_be_off_by"] else ""
@@ -119,7 +123,9 @@ def _facts_of_answers(q: Numbers) -> list[tuple[str, Any]]:
 
 def _tables_of_answers(q: Numbers) -> str:
     each = q["each"]
-    shown = each if len(each) <= _ROWS_OF_CLASSES else sorted(each, key=lambda one: (one["recall"] is None, one["recall"]))
+    shown = (
+        each if len(each) <= _ROWS_OF_CLASSES else sorted(each, key=lambda one: (one["recall"] is None, one["recall"]))
+    )
     rows = [
         [Raw(text(one["name"])), one["rows"], percent(one["recall"]), percent(one["precision"]), _four(one["auc"]),
          _four(one["ap"])]
@@ -132,7 +138,9 @@ def _tables_of_answers(q: Numbers) -> str:
     if "confusion" in q and len(q["confusion"]) <= _NAMES_OF_MATRIX:
         names = [str(one) for one in q["classes"]]
         matrix = [[Raw(text(name)), *row] for name, row in zip(names, q["confusion"], strict=True)]
-        parts.append(details("The confusion matrix in numbers", table(["truth \\ answer", *names], matrix, "Confusion")))
+        parts.append(
+            details("The confusion matrix in numbers", table(["truth \\ answer", *names], matrix, "Confusion"))
+        )
     if q.get("most_confused"):
         worst = [[f"{one['truth']} → {one['answer']}", one["rows"]] for one in q["most_confused"]]
         parts.append(details("The most frequent mistakes", table(["truth → answer", "rows"], worst, "Mistakes")))
@@ -176,8 +184,9 @@ def worst(m: Material, n: Numbers) -> str:
     for one in n["worst"]:
         share = [percent(one["probability"]), percent(one["of_truth"])] if classifier else []
         rows.append([one["row"], _label(one["truth"]), _label(one["answer"]), *share, one["cost"]])
-    caption = "The rows of the largest cost" + (f", by their place in '{m.judged.split}'" if m.judged and m.judged.split else "")
-    return figures(m, ("worst",)) + table(head, rows, caption)
+    place = f", by their place in '{m.judged.split}'" if m.judged and m.judged.split else ""
+    caption = f"The rows of the largest cost{place}"
+    return figures(m, ("worst",), table(head, rows, caption))
 
 
 def hidden(m: Material, n: Numbers) -> str:
@@ -207,8 +216,8 @@ def speed(m: Material, n: Numbers) -> str:
         ]
     else:
         rows.append(("fraction of the machine's limit", f"not measured: {t['why_not']}"))
-    note = "The limit was timed for less than a second while this page was made; gpubp bench takes the time to do it well."
-    return pairs(rows) + figures(m, ("throughput",)) + (paragraph(note, "note") if t["limit"] else "")
+    beside = pairs(rows) + "".join(paragraph(note, "note") for note in t["notes"])
+    return figures(m, ("throughput",), beside)
 
 
 def description(m: Material, n: Numbers) -> str:
@@ -216,23 +225,22 @@ def description(m: Material, n: Numbers) -> str:
     told = n["description"]
     rows = [(name, value) for name, value in told.items() if name not in ("matrices", "checkpoints")]
     parts = [pairs(rows)]
-    parts.append(details("The matrices and the checkpoints", "".join(
-        f"<ul>{''.join(f'<li>{text(one)}</li>' for one in told.get(name, []))}</ul>" for name in ("matrices", "checkpoints")
-    )))  # fmt: skip
+    listed = [f"<li>{text(one)}</li>" for name in ("matrices", "checkpoints") for one in told.get(name, [])]
+    parts.append(details("The matrices and the checkpoints", f"<ul>{''.join(listed)}</ul>"))
     parts.append("<h3>Once more</h3>" + paragraph("This repeats the run:") + code(n["command"]))
     parts.append(
         "<h3>What its bits depend on</h3>"
         + paragraph(
-            "The same data (their fingerprint is 'data'), words and conditions give the same Θ, bit for bit, on any number "
-            "of threads."
+            "The same data (their fingerprint is 'data'), words and conditions give the same Θ, bit for bit, on any "
+            "number of threads."
         )
         + pairs(sorted(n["conditions"].items()))
     )
     return "".join(parts)
 
 
-def figures(m: Material, names: tuple[str, ...]) -> str:
-    """Those of these pictures that there are, each with what it shows."""
+def figures(m: Material, names: tuple[str, ...], beside: str = "") -> str:
+    """Those of these pictures that there are, each with what it shows, and what stands beside the last one."""
     there = pictures.of(m)
     parts = []
     for name in (name for name in names if name in there):
@@ -242,7 +250,10 @@ def figures(m: Material, names: tuple[str, ...]) -> str:
             f'<figure id="picture-{name}">{drawn}<figcaption><strong>{text(one.title)}.</strong> {text(one.about)}'
             "</figcaption></figure>"
         )
-    return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
+    if not parts:
+        return beside
+    parts += [f"<div>{beside}</div>"] if beside else []
+    return f'<div class="figures">{"".join(parts)}</div>'
 
 
 def all_of(m: Material) -> list[tuple[str, str, Callable[[Material, Numbers], str]]]:

@@ -25,7 +25,9 @@ LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"))
 SIGNED = ("#00203a", "#0072B2", "#b4b4b4", "#f0b83c", "#fff8d6")
 # light to dark: the more, the darker
 MORE = ("#ffffff", "#cfe3f3", "#7fb5dc", "#0072B2", "#003355")
+WIDTH = 4.7  # inches: letters stay legible on a telephone
 _POINTS = 800  # of a line
+_GROWS = 1.25  # times its own size, in a page
 
 _RC = {
     "svg.fonttype": "none", "svg.hashsalt": "gpubp", "font.family": "sans-serif", "font.size": 9.0,
@@ -60,7 +62,7 @@ def styled() -> Iterator[None]:
         yield
 
 
-def blank(width: float = 5.4, height: float = 3.5) -> Any:
+def blank(width: float = WIDTH, height: float = 3.2) -> Any:
     """An empty figure, inches wide and high."""
     # no pyplot: it would look for a screen, and keep every figure
     figure: Any = import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
@@ -68,7 +70,7 @@ def blank(width: float = 5.4, height: float = 3.5) -> Any:
     return figure
 
 
-def plot(width: float = 5.4, height: float = 3.5) -> tuple[Any, Any]:
+def plot(width: float = WIDTH, height: float = 3.2) -> tuple[Any, Any]:
     """A figure and its one pair of axes."""
     figure = blank(width, height)
     axes = figure.add_subplot()
@@ -105,7 +107,7 @@ def svg(figure: Any, name: str) -> str:
     head, rest = found.split(">", 1)
     wide = re.search(r'width="([\d.]+)pt"', head)
     head = re.sub(r' (width|height)="[\d.]+pt"', "", head)
-    head += f' style="stroke-linejoin:round;max-width:{float(wide[1]) * 4 / 3:.0f}px"' if wide else ""
+    head += f' style="stroke-linejoin:round;max-width:{float(wide[1]) * 4 / 3 * _GROWS:.0f}px"' if wide else ""
     return f'{head} role="img" aria-labelledby="{name}-title"><title id="{name}-title">{{title}}</title>{rest}'
 
 
@@ -158,3 +160,15 @@ def spans(values: Any, factor: float = 20.0) -> bool:
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     return len(values) > 1 and bool(values.min() > 0) and bool(values.max() > factor * values.min())
+
+
+def logarithmic(axes: Any, values: Any) -> None:
+    """A logarithmic y axis with plain numbers on it, also where it spans little."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values) & (values > 0)]
+    ticker = import_module("matplotlib.ticker")
+    axes.set_yscale("log")
+    decades = float(np.log10(values.max() / values.min()))
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.2 else (1.0,), numticks=12))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())

@@ -14,6 +14,7 @@ from .chosen import Judged
 from .measures import Quality
 from .runs import Run
 
+
 @dataclass(frozen=True)
 class Said:
     """A verdict.
@@ -109,7 +110,7 @@ def _good(judged: Judged | None, quality: Quality | None) -> str:
         + (", but they decided when it ended." if judged.decided else "."),
         "test": "It has never seen these rows.",
     }.get(judged.kind, "")
-    return f"On {judged.what} {figures(quality)}. {seen}".strip()
+    return f"On {judged.what}, {figures(quality)}. {seen}".strip()
 
 
 def figures(quality: Quality) -> str:
@@ -151,10 +152,12 @@ def _next(
     if ending is None:
         found.append(("If nobody is at work on it, go on", f"{program} resume {here}"))
     elif ending["kind"] == "failed":
-        found.append(("Look for what makes the cost not finite: the data's columns and their scale", _info(job, program)))
+        found.append(
+            ("Look for what no number can be made of in the data, and at the columns' scale", _info(job, program))
+        )
     elif ending["kind"] in ("stopped", "limit") and _still_falling(run.history):
         more = f" --iterations {max(2 * last, 100)}" if ending["kind"] == "limit" else ""
-        found.append(("It has not converged: go on", f"{program} resume {here}{more}"))
+        found.append(("J was still falling when it ended, so go on", f"{program} resume {here}{more}"))
     hidden = ",".join(map(str, job.hidden)) or "none"
     data = " ".join(map(shlex.quote, job.files)) or "DATA"
     if "variance" in kind:
