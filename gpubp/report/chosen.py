@@ -38,6 +38,7 @@ class Judged:
         numbers: the place of each in the split, where they are a part of it.
         opened: what `gpubp explain` is told to find a row by its number: "" or an option.
         decided: whether early stopping looked at these rows.
+        files: they and others lie in these.
     """
 
     rows: Rows
@@ -47,6 +48,7 @@ class Judged:
     numbers: np.ndarray | None = None
     opened: str = ""
     decided: bool = False
+    files: tuple[str, ...] = ()
 
     def number(self, row: int) -> int:
         """The place in its split of the row at this place here."""
@@ -56,10 +58,9 @@ class Judged:
     def what(self) -> str:
         """They in words: "5,000 test rows of digits.h5"."""
         count = f"{self.rows.m - self.rows.dropped:,}"
-        words = {"test": "test rows", "validation": "rows held out for validation", "training": "training rows"}
-        return f"{count} {words.get(self.kind, 'rows')}" + (
-            f" of {os.path.basename(self.dataset.path)}" if self.dataset.path else ""
-        )
+        word = {"test": "test rows", "training": "training rows"}.get(self.kind, "rows")
+        of = f" of {os.path.basename(self.dataset.path)}" if self.dataset.path else ""
+        return f"{count} {word}{of}" + (" that were held out for validation" if self.kind == "validation" else "")
 
 
 def chosen_by_user(model: Model, data: Paths, **names: Any) -> Judged:
@@ -82,7 +83,7 @@ def chosen_by_user(model: Model, data: Paths, **names: Any) -> Judged:
         kind = "training"
     opened = f"--split {names['split']}" if names.get("split") else ""
     decided = kind == "validation" and model.job.get("patience") is not None
-    return Judged(rows, dataset, kind, dataset.split, None, opened, decided)
+    return Judged(rows, dataset, kind, dataset.split, None, opened, decided, _listed(data))
 
 
 def chosen_of_training(model: Model, job: Job, **names: Any) -> Judged:
@@ -104,10 +105,16 @@ def chosen_of_training(model: Model, job: Job, **names: Any) -> Judged:
         rows = rows_for(model, dataset, labelled=True)
         mask = validation_mask(rows.m, job.validation, job.seed)
         if mask is None:
-            return Judged(rows, dataset, "training", dataset.split, numbers)
+            return Judged(rows, dataset, "training", dataset.split, numbers, files=job.files)
         numbers = np.flatnonzero(mask) if numbers is None else numbers[mask]
         return Judged(
-            _part(rows, mask), dataset, "validation", dataset.split, numbers, decided=job.patience is not None
+            _part(rows, mask),
+            dataset,
+            "validation",
+            dataset.split,
+            numbers,
+            decided=job.patience is not None,
+            files=job.files,
         )
     except BaseException:
         dataset.close()
@@ -139,6 +146,11 @@ def _part(rows: Rows, mask: np.ndarray) -> Rows:
     weights = None if rows.weights is None else rows.weights[mask]
     dropped = 0 if weights is None or not rows.dropped else int((weights == 0).sum())
     return replace(rows, source=Picked(rows.source, picked), labels=rows.labels[mask], weights=weights, dropped=dropped)
+
+
+def _listed(data: Paths) -> tuple[str, ...]:
+    given = [data] if isinstance(data, str | os.PathLike) else list(data)
+    return tuple(os.fspath(one) for one in given)
 
 
 def _same(data: Paths, trained: Any) -> bool:

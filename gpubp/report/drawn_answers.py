@@ -70,7 +70,7 @@ def roc(m: Material) -> Any:
     assert m.quality and m.quality.answers
     answers = m.quality.answers
     figure, axes = plot(WIDTH, 4.2)
-    good = (answers.pooled.auc or 0) > 0.9
+    good = (answers.pooled.auc or 0) > 0.97
     inset = axes.inset_axes((0.42, 0.37, 0.55, 0.45)) if good else None
     for one in filter(None, (axes, inset)):
         one.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=(0, (1, 2)))
@@ -169,8 +169,7 @@ def residuals(m: Material) -> Any:
     figure, cells = _panels(found)
     for k, axes in cells:
         error = found.predicted[:, k] - found.truth[:, k]
-        low, high = np.quantile(np.abs(error), [0.5, 0.995])
-        reach = float(high or low or 1.0)
+        reach = float(np.quantile(np.abs(error), 0.995)) or 1.0
         bins = np.linspace(-reach, reach, 52)
         counts, _ = np.histogram(np.clip(error, -reach, reach), bins, weights=found.weight)
         axes.stairs(counts, bins, fill=True, color="#9cc6e4")
@@ -178,9 +177,10 @@ def residuals(m: Material) -> Any:
         axes.axvline(0, color="black", linewidth=1)
         axes.axvline(found.bias[k], color=ORANGE, linewidth=1.3, linestyle="--", label=f"mean {found.bias[k]:.3g}")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.legend(framealpha=0.9, edgecolor="none", fontsize=8)
-        axes.set_xlabel("prediction − truth (the ends hold what is beyond)" if len(cells) == 1 else "")
-        axes.set_ylabel("rows" if len(cells) == 1 else "")
+        if len(cells) == 1:
+            axes.legend(framealpha=0.9, edgecolor="none", fontsize=8)
+            axes.set_xlabel("prediction − truth (the ends hold what is beyond)")
+            axes.set_ylabel("rows")
     if len(cells) > 1:
         figure.supxlabel("prediction − truth (the ends hold what is beyond)", fontsize=9)
         figure.supylabel("rows", fontsize=9)
@@ -203,7 +203,7 @@ def predicted(m: Material) -> Any:
         axes.plot(ends, ends, color="black", linewidth=1, linestyle="--", label="right")
         axes.set_xlim(ends)
         axes.set_ylim(ends)
-        axes.set_aspect("equal")
+        axes.set_box_aspect(1)
         if len(cells) == 1:
             axes.legend(loc="upper left", framealpha=0.9, edgecolor="none")
             axes.set_xlabel("truth")

@@ -66,12 +66,13 @@ def gradient(m: Material) -> Any:
     history = m.run.history
     x, y = [row["iteration"] for row in history], [row["gradient"] for row in history]
     _line(axes, x, y, BLUE, "-", "o", "max|∇J|")
-    tolerance = m.tolerance
-    if tolerance is not None and spans([*y, tolerance], 1):
-        axes.axhline(tolerance, color="0.35", linewidth=1, linestyle=":", label=f"converged at {tolerance:g}")
+    values = y
+    if m.tolerance is not None and spans([*y, m.tolerance], 1):
+        values = [*y, m.tolerance]
+        axes.axhline(m.tolerance, color="0.35", linewidth=1, linestyle=":", label=f"converged at {m.tolerance:g}")
         axes.legend(framealpha=0.9, edgecolor="none")
-    if spans(y, 8):
-        logarithmic(axes, y)
+    if spans(values, 8):
+        logarithmic(axes, values)
     _mark_precisions(axes, history, x)
     axes.set_xlabel("iteration")
     axes.set_ylabel("max|∇J|")
@@ -116,7 +117,7 @@ def speed(m: Material) -> Any:
         limit = found.limit["gflops"] * 1e9 / flops(m.run.model.network.sizes)
         axes.axhline(limit, color="black", linewidth=1.2, linestyle=":", label="the matrix products alone, now")
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.yaxis.set_major_formatter(lambda value, _: _thousands(value))
     axes.set_xlabel("iteration")
     axes.set_ylabel("rows per second")
     axes.legend(framealpha=0.9, edgecolor="none")
@@ -137,6 +138,13 @@ def _mark_precisions(axes: Any, history: Sequence[Mapping[str, Any]], x: Sequenc
             axes.axvline(at, color="0.35", linewidth=1, linestyle=(0, (1, 2)))
             axes.annotate(f"{row['precision']} from here", (at, 0.97), xycoords=("data", "axes fraction"), rotation=90,
                           ha="right", va="top", fontsize=8, color="0.25")  # fmt: skip
+
+
+def _thousands(value: float) -> str:
+    for unit, each in ((" M", 1e6), (" k", 1e3)):
+        if value >= each:
+            return f"{value / each:g}{unit}"
+    return f"{value:g}"
 
 
 def _finite(value: Any) -> bool:

@@ -16,7 +16,6 @@ from ..data.several import Paths, open_all, splits_of
 from ..data.split import validation_mask
 from ..describe import describe
 from ..errors import DataError, GpubpError
-from ..job import Job
 from ..pictures import Picture, guess, parse
 from .chosen import Judged, chosen_by_user, chosen_of_training, training_dataset
 from .material import Material
@@ -117,5 +116,4 @@ def _guessed(judged: Judged | None, trained: Trained, features: int) -> Picture 
 def _command(run: Run, program: str) -> str:
     """The line that repeats the run into a folder of its own; where data were arrays, the call in Python."""
     job, out = run.job, run.path if run.path.is_dir() else None
-    asked = Job.from_dict({**vars(job), **job.asked, "asked": {}})
-    return train_line(asked, job.decrease or 0.0, out, program, suffix="-again")
+    return train_line(run.asked, job.decrease or 0.0, out, program, suffix="-again")

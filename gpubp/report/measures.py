@@ -52,6 +52,7 @@ class Quality:
 
     Attributes:
         rows: that count; `dropped` more have a missing value.
+        weighted: whether rows have weights: then all that is counted are sums of these.
         cost: the mean over rows, without the λ term, with its standard error (NaN where it is not known).
         constant: what the best constant answer costs on these rows.
         answers: of a classifier.
@@ -61,6 +62,7 @@ class Quality:
 
     rows: int
     dropped: int
+    weighted: bool
     cost: float
     cost_se: float
     constant: float
@@ -97,8 +99,9 @@ def measure(
     mean = cost / total
     spread = squares[1] - 2 * mean * squares[0] + mean**2 * squares[2]
     found = collect.result()
+    weighted = bool(((w != 0) & (w != 1)).any())
     return Quality(
-        rows.m - rows.dropped, rows.dropped, mean, math.sqrt(max(0.0, spread)) / total,
+        rows.m - rows.dropped, rows.dropped, weighted, mean, math.sqrt(max(0.0, spread)) / total,
         constant_cost(model.network, rows),
         found if isinstance(found, Answers) else None, found if isinstance(found, Numbers) else None,
         _worst(model, rows, candidates.rows, worst, backend),

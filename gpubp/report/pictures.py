@@ -72,7 +72,7 @@ _ALL = {
         drawn_answers.has_calibration, drawn_answers.calibration,
     ),
     "residuals": Drawing(
-        "Residuals", "How often the prediction misses the truth by how much.",
+        "Residuals", "How often the prediction misses the truth by how much; the dashed line is the mean.",
         drawn_answers.has_numbers, drawn_answers.residuals,
     ),
     "predicted": Drawing(

@@ -54,6 +54,7 @@ def _quality(q: Quality, classes: tuple[Any, ...] | None) -> dict[str, Any]:
     found = {
         "rows": q.rows,
         **({"dropped": q.dropped} if q.dropped else {}),
+        "weighted": q.weighted,
         "cost": q.cost,
         "cost_se": q.cost_se,
         "constant": q.constant,

@@ -42,6 +42,11 @@ class Run:
     job: Job
 
     @property
+    def asked(self) -> Job:
+        """The job in the words that it was asked for, before "auto" and the like became what they meant."""
+        return Job.from_dict({**vars(self.job), **self.job.asked, "asked": {}})
+
+    @property
     def ended(self) -> bool:
         """Whether its end is recorded: a run in flight has none, and neither has one that was killed."""
         return self.model.ending is not None

@@ -13,6 +13,7 @@ from .style import svg
 _ROWS_OF_HISTORY = 40
 _ROWS_OF_CLASSES = 200
 _NAMES_OF_MATRIX = 30
+_TARGETS = 8  # of a row
 
 Numbers = dict[str, Any]
 
@@ -64,7 +65,7 @@ def training(m: Material, n: Numbers) -> str:
     """The curves of the training."""
     history = m.run.history
     if not history:
-        return paragraph("No iteration was made: there is nothing to draw.")
+        return paragraph("No iteration was finished: there is nothing to draw.")
     every = -(-len(history) // _ROWS_OF_HISTORY)
     shown = [row for i, row in enumerate(history) if i % every == 0 or i == len(history) - 1]
     steps = any(row.get("step") is not None for row in history)
@@ -89,9 +90,10 @@ def quality(m: Material, n: Numbers) -> str:
         head += f" {q['dropped']:,} more rows have a missing value and do not count."
     parts = [paragraph(head)]
     if m.judged.kind == "training":
-        parts.append(paragraph("These are rows that it was trained on: on others it does worse.", "loud"))
+        parts.append(paragraph("These are rows that it was trained on: on others it may do far worse.", "loud"))
+    cost = data("quality.cost", q["cost"], f"{q['cost']:.4g}")
     facts = [
-        ("cost", Raw(f"{data('quality.cost', q['cost'], figure_of(q['cost']))} ± {figure_of(_two(q['cost_se']))}")),
+        ("cost", Raw(f"{cost} ± {q['cost_se']:.2g}")),
         ("best constant answer's cost", q["constant"]),
     ]
     facts += _facts_of_answers(q) if "accuracy" in q else _facts_of_numbers(q)
@@ -133,7 +135,7 @@ def _tables_of_answers(q: Numbers) -> str:
     ]  # fmt: skip
     what = "class" if "classes" in q else "label"
     caption = f"By {what}" if len(each) == len(rows) else f"The {len(rows)} classes of the lowest recall"
-    head = [what, "rows", "recall", "precision", "ROC area", "average precision"]
+    head = [what, "weight of rows" if q["weighted"] else "rows", "recall", "precision", "ROC area", "average precision"]
     parts = [table(head, rows, caption)]
     if "confusion" in q and len(q["confusion"]) <= _NAMES_OF_MATRIX:
         names = [str(one) for one in q["classes"]]
@@ -178,12 +180,13 @@ def worst(m: Material, n: Numbers) -> str:
     """The rows it does worst on."""
     if not n["worst"]:
         return paragraph(f"Not looked at: {m.why_not or 'no row has a weight'}.")
-    classifier = m.quality is not None and m.quality.answers is not None
-    head = ["row", "truth", "answer", *(["its probability", "the truth's"] if classifier else []), "cost"]
+    shares = {"probability": "its probability", "of_truth": "the truth's"}
+    known = [name for name in shares if any(one[name] is not None for one in n["worst"])]
+    head = ["row", "truth", "answer", *(shares[name] for name in known), "cost"]
     rows = []
     for one in n["worst"]:
-        share = [percent(one["probability"]), percent(one["of_truth"])] if classifier else []
-        rows.append([one["row"], _label(one["truth"]), _label(one["answer"]), *share, one["cost"]])
+        share = [percent(one[name]) for name in known]
+        rows.append([one["row"], _label(one["truth"]), _label(one["answer"]), *share, f"{one['cost']:.4g}"])
     place = f", by their place in '{m.judged.split}'" if m.judged and m.judged.split else ""
     caption = f"The rows of the largest cost{place}"
     return figures(m, ("worst",), table(head, rows, caption))
@@ -271,12 +274,11 @@ def all_of(m: Material) -> list[tuple[str, str, Callable[[Material, Numbers], st
 
 
 def _label(value: Any) -> Raw:
-    return Raw(text(figure_of(value)))
+    """A class, labels, or targets in four digits, of many the first."""
+    values = value if isinstance(value, list) else [value]
+    shown = [f"{one:.4g}" if isinstance(one, float) else str(one) for one in values[:_TARGETS]]
+    return Raw(text(", ".join(shown) + (", …" if len(values) > _TARGETS else "")))
 
 
 def _four(value: float | None) -> str:
     return "–" if value is None or value != value else f"{value:.4f}"
-
-
-def _two(value: float) -> float:
-    return float(f"{value:.2g}")

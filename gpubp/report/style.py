@@ -95,7 +95,7 @@ def svg(figure: Any, name: str) -> str:
     """The figure as an <svg> element to stand in a page: its ids begin with `name`, it has no size of its own."""
     text = StringIO()
     with styled():
-        figure.savefig(text, format="svg", dpi=150, transparent=True,
+        figure.savefig(text, format="svg", dpi=150, transparent=True, bbox_inches="tight", pad_inches=0.04,
                        metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # fmt: skip
     found = text.getvalue()
     found = found[found.index("<svg") :]
@@ -122,7 +122,7 @@ def write(figure: Any, path: Path) -> None:
     dated = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix.lower()]
     try:
         with styled():
-            figure.savefig(path, dpi=160, metadata=dated)
+            figure.savefig(path, dpi=160, metadata=dated, bbox_inches="tight", pad_inches=0.06)
     except OSError as error:
         raise DataError(f"{path} could not be written: {error.strerror or error}") from None
 

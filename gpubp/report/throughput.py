@@ -55,9 +55,7 @@ class Throughput:
         """What is to be known of the limit."""
         if not self.limit:
             return []
-        found = [
-            "The limit was timed for less than a second; gpubp bench takes the time to do it well."
-        ]
+        found = ["The limit was timed for less than a second; gpubp bench takes the time to do it well."]
         if self.limit["others"] > NOISE:
             found.append(
                 f"Other work took {self.limit['others']:.1f} cores meanwhile, so the limit may be higher than it seems."

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..choosing.verdict import WIDE, kind_of
+from ..choosing.next_step import train_line
+from ..choosing.verdict import SMALL, WIDE, kind_of
 from .chosen import Judged
 from .measures import Quality
 from .runs import Run
@@ -72,7 +73,7 @@ def say(
     if quality and cost is not None and judged and judged.kind != "training":
         kind = kind_of(cost, quality.cost, quality.cost_se, quality.constant)
     return Said(
-        kind, _what(run, trained), _ended(run), _good(judged, quality),
+        kind, _what(run, trained), _ended(run), _good(run, judged, quality),
         _because(kind, cost, quality, judged), tuple(_next(run, judged, quality, kind, program)),
     )  # fmt: skip
 
@@ -96,12 +97,12 @@ def _ended(run: Run) -> str:
     if run.model.ending is None:
         where = f"it has made {last['iteration']:,} iterations" if last else "it has made no iteration"
         return f"Its end is not recorded: it is at work, or was interrupted; {where} so far."
-    reason = run.model.ending["reason"].rstrip(".")
+    reason = run.model.ending["reason"].rstrip(".").removeprefix("failed: ")
     word = {"failed": "It failed", "stopped": "It was stopped"}.get(run.model.ending["kind"], "It ended")
     return f"{word}{work}: {reason}."
 
 
-def _good(judged: Judged | None, quality: Quality | None) -> str:
+def _good(run: Run, judged: Judged | None, quality: Quality | None) -> str:
     if judged is None or quality is None:
         return ""
     seen = {
@@ -110,7 +111,9 @@ def _good(judged: Judged | None, quality: Quality | None) -> str:
         + (", but they decided when it ended." if judged.decided else "."),
         "test": "It has never seen these rows.",
     }.get(judged.kind, "")
-    return f"On {judged.what}, {figures(quality)}. {seen}".strip()
+    behind = bool(run.history) and run.history[-1]["iteration"] > run.iteration
+    head = f"The newest checkpoint is of iteration {run.iteration:,}. On" if behind else "On"
+    return f"{head} {judged.what}, {figures(quality)}. {seen}".strip()
 
 
 def figures(quality: Quality) -> str:
@@ -137,7 +140,8 @@ def _because(kind: str, cost: float | None, quality: Quality | None, judged: Jud
         "high variance": "it has learned its rows by heart (high variance)",
         "high bias": "both are high, so it is too simple for the data, or they do not tell more (high bias)",
         "high bias and high variance": "both are high and the gap is wide (high bias and high variance)",
-        "neither": f"no wide gap (that begins at {WIDE:g} times) and not high: neither bias nor variance",
+        "neither": "it is not high, and the gap is not one that counts, which would be "
+        f"{WIDE:g} times, two standard errors, and {100 * SMALL:g} % of the best constant answer's cost",
     }
     return head + words[kind] + "."
 
@@ -155,30 +159,50 @@ def _next(
         found.append(
             ("Look for what no number can be made of in the data, and at the columns' scale", _info(job, program))
         )
-    elif ending["kind"] in ("stopped", "limit") and _still_falling(run.history):
-        more = f" --iterations {max(2 * last, 100)}" if ending["kind"] == "limit" else ""
-        found.append(("J was still falling when it ended, so go on", f"{program} resume {here}{more}"))
     hidden = ",".join(map(str, job.hidden)) or "none"
-    data = " ".join(map(shlex.quote, job.files)) or "DATA"
+    lambda_ = run.model.lambda_
     if "variance" in kind:
-        larger = ",".join(f"{run.model.lambda_ * f:g}" if run.model.lambda_ else f"{f / 10:g}" for f in (1, 3, 10, 30))
-        found.append(("Against variance: a larger λ, more rows, fewer units or features",
-                      f"{program} sweep {data} --hidden {hidden} --lambda {larger}"))  # fmt: skip
+        larger = ",".join(f"{f * (lambda_ or 0.1):g}" for f in (1, 3, 10, 30))
+        found.append(
+            ("Against variance: a larger λ, more rows, fewer units or features",
+             _line(run, program, "sweep", "--hidden", hidden, "--lambda", larger))
+        )  # fmt: skip
     if "bias" in kind:
         wider = ",".join(str(2 * s) for s in job.hidden) or "25"
-        smaller = ",".join(f"{run.model.lambda_ * f:g}" for f in (0, 0.1, 1)) if run.model.lambda_ else "0"
-        found.append(("Against bias: more units or layers, better features, a smaller λ",
-                      f"{program} sweep {data} --hidden '{hidden};{wider}' --lambda {smaller}"))  # fmt: skip
+        smaller = ",".join(f"{f * lambda_:g}" for f in (0, 0.1, 1)) if lambda_ else "0"
+        found.append(
+            ("Against bias: more units or layers, better features, a smaller λ",
+             _line(run, program, "sweep", "--hidden", f"{hidden};{wider}", "--lambda", smaller))
+        )  # fmt: skip
+    if ending is not None and ending["kind"] in ("stopped", "limit") and _still_falling(run.history):
+        more = f" --iterations {max(2 * last, 100)}" if ending["kind"] == "limit" else ""
+        why = "J was still falling when it ended: go on" if last else "No iteration was finished: begin"
+        found.append((why, f"{program} resume {here}{more}"))
     if judged is not None and judged.kind == "training" and quality is not None:
-        found.append(("Hold rows out, so that there is something to judge it by",
-                      f"{program} train {data} --out {here}-validated --hidden {hidden} --validation 0.2"))  # fmt: skip
+        options = ("--out", f"{run.path}-validated", "--hidden", hidden, "--lambda", f"{lambda_:g}", "--iterations",
+                   str(job.iterations), "--validation", "0.2")  # fmt: skip
+        found.append(
+            ("Hold rows out, so that there is something to judge it by", _line(run, program, "train", *options))
+        )
     if judged is not None and quality is not None and quality.worst:
         row = judged.number(quality.worst[0].row)
-        if judged.dataset.path:
-            found.append(("See how the worst row comes about",
-                          " ".join([program, "explain", here, shlex.quote(judged.dataset.path), *judged.opened.split(),
-                                    "--row", str(row)])))  # fmt: skip
+        if judged.files:
+            files = map(shlex.quote, judged.files)
+            command = " ".join([program, "explain", here, *files, *judged.opened.split(), "--row", str(row)])
+            found.append(("See how the worst row comes about", command))
     return found
+
+
+def _line(run: Run, program: str, what: str, *options: str) -> str:
+    """A command for the same data with the words of the run, but for these options; "" where data were arrays."""
+    if not run.job.files:
+        return ""
+    words = shlex.split(train_line(run.asked, 0.0, None))[2:]
+    for name in ("--out", "--iterations", *options[::2]):
+        if name in words:
+            at = words.index(name)
+            del words[at : at + 2]
+    return f"{program} {what} {shlex.join([*words, *options])}"
 
 
 def _info(job: Any, program: str) -> str:
