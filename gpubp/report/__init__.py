@@ -8,7 +8,7 @@
 - `words`: the verdict.
 - `material`: all of that together; `gathered` makes it, `plain` is it as plain values.
 - `pictures`: the pictures by name; `drawn_run`, `drawn_answers`, `drawn_images` draw them, `style` says how they look.
-- `page`: the page; `sections` are its parts, `html` the few elements they are made of.
+- `page`: the page; `sections` are its parts, `html` the few elements they are made of, `file` says where it goes.
 """
 
 from __future__ import annotations

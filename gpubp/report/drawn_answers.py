@@ -10,7 +10,7 @@ import numpy as np
 from .calibration import BINS
 from .material import Material
 from .numbers import Numbers
-from .style import BLUE, GREY, LINES, MORE, ORANGE, WIDTH, blank, colours, plain, plot
+from .style import BLUE, GREY, LINES, MORE, ORANGE, WIDTH, blank, colours, name_of, plain, plot
 
 MOST_CLASSES = 30  # of a confusion matrix that is drawn
 MOST_POINTS = 5000  # of predictions against truth
@@ -43,7 +43,7 @@ def confusion(m: Material) -> Any:
                     dark = share[t, a] > 0.35
                     axes.text(a, t, f"{count:,.4g}" if count < 1e4 else f"{count:,.0f}", ha="center", va="center",
                               fontsize=8 if K <= 10 else 6.5, color="white" if dark else "black")  # fmt: skip
-    names = [_cut(one.name, 12) for one in answers.each]
+    names = [name_of(one.name, 12) for one in answers.each]
     long = max(map(len, names)) > 3
     axes.set_xticks(range(K), names, rotation=90 if long else 0, fontsize=8 if K <= _WRITTEN else 6)
     axes.set_yticks(range(K), names, fontsize=8 if K <= _WRITTEN else 6)
@@ -122,7 +122,7 @@ def _each(axes: Any, m: Material, points: Any, what: str, value: Any) -> None:
         axes.plot([], [], color=GREY, linewidth=0.8, label=f"{len(order) - _NAMED} others, all higher")
     for name, (colour, dash) in reversed(list(zip(order[:_NAMED], LINES, strict=False))):
         axes.plot(*points(curves[name]), color=colour, linestyle=dash, linewidth=1.5,
-                  label=f"{_cut(name, 14)}: {what} {value(curves[name]):.4f}")  # fmt: skip
+                  label=f"{name_of(name, 14)}: {what} {value(curves[name]):.4f}")  # fmt: skip
 
 
 def has_calibration(m: Material) -> bool:
@@ -232,7 +232,3 @@ def _panels(found: Numbers, *, square: bool = False) -> tuple[Any, list[tuple[in
         axes.tick_params(labelsize=7.5)
         cells.append((k, axes))
     return figure, cells
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

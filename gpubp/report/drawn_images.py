@@ -12,7 +12,7 @@ import numpy as np
 
 from ..pictures import Picture
 from .material import Material
-from .style import SIGNED, WIDTH, blank, colours
+from .style import SIGNED, WIDTH, blank, colours, name_of
 
 MOST_UNITS = 100
 _MOST_ROWS = 24
@@ -107,4 +107,4 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     text = "".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 9 else f"{text[:8]}…"
+    return name_of(text, 9)

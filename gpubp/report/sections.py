@@ -208,13 +208,13 @@ def speed(m: Material, n: Numbers) -> str:
     if t["rows_per_s"] is not None:
         rows += [
             ("rows per second", Raw(data("throughput.rows_per_s", t["rows_per_s"], f"{t['rows_per_s']:,.0f}"))),
-            ("GFLOP/s of matrix products", Raw(data("throughput.gflops", t["gflops"], f"{t['gflops']:,.1f}"))),
+            ("GFLOP/s of matrix products", Raw(data("throughput.gflops", t["gflops"], f"{t['gflops']:,.3g}"))),
             ("measured over", f"{t['passes']:,.0f} passes in {t['seconds']:,.3g} s, after the first iteration"),
         ]
     if t["limit"]:
         limit = t["limit"]
         rows += [
-            ("the matrix products alone", f"{limit['gflops']:,.1f} GFLOP/s, {limit['by']}, {limit['rows']:,} rows"),
+            ("the matrix products alone", f"{limit['gflops']:,.3g} GFLOP/s, {limit['by']}, {limit['rows']:,} rows"),
             ("fraction of that", Raw(data("throughput.of_limit", t["of_limit"], percent(t["of_limit"])))),
         ]
     else:
@@ -248,7 +248,7 @@ def figures(m: Material, names: tuple[str, ...], beside: str = "") -> str:
     parts = []
     for name in (name for name in names if name in there):
         one = pictures.drawing(name)
-        drawn = svg(pictures.draw(m, name), name).replace("{title}", text(f"{one.title}. {one.about}"), 1)
+        drawn = svg(pictures.draw(m, name), f"drawn-{name}").replace("{title}", text(f"{one.title}. {one.about}"), 1)
         parts.append(
             f'<figure id="picture-{name}">{drawn}<figcaption><strong>{text(one.title)}.</strong> {text(one.about)}'
             "</figcaption></figure>"

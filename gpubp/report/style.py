@@ -7,6 +7,7 @@ without colours is read as well. Text stays text in an SVG, in whatever plain le
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, visible
 
 KINDS = (".png", ".svg", ".pdf")
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "0.62"
@@ -58,8 +59,17 @@ def require() -> None:
 @contextmanager
 def styled() -> Iterator[None]:
     """Inside, figures are made and written as they are to look."""
-    with import_module("matplotlib").rc_context(_RC):
+    with import_module("matplotlib").rc_context(_RC), warnings.catch_warnings():
+        # letters that our font lacks: text stays text, and the reader's own font may have them
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
+
+
+def name_of(words: str, most: int) -> str:
+    """A name that a user gave, as text in a picture: short, and nothing in it is taken for a formula or for hidden."""
+    shown = visible(words)
+    shown = shown if len(shown) <= most else f"{shown[: most - 1]}…"
+    return (" " if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
 def blank(width: float = WIDTH, height: float = 3.2) -> Any:
