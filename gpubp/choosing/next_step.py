@@ -15,17 +15,20 @@ _ALWAYS = ("hidden", "lambda_", "iterations")  # said even where they are the de
 _ELSEWHERE = ("data", "checkpoint_every", "keep")
 
 
-def train_line(job: Job, decrease: float, out: str | Path | None, program: str = "gpubp") -> str:
+def train_line(
+    job: Job, decrease: float, out: str | Path | None, program: str = "gpubp", *, suffix: str = "-chosen"
+) -> str:  # fmt: skip
     """The command that trains this job into a folder beside `out`; for arrays the call in Python.
 
     Args:
         decrease: the rule that ends a training; 0 for none.
+        suffix: of that folder's name.
     """
     job = replace(job, decrease=decrease or None)
     if not job.files:
         asked = {one.name: getattr(job, one.name) for one in fields(job) if _differs(job, one.name)}
         return f"gpubp.train(X, y, {', '.join(f'{name}={value!r}' for name, value in asked.items())})"
-    words = [program, "train", *(_path(file) for file in job.files), "--out", _path(_beside(out))]
+    words = [program, "train", *(_path(file) for file in job.files), "--out", _path(_beside(out, suffix))]
     for one in fields(job):
         if one.name not in _ELSEWHERE and _differs(job, one.name):
             words += _option(one.name, getattr(job, one.name))
@@ -58,8 +61,8 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
-def _beside(out: str | Path | None) -> str:
-    return "RUN" if out is None else f"{os.fspath(out).rstrip('/')}-chosen"
+def _beside(out: str | Path | None, suffix: str) -> str:
+    return "RUN" if out is None else f"{os.fspath(out).rstrip('/')}{suffix}"
 
 
 def _path(path: str) -> str:

@@ -121,7 +121,7 @@ def trained(
         rows=ready.rows.m if training is None else int(np.count_nonzero(training)),
         J=J, cost=J - penalty(network, Theta, job.lambda_, ready.rows.weight_sum),
         passes=float(state.passes), iterations=state.iteration, seconds=last.seconds,
-        ending=ending.kind, reason=ending.reason, start=start, constant=constant_cost(ready), **judged,
+        ending=ending.kind, reason=ending.reason, start=start, constant=constant_cost(network, ready.rows), **judged,
     )  # fmt: skip
     return point, Theta
 
@@ -231,10 +231,9 @@ def row_costs(network: Network, h: np.ndarray, y: np.ndarray) -> np.ndarray:
 _PIECE = 1 << 16  # rows looked at together
 
 
-def constant_cost(ready: Prepared) -> float:
-    """The cost on the training rows of the constant answer that does best, the mean of y: a model that knows nothing of
-    x. It minimises each of the costs there are."""
-    network, rows = ready.network, ready.rows
+def constant_cost(network: Network, rows: Rows) -> float:
+    """The cost on rows of the constant answer that does best there, the mean of y: a model that knows nothing of x. It
+    minimises each of the costs there are."""
     assert rows.labels is not None
     w = np.ones(rows.m) if rows.weights is None else rows.weights
     if rows.labels.ndim == 1 and network.K > 1:

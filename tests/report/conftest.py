@@ -1,0 +1,20 @@
+"""The two runs that reports are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import report_runs
+
+
+@pytest.fixture(scope="session")
+def of_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run like the demo's, and its data."""
+    return report_runs.digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def of_numbers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A regression, and its data."""
+    return report_runs.numbers(tmp_path_factory.mktemp("numbers"))

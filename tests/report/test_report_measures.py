@@ -1,0 +1,122 @@
+"""What a report says of a model's quality, beside `gpubp evaluate` and beside the outputs taken row by row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpubp
+from gpubp.backend import for_forward
+from gpubp.inference import evaluate
+from gpubp.prepare import array_dataset, rows_for
+from gpubp.report.measures import measure
+from gpubp.report.numbers import NumberCollector
+from gpubp.report.plain import _quality
+
+rng = np.random.default_rng(7)
+X = rng.normal(size=(400, 6)).astype(np.float32)
+SCORE = X[:, 0] * X[:, 1] + X[:, 2]
+CASES = {
+    "classes": (np.digitize(SCORE, [-1, 0.5]) + 1, {}),
+    "one against all": (np.digitize(SCORE, [-1, 0.5]), {"cost": "logistic"}),
+    "binary": (np.where(SCORE > 0, "yes", "no"), {}),
+    "binary of squares": (SCORE > 0, {"cost": "sigmoid_squares"}),
+    "labels": (np.stack([SCORE > 0, X[:, 3] > 1], axis=1).astype(np.uint8), {}),
+    "real": (SCORE, {}),
+    "several reals": (np.stack([SCORE, X[:, 4] ** 2], axis=1), {}),
+}
+
+
+def case(name, weighted):
+    y, options = CASES[name]
+    w = rng.integers(0, 4, len(y)).astype(float) if weighted else None
+    model = gpubp.train(X, y, hidden=(5,), iterations=12, **options)
+    rows = rows_for(model, array_dataset(X, y, w), labelled=True)
+    return model, rows
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_the_figures_are_those_of_evaluate(name, weighted):
+    model, rows = case(name, weighted)
+    backend = for_forward("cpu")
+    expected = evaluate(model, rows, backend=backend)
+    found = measure(model, rows, backend=backend)
+    plain = _quality(found, model.targets.classes)
+    assert plain["weighted"] == weighted
+    shared = {key for key in expected if key in plain}
+    assert shared >= {"rows", "cost"} | ({"rmse", "r2"} if "real" in name else {"accuracy"})
+    for key in shared:
+        if isinstance(expected[key], float):
+            assert plain[key] == pytest.approx(expected[key], rel=1e-12), key
+        else:
+            assert plain[key] == pytest.approx(expected[key]) if key.endswith("output") else plain[key] == expected[key]
+    if name == "labels":
+        shares = [(one["right"] + (rows.weight_sum - one["rows"] - one["answered"] + one["right"])) / rows.weight_sum
+                  for one in plain["each"]]  # fmt: skip
+        assert shares == pytest.approx(expected["accuracy_per_label"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_worst_rows_are_those_of_the_largest_cost(name):
+    model, rows = case(name, weighted=True)
+    found = measure(model, rows, backend=for_forward("cpu"), worst=5)
+    h = model.predict_proba(X, precision="fp64")
+    y = np.asarray(rows.labels).reshape(len(X), -1)
+    if model.targets.kind in ("classes", "binary"):
+        y = np.eye(h.shape[1])[y[:, 0].astype(int)]
+    if "squares" in name or model.targets.kind == "real":
+        cost = ((h - y) ** 2).sum(axis=1) / (4 if name == "binary of squares" else 2)
+    elif model.network.cost == "softmax" or model.targets.kind == "binary":
+        cost = -np.log((h * y).sum(axis=1))
+    else:
+        cost = -(y * np.log(h) + (1 - y) * np.log(1 - h)).sum(axis=1)
+    cost[rows.weights == 0] = -np.inf
+    assert [one.row for one in found.worst] == np.argsort(-cost, kind="stable")[:5].tolist()
+    assert [one.cost for one in found.worst] == pytest.approx(np.sort(cost)[::-1][:5], rel=1e-9)
+    assert all((one.x == X[one.row]).all() for one in found.worst)
+    first = found.worst[0]
+    if first.of_truth is not None:
+        assert first.of_truth == pytest.approx(float((h * y).sum(axis=1)[first.row]))
+        assert first.probability == pytest.approx(float(h[first.row].max()))
+
+
+def test_the_standard_error_is_that_of_a_mean_over_rows():
+    model, rows = case("classes", weighted=False)
+    found = measure(model, rows, backend=for_forward("cpu"), precision="fp64")
+    h = model.predict_proba(X, precision="fp64")
+    cost = -np.log(h[np.arange(len(X)), np.asarray(rows.labels)])
+    assert found.cost_se == pytest.approx(cost.std() / np.sqrt(len(X)), rel=1e-9)
+    shares = np.bincount(rows.labels) / len(X)
+    assert found.constant == pytest.approx(-(shares * np.log(shares)).sum(), rel=1e-9)  # the entropy of y
+
+
+def test_a_class_without_a_row_has_no_figures():
+    model, _ = case("classes", weighted=False)
+    y = np.where(CASES["classes"][0] == 3, 2, CASES["classes"][0])
+    found = measure(model, rows_for(model, array_dataset(X, y), labelled=True), backend=for_forward("cpu"))
+    assert found.answers is not None
+    third = found.answers.each[2]
+    assert (third.rows, third.recall, third.auc, third.ap) == (0, None, None, None)
+    assert found.answers.mean_auc is not None and set(found.answers.curves) == {"1", "2"}
+
+
+def test_many_residuals_are_a_sample_by_a_fixed_rule_and_errors_count_all_rows():
+    y = rng.normal(size=(1000, 2))
+    h = y + 0.1 * rng.normal(size=y.shape)
+    w = rng.integers(0, 3, 1000).astype(float)
+    collected = []
+    for size in (1000, 37):
+        collect = NumberCollector(y, w, most=300)
+        for at in range(0, 1000, size):
+            collect.add(at, h[at : at + size], y[at : at + size], w[at : at + size])
+        collected.append(collect.result())
+    one, other = collected
+    chosen = np.arange(0, 1000, 7)
+    chosen = chosen[w[chosen] > 0]
+    assert one.every == 7 and (one.predicted == h[chosen]).all() and (one.truth == y[chosen]).all()
+    assert (other.predicted == one.predicted).all()
+    assert one.rmse_each == pytest.approx(np.sqrt(np.average((h - y) ** 2, axis=0, weights=w)))
+    assert one.bias == pytest.approx(np.average(h - y, axis=0, weights=w))
+    error = np.sort(np.repeat(np.abs(h[chosen] - y[chosen]).ravel(), np.repeat(w[chosen], 2).astype(int)))
+    assert one.within == pytest.approx([error[int(np.ceil(q * len(error))) - 1] for q in (0.5, 0.9, 0.99)])
