@@ -90,6 +90,11 @@ def test_the_python_block_gives_the_gradient_that_is_shown():
         np.testing.assert_allclose(names[f"D{l}"], e.gradient[l], rtol=1e-13)  # pyright: ignore
 
 
+def test_the_readme_shows_the_same_sum():
+    (block,) = re.findall(r"```text\n(δ.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert block in printed("gpubp explain --example --unit 2:2")
+
+
 def drawn(folder: Path) -> str:
     from in_process import ran
 

@@ -71,7 +71,8 @@ def command(out: Path, iterations: int, seed: int, as_json: bool, **engine: Any)
     text += f"""
 
 what to try next:
-  {program()} info {out}
+  {program()} report {out}
+  {program()} explain {out} {file} --row 7 --html seven.html
   {program()} resume {out} --iterations {iterations + 100}
   {program()} check {out} {file}
   {program()} train {file} --out better --hidden 100 --activation tanh
