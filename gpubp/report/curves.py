@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 EXACT = 2_000_000  # scores (rows × outputs) that are kept as they are
-BINS = 4096  # of a histogram of one output's log-odds
+BINS = 1 << 16  # of a histogram of one output's log-odds
 _REACH = 20.0  # log-odds at the ends of a histogram: beyond, float32's 1 − h has no digits
 _DRAWN = 300  # points of a curve that is drawn
 
@@ -135,12 +135,12 @@ class Scores:
                 self._true[np.arange(start, start + len(h)), codes] = True
             return
         at = self._bin(h) + np.arange(self.K) * self._bins
-        self._all += self._counted(at.ravel(), np.repeat(w, self.K))
+        np.add.at(self._all.reshape(-1), at.ravel(), np.repeat(w, self.K))
         if codes is None:
             chosen = true.ravel()
-            self._positive += self._counted(at.ravel()[chosen], np.repeat(w, self.K)[chosen])
+            np.add.at(self._positive.reshape(-1), at.ravel()[chosen], np.repeat(w, self.K)[chosen])
         else:
-            self._positive += self._counted(at[np.arange(len(h)), codes], w)
+            np.add.at(self._positive.reshape(-1), at[np.arange(len(h)), codes], w)
 
     def of(self, k: int) -> Curve:
         """The curves of output k, from 0, against all rows of which it is not true."""
@@ -158,9 +158,6 @@ class Scores:
         tiny = np.exp(-_REACH)
         odds = np.log(np.maximum(h, tiny)) - np.log(np.maximum(1 - h, tiny))
         return np.clip((odds + _REACH) * (self._bins / (2 * _REACH)), 0, self._bins - 1).astype(np.intp)
-
-    def _counted(self, at: np.ndarray, w: np.ndarray) -> np.ndarray:
-        return np.bincount(at, weights=w, minlength=self.K * self._bins).reshape(self.K, self._bins)
 
     def _from_bins(self, positive: np.ndarray, all_: np.ndarray) -> Curve:
         return curve(Groups(positive[::-1], np.maximum(0.0, all_ - positive)[::-1]), exact=False)

@@ -148,7 +148,7 @@ def calibration(m: Material) -> Any:
     upper.set_ylabel("share that is true")
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1.02)
-    upper.legend(loc="upper left", framealpha=0.9, edgecolor="none")
+    upper.legend(loc="best", framealpha=0.9, edgecolor="none")
     lower.bar(middle, found.weight / found.weight.sum(), width=0.92 / BINS, color=GREY)
     lower.set_ylabel("of all")
     lower.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")

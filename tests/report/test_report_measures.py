@@ -87,6 +87,14 @@ def test_the_standard_error_is_that_of_a_mean_over_rows():
     h = model.predict_proba(X, precision="fp64")
     cost = -np.log(h[np.arange(len(X)), np.asarray(rows.labels)])
     assert found.cost_se == pytest.approx(cost.std() / np.sqrt(len(X)), rel=1e-9)
+    w = rng.integers(0, 4, len(X)).astype(float)
+    weighted = measure(
+        model, rows_for(model, array_dataset(X, CASES["classes"][0], w), labelled=True), backend=for_forward("cpu"),
+        precision="fp64",
+    )  # fmt: skip
+    assert weighted.cost == pytest.approx(np.average(cost, weights=w))
+    around = cost - weighted.cost  # the variance of Σw c / Σw, rows being independent
+    assert weighted.cost_se == pytest.approx(np.sqrt((w**2 * around**2).sum()) / w.sum(), rel=1e-9)
     shares = np.bincount(rows.labels) / len(X)
     assert found.constant == pytest.approx(-(shares * np.log(shares)).sum(), rel=1e-9)  # the entropy of y
 

@@ -36,8 +36,10 @@ PICTURES = {
 @pytest.fixture(scope="module")
 def made(of_digits, of_numbers):
     """Both runs with their reports: name → (run, data, --json)."""
-    runs = {"digits": of_digits, "numbers": of_numbers}
-    return {name: (*one, done("-q", "report", one[0], "--json").json) for name, one in runs.items()}
+    found = {}
+    for name, one, limit in (("digits", of_digits, "--limit"), ("numbers", of_numbers, "--no-limit")):
+        found[name] = *one, done("-q", "report", one[0], "--json", limit).json
+    return found
 
 
 def value(numbers, key):
