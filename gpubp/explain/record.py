@@ -35,12 +35,6 @@ class Edge(NamedTuple):
     to: int
     from_: int
 
-    @property
-    def name(self) -> str:
-        """As the course writes it: Θ_12^(2), with a comma where an index has two digits."""
-        comma = "," if max(self.to, self.from_) > 9 else ""
-        return f"Θ_{self.to}{comma}{self.from_}^({self.layer})"
-
 
 class Term(NamedTuple):
     """One product of a sum: Θ of an edge times what comes along it (a from the left, δ from the right)."""
