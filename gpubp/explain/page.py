@@ -201,8 +201,7 @@ def _article(e: Explanation, fold: Fold, l: int, j: int, slopes: dict[Any, Any])
             f'<p class="check back">Measured: ∂{cost_name(e)}/∂z = {slope}, relative error {error}: '
             f'<span class="verdict">{verdict}</span></p>\n'
         )
-    formula = e.network.J.formula
-    cost = f'<p class="note">Cost and output: C = {escape(formula)}</p>\n' if l == e.L else ""
+    cost = f'<p class="note">Cost and output: C = {as_html(e.network.J.formula)}</p>\n' if l == e.L else ""
     return (
         f'<article id="unit-{l}-{j}">\n<h3>{title}</h3>\n{_set(backward(e, l, j, fold.split), "back")}{check}'
         f"{_set(forward(e, l, j, fold.split), 'forth')}{cost}</article>\n"
@@ -211,8 +210,8 @@ def _article(e: Explanation, fold: Fold, l: int, j: int, slopes: dict[Any, Any])
 
 def _set(equations: list[Equation], way: str) -> str:
     """Each name = its first side, and the others below it."""
-    lines = []
+    inner = ""
     for name, (first, *others) in equations:
-        lines += [f"{as_html(name)} = {html_of(first)}", *(f"= {html_of(side)}" for side in others)]
-    inner = "".join(f"<p>{line}</p>" for line in lines)
+        inner += f"<p>{as_html(name)} = {html_of(first)}</p>"
+        inner += "".join(f'<p class="side">= {html_of(side)}</p>' for side in others)
     return f'<div class="formula {way}">{inner}</div>\n'

@@ -13,6 +13,7 @@ have the same last place and add up to the printed total, within half a unit of 
 from __future__ import annotations
 
 import math
+import re
 from typing import NamedTuple
 
 from .fold import Choice, added
@@ -118,10 +119,10 @@ def text_of(line: Line) -> str:
 
 
 def html_of(line: Line) -> str:
-    """A line with indices below and above, its terms marked by their edges."""
+    """A line with indices below and above, its terms marked by their edges; to be broken before a sign, not after."""
     found = []
     for text, edge in line:
-        inner = as_html(text)
+        inner = re.sub("([+−·=]) ", r"\1&nbsp;", as_html(text)).replace("(1 −", "(1&nbsp;−")
         found.append(f'<span class="t" data-edge="{"-".join(map(str, edge))}">{inner}</span>' if edge else inner)
     return "".join(found)
 

@@ -221,9 +221,8 @@ def _layer_slopes(e: Explanation, fold: Fold, l: int, checked: SlopeCheck) -> st
     for j in listed:
         unit = layer.unit(j)
         verdict = f"{unit.verdict}{'*' if unit.rounding else ' '}"
-        rows.append([
-            str(j), f"{unit.delta:.10g}", f"{unit.slope:.10g}", f"{unit.uncertainty:.0e}", f"{unit.error:.1e}", verdict,
-        ])  # fmt: skip
+        delta, slope = (f"{value + 0.0:.10g}" for value in (unit.delta, unit.slope))
+        rows.append([str(j), delta, slope, f"{unit.uncertainty:.0e}", f"{unit.error:.1e}", verdict])
     text = f"{_title(e, l)}\n" + aligned(["unit", "δ", "slope", "±", "relative error", "verdict "], rows)
     others = [i for i in range(layer.delta.size) if i + 1 not in set(listed)]
     if others:

@@ -12,7 +12,7 @@ from random_networks import KINDS, random_example
 
 from gpubp import activation, cost
 from gpubp.explain import Edge, Explanation, page, sums
-from gpubp.explain.fold import Fold, fold
+from gpubp.explain.fold import fold
 from gpubp.explain.notation import Column, as_html, factor, in_pieces, number, symbol, weight
 from gpubp.explain.seed import seed_example
 from gpubp.explain.sums import backward, forward
@@ -78,8 +78,9 @@ def on_page(written_page: str, l: int, j: int) -> str:
     lines = []
     for way in ("forth", "back"):
         indent = ""
-        for line in re.findall("<p>(.*?)</p>", re.findall(f'<div class="formula {way}">(.*?)</div>', article)[0]):
+        for line in re.findall("<p.*?>(.*?)</p>", re.findall(f'<div class="formula {way}">(.*?)</div>', article)[0]):
             plain = html.unescape(re.sub("<.*?>", "", line.replace("<sub>", "_").replace("<sup>", "^")))
+            plain = plain.replace("\u00a0", " ")
             lines.append(f"{indent} {plain}" if plain.startswith("= ") else plain)
             indent = indent if plain.startswith("= ") else " " * plain.index(" = ")
     return "\n".join(lines)

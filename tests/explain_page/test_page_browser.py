@@ -82,7 +82,7 @@ def test_hovering_unit_2_of_layer_2_shows_its_sum(browser, tmp_path):
         heading = seen.page.locator("#sum h3").inner_text()
         symbols = seen.page.locator("#sum .back p").first
         assert heading == "Unit 2 of layer 2"
-        assert symbols.inner_html() == (
+        assert symbols.inner_html().replace("&nbsp;", " ") == (
             'δ<sub>2</sub><sup>(2)</sup> = (<span class="t" data-edge="2-1-2">Θ<sub>12</sub><sup>(2)</sup>·'
             'δ<sub>1</sub><sup>(3)</sup></span> + <span class="t" data-edge="2-2-2">Θ<sub>22</sub><sup>(2)</sup>·'
             "δ<sub>2</sub><sup>(3)</sup></span>) · g′(z<sub>2</sub><sup>(2)</sup>)"
@@ -166,7 +166,9 @@ def test_the_loglikelihood_has_the_other_sign_and_says_so(browser, tmp_path):
     e = seed_example("loglik")
     with browser.open(made(tmp_path, e)) as seen:
         header = seen.page.locator("header").inner_text()
-        assert "every δ is a slope of the course's cost(t), a log-likelihood" in header and "cost(t) = −0.582666" in header
+        assert (
+            "every δ is a slope of the course's cost(t), a log-likelihood" in header and "cost(t) = −0.582666" in header
+        )
         circle(seen, 4, 1).hover()
         assert "= 0.441592" in seen.page.locator("#sum").inner_text()
         circle(seen, 2, 2).hover()
@@ -240,7 +242,8 @@ def test_tables_and_sums_are_there_without_scripts_and_on_paper(browser, tmp_pat
             numbers = [e.z[2][1], e.a[2][1], e.s[2][1], e.slope[2][1], e.delta[2][1], e.delta[2][1]]
             assert cells == ["2", *map(printed, numbers), "3e−11", "PASS"]
             article = seen.page.locator("article#unit-2-2")
-            assert article.is_visible() and "= (0.6·(−0.120954) + 1.2·0.0797257) · 0.225348" in article.inner_text()
+            said = article.inner_text().replace("\u00a0", " ")
+            assert article.is_visible() and "= (0.6·(−0.120954) + 1.2·0.0797257) · 0.225348" in said
             seen.refuse_noise()
 
 
@@ -267,6 +270,15 @@ def test_hostile_names_are_only_shown(browser, tmp_path):
         assert NASTY[1] in seen.page.locator("#sum h3").inner_text()
         assert seen.page.locator("script").count() == 2
         seen.refuse_noise()
+
+
+def test_the_title_names_a_file_without_its_folders(tmp_path):
+    e = example((2, 2, 1), example="row 7 (test) of /data/of many/folders & more/digits.h5")
+    text = made(tmp_path, e).read_text()
+    assert "<title>Every δ of row 7 (test) of digits.h5</title>" in text
+    assert "<h1>Every δ of row 7 (test) of digits.h5</h1>" in text
+    assert "<p>row 7 (test) of /data/of many/folders &amp; more/digits.h5</p>" in text
+    assert "<p>row" not in made(tmp_path, example((2, 2, 1), example="row 7 of digits.h5")).read_text()
 
 
 def test_the_page_carries_what_json_prints(tmp_path):
