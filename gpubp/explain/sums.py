@@ -58,9 +58,8 @@ def forward(e: Explanation, layer: int, j: int, choice: Choice) -> list[Equation
         activation = f"g({z}) = {e.network.activation}({number(total.total)}) = {value}"
     else:
         activation = f"h(z^({layer})){f'_{j}' if e.network.K > 1 else ''} = {value}"
-    letters, numbers, products = _sides(total, choice)
     return [
-        Equation(z, [letters, numbers, products, _words(_column(total, choice).number(total.total))]),
+        Equation(z, list(_sides(total, choice))),
         Equation(symbol("a", j, layer), [_words(activation)]),
     ]
 
@@ -74,13 +73,13 @@ def backward(e: Explanation, layer: int, j: int, choice: Choice) -> list[Equatio
     if layer == e.L:
         return [_output(e, j)]
     total = e.backward_sum(layer, j)
-    letters, numbers, products = _sides(total, choice)
+    letters, numbers, products, summed = _sides(total, choice)
     slope = f" · {factor(float(e.slope[layer][j - 1]))}"
     lines = [
         _bracketed(letters, f" · g′({symbol('z', j, layer)})"),
         _bracketed(numbers, slope),
         *([_bracketed(products, slope)] if len(total.terms) > 1 else []),
-        _words(f"{_column(total, choice).number(total.total)}{slope}"),
+        [*summed, Token(slope)],
         _words(number(float(e.delta[layer][j - 1]))),
     ]
     s = f"{number(total.total)}, the sum, is ∂{cost_name(e)}/∂{symbol('a', j, layer)}"
@@ -179,15 +178,10 @@ def _decimal(value: float, decimals: int) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
 
 
-def _column(total: Sum, choice: Choice) -> Column:
+def _sides(total: Sum, choice: Choice) -> tuple[Line, Line, Line, Line]:
+    """A sum with letters, with numbers, with its products, and its total; what is not chosen is one more term."""
     terms, rest = choice(total)
-    return Column([*(term.product for term in terms), added(rest), total.total])
-
-
-def _sides(total: Sum, choice: Choice) -> tuple[Line, Line, Line]:
-    """A sum with letters, with numbers, and with its products; what is not chosen is one more term."""
-    terms, rest = choice(total)
-    column = _column(total, choice)
+    column = Column([*(term.product for term in terms), added(rest), total.total])
     letters: Line = []
     numbers: Line = []
     products: Line = []
@@ -205,7 +199,7 @@ def _sides(total: Sum, choice: Choice) -> tuple[Line, Line, Line]:
         products += _added(column, added(rest), key, after=f" ({len(rest):,} more term{'s' * (len(rest) > 1)})")
     if column.power:
         products = _bracketed(products, column.power)
-    return letters, numbers, products
+    return letters, numbers, products, _words(column.number(total.total))
 
 
 def _added(column: Column, value: float, key: tuple[int | str, ...], *, first: bool = False, after: str = "") -> Line:

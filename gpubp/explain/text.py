@@ -1,4 +1,5 @@
-"""An explanation for the terminal: the network forward, then backward, in tables of at most 110 columns."""
+"""An explanation for the terminal, at most 110 columns wide: the network forward, then backward, in tables; a unit
+written out."""
 
 from __future__ import annotations
 

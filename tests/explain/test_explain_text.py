@@ -50,3 +50,5 @@ def test_the_sign_is_said():
     other = text.header(seed_example("loglik"))
     assert "cost(t) = -0.582666" in other and "δ^(L) = y − a^(L)" in other and "a^(L) − y, is the slope of C" in other
     assert "∂cost(t)/∂z" in text.tables(seed_example("loglik"), fold(seed_example()))
+    squares = text.header(random_example(np.random.default_rng(1), J="sigmoid_squares", sign="loglik"))
+    assert "−δ is the slope of C" in squares and "a^(L)" not in squares  # its δ^(L) is no difference
