@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 from .record import Explanation, Sum, Term
 
 TOP = 8
+
+Choice = Callable[[Sum], tuple[list[Term], list[Term]]]  # the terms of a sum that are written out, and the others
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,21 @@ def fold(e: Explanation, top: int = TOP, keep: Iterable[tuple[int, int]] = ()) -
         most = [j for j in order if j not in must][: max(0, top - len(must))]
         shown[l] = tuple(sorted({*must, *most}))
     return Fold(shown, [None, *sizes])
+
+
+def largest(top: int = TOP) -> Choice:
+    """The `top` terms of a sum by size, the largest first; all of them in their order where there is one more at most,
+    or `top` is 0."""
+
+    def choice(total: Sum) -> tuple[list[Term], list[Term]]:
+        terms = total.terms
+        if not top or len(terms) <= top + 1:  # one more term is as short as the words that there is one
+            return list(terms), []
+        order = np.argsort([-abs(term.product) for term in terms], kind="stable")
+        kept = set(order[:top].tolist())
+        return [terms[i] for i in order[:top]], [term for i, term in enumerate(terms) if i not in kept]
+
+    return choice
 
 
 def added(terms: Iterable[Term]) -> float:
