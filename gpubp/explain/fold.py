@@ -47,7 +47,7 @@ class Fold:
 def fold(e: Explanation, top: int = TOP, keep: Iterable[tuple[int, int]] = ()) -> Fold:
     """The `top` units of each layer by |δ|, and of the inputs by what they bring to the shown units of layer 2.
 
-    Outputs that are wanted (y > 0 of a classifier) or given (the largest) are always shown.
+    Outputs that are wanted (y > 0 of a classifier) or given (the largest) are always shown, and all where they are few.
 
     Args:
         top: how many of a layer; 0 for all.
@@ -57,7 +57,8 @@ def fold(e: Explanation, top: int = TOP, keep: Iterable[tuple[int, int]] = ()) -
     shown: list[Any] = [None] * (e.L + 1)
     for l in range(e.L, 0, -1):
         size = sizes[l - 1]
-        if not top or size <= top:
+        room = top + top // 2 if l == e.L else top  # outputs have names: "… 2 more" of ten hides more than it spares
+        if not top or size <= room:
             shown[l] = tuple(range(1, size + 1))
             continue
         if l > 1:
