@@ -15,13 +15,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser, chromium
+from in_process import ran
 from running import Result, gpubp, write
 
 
 @pytest.fixture
-def gpubp_command(tmp_path: Path) -> Callable[..., Result]:
-    """Runs `gpubp …` in the test's folder: see `running.gpubp`."""
+def gpubp_process(tmp_path: Path) -> Callable[..., Result]:
+    """Runs `gpubp …` in the test's folder, in a process of its own: see `running.gpubp`."""
     return partial(gpubp, cwd=tmp_path)
+
+
+@pytest.fixture
+def gpubp_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Likewise in this process, which has all imported; in one of its own where it is to have another environment."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(
+        *arguments: object, cwd: Path = tmp_path, check: int | None = 0, env: dict[str, str] | None = None
+    ) -> Result:
+        if env is not None:
+            return gpubp(*arguments, cwd=cwd, check=check, env=env)
+        monkeypatch.chdir(cwd)
+        done = ran(*arguments)
+        assert check is None or done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return command
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from in_process import ran
-from running import ENVIRONMENT, Result, write
+from running import ENVIRONMENT, write
 from test_run import contents, wait_for_iteration
 
 import gpubp as package
@@ -30,19 +28,6 @@ RNG = np.random.default_rng(7)
 X = RNG.normal(size=(300, 4))
 Y = (X[:, 0] * X[:, 1] > 0).astype(int)
 AUTO: dict[str, Any] = {"hidden": (5,), "lambda_": 0.1, "resume": "auto"}
-
-
-@pytest.fixture
-def gpubp_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """As conftest's, without a process for each."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: object, check: int | None = 0) -> Result:
-        done = ran(*arguments)
-        assert check is None or done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    return command
 
 
 def files(run: Path) -> dict[str, tuple[int, bytes]]:

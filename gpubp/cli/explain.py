@@ -86,13 +86,13 @@ def command(run: Path | None, data: tuple[Path, ...], as_json: bool, **said: Any
     exit code 1 if one is not that slope.
     """
     from ..explain import fold as folds
-    from ..explain import plain, slopes, term_by_term, text
+    from ..explain import plain, slopes, text
 
     files = _files(said)
     e = _explained(run, data, said)
     units = [_unit(one) for one in said["units"]]
     top = said["top"]
-    written = [term_by_term.unit(e, *unit, top=top, literal=said["literal"]) for unit in units]
+    written = [text.unit(e, *unit, top=top, literal=said["literal"]) for unit in units]
     fold = folds.fold(e, top, keep=units)
     checked = slopes.check(e) if said["checked"] else None
     _write(e, fold, files, said["by"], checked)

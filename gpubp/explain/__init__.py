@@ -10,10 +10,10 @@ buffer for every z, a and δ. What is added here are the sums, term by term, and
 - `slopes`: each δ beside the finite difference of the cost in its z.
 - `fold`: wide layers reduced to the units that matter, the rest summed.
 - `plain`: all of it as plain values, for JSON.
-- `text`: for the terminal, in tables; `term_by_term`: one unit as the course writes it; `written`: a formula as a line
-  of mathematics; `numerals`: how numbers are written.
-- `drawing`, `page`: as a picture, as a page to explore; `notation`, `sums`: symbols and sums as these write them;
-  `layout`, `shapes`, `svg`: where everything of the picture lies, what it is made of, its text as SVG.
+- `notation`: how numbers and Ng's symbols are written; `written`: a formula as a line of mathematics.
+- `sums`: one unit written out as the course does it, for every medium.
+- `text`: for the terminal, tables and units; `page`: as a page to explore; `drawing`: as a picture: `layout` says where
+  everything of it lies, `shapes` what it is made of, `svg` writes it.
 """
 
 from .record import Edge, Explanation, Names, Sum, Term, explain

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 from .record import Explanation, Sum, Term
 
 TOP = 8
+
+Choice = Callable[[Sum], tuple[list[Term], list[Term]]]  # the terms of a sum that are written out, and the others
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Fold:
 def fold(e: Explanation, top: int = TOP, keep: Iterable[tuple[int, int]] = ()) -> Fold:
     """The `top` units of each layer by |δ|, and of the inputs by what they bring to the shown units of layer 2.
 
-    Outputs that are wanted (y > 0 of a classifier) or given (the largest) are always shown.
+    Outputs that are wanted (y > 0 of a classifier) or given (the largest) are always shown, and all where they are few.
 
     Args:
         top: how many of a layer; 0 for all.
@@ -55,7 +57,8 @@ def fold(e: Explanation, top: int = TOP, keep: Iterable[tuple[int, int]] = ()) -
     shown: list[Any] = [None] * (e.L + 1)
     for l in range(e.L, 0, -1):
         size = sizes[l - 1]
-        if not top or size <= top:
+        room = top + top // 2 if l == e.L else top  # outputs have names: "… 2 more" of ten hides more than it spares
+        if not top or size <= room:
             shown[l] = tuple(range(1, size + 1))
             continue
         if l > 1:
@@ -70,6 +73,21 @@ def fold(e: Explanation, top: int = TOP, keep: Iterable[tuple[int, int]] = ()) -
         most = [j for j in order if j not in must][: max(0, top - len(must))]
         shown[l] = tuple(sorted({*must, *most}))
     return Fold(shown, [None, *sizes])
+
+
+def largest(top: int = TOP) -> Choice:
+    """The `top` terms of a sum by size, the largest first; all of them in their order where there is one more at most,
+    or `top` is 0."""
+
+    def choice(total: Sum) -> tuple[list[Term], list[Term]]:
+        terms = total.terms
+        if not top or len(terms) <= top + 1:  # one more term is as short as the words that there is one
+            return list(terms), []
+        order = np.argsort([-abs(term.product) for term in terms], kind="stable")
+        kept = set(order[:top].tolist())
+        return [terms[i] for i in order[:top]], [term for i, term in enumerate(terms) if i not in kept]
+
+    return choice
 
 
 def added(terms: Iterable[Term]) -> float:

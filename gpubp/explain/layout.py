@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import UsageError
 from ..pictures import Picture
 from .fold import Fold, added
-from .notation import Piece, Pieces, number, of_cost, plain_pieces, symbol
+from .notation import Pieces, cost_name, in_pieces, number, plain_pieces, symbol
 from .plain import name_of
 from .record import Explanation
 from .shapes import (
@@ -45,6 +45,7 @@ _R, _R_INPUT, _SQUARE = 45.0, 37.0, 26.0  # radii of units and inputs, the side 
 _PITCH, _REST = 101.0, (112.0, 44.0)  # from unit to unit; the box of the others
 _TEXT, _SMALL, _STEP = 11.5, 11.0, 14.5  # sizes of letters; from line to line in a unit
 _MARGIN, _PICTURE = 16.0, 90.0  # the picture stands above the names of the inputs
+_DIGITS, _FEWER = 4, 3  # of a number in and beside a unit, and upon an edge
 _ALONG = sorted((0.2 + 0.03 * i for i in range(21)), key=lambda t: abs(t - 0.32))  # where a number is tried
 _FAN = math.radians(30)  # how far from level an edge leaves a unit
 
@@ -141,7 +142,7 @@ class _Layout:
         lines = [f"{network}{hidden}, {e.network.cost}" + (f": {names.network}" * bool(names.network))]
         said = [names.example] * bool(names.example)
         said += [f"{what} {name}" for what, name in (("wanted", names.truth), ("answer", names.answer)) if name]
-        lines.append("; ".join([*said, f"{of_cost(e.sign)} = {number(e.C)}"]))
+        lines.append("; ".join([*said, f"{cost_name(e)} = {number(e.C)}"]))
         y = _MARGIN
         for i, line in enumerate(lines):
             size = 14 if i == 0 else 12.5
@@ -156,10 +157,10 @@ class _Layout:
             name = "input" if l == 1 else "output" if l == e.L else f"layer {l}"
             kind, size = "unit" if 1 < l < e.L else name, e.network.sizes[l - 1]
             what = f"{size:,} {kind}{'s' * (size != 1)}" + f", {e.network.activation}" * (1 < l < e.L)
-            self._add(Words(x, y + 14, (*plain_pieces(f"{name} a"), Piece(f"({l})", "sup")), 14, bold=True))
+            self._add(Words(x, y + 14, in_pieces(f"{name} a^({l})"), 14, bold=True))
             self._add(Words(x, y + 31, plain_pieces(what), _SMALL, colour=PALE))
             if l < e.L:
-                self._add(Words((x + xs[l]) / 2, y + 14, (*plain_pieces("Θ"), Piece(f"({l})", "sup")), 14, colour=PALE))
+                self._add(Words((x + xs[l]) / 2, y + 14, in_pieces(f"Θ^({l})"), 14, colour=PALE))
         return y + 40
 
     def _left(self, j: int) -> list[tuple[str, float, bool]]:
@@ -168,13 +169,13 @@ class _Layout:
         name = _short(input_name(e, j))
         x = float(e.x[j - 1])
         changed = not math.isclose(x, float(e.a[1][j - 1]), rel_tol=1e-6)
-        return [(name, _TEXT, True)] * bool(name) + [(f"x = {number(x)}", _SMALL, False)] * changed
+        return [(name, _TEXT, True)] * bool(name) + [(f"x = {number(x, _DIGITS)}", _SMALL, False)] * changed
 
     def _right(self, j: int) -> list[tuple[str, float, bool]]:
         """What stands beside an output: its name, what is wanted of it, and whether it is the answer."""
         e = self.e
         name, y = _short(name_of(e, e.L, j)), float(e.y[j - 1])
-        found = [(name, 13.0, True)] * bool(name) + [(f"y = {number(y)}", _TEXT, False)]
+        found = [(name, 13.0, True)] * bool(name) + [(f"y = {number(y, _DIGITS)}", _TEXT, False)]
         chosen = e.network.K > 1 and e.network.J.takes == "distribution" and j == int(e.a[e.L].argmax()) + 1
         return found + [("the answer", _SMALL, False)] * chosen
 
@@ -183,7 +184,7 @@ class _Layout:
         items: list[tuple[str, str]] = [
             (f"{value} > 0", POSITIVE), (f"{value} < 0", NEGATIVE),
             (f"thick: large |{value}| for its layer", ""), ("bias unit", "square"),
-            (f"unit: z, a = g(z), δ = ∂{of_cost(self.e.sign)}/∂z", "circle"),
+            (f"unit: z, a = g(z), δ = ∂{cost_name(self.e)}/∂z", "circle"),
         ]  # fmt: skip
         x, y = _MARGIN, y + 16
         for text, mark in items:
@@ -226,7 +227,7 @@ class _Layout:
             spot, (width, height) = self.spots[l, "rest"], _REST
             hide = [j for j in range(e.network.sizes[l - 1]) if j + 1 not in set(shown)]
             letter, values = ("a", e.a[l]) if l == 1 else ("δ", e.delta[l])
-            total = f"Σ|{letter}| = {number(float(np.abs(values[hide]).sum()))}"
+            total = f"Σ|{letter}| = {number(float(np.abs(values[hide]).sum()), _DIGITS)}"
             self._add(
                 Box(spot.x - width / 2, spot.y - height / 2, width, height, NEITHER, "#f6f6f6", 1.0, (4, 3)),
                 Words(spot.x, spot.y - 3, plain_pieces(f"⋮ {hidden:,} more"), _TEXT),
@@ -238,8 +239,9 @@ class _Layout:
         e, spot = self.e, self.spots[l, j]
         values = [("a", e.a[l])] if l == 1 else [("z", e.z[l]), ("a", e.a[l]), ("δ", e.delta[l])]
         shapes: list[Shape] = [Circle(spot.x, spot.y, spot.r, 2.6 if l == e.L and self._wanted(j) else 1.4)]
-        lines: list[tuple[Pieces, bool]] = [(symbol("a", j, l), True)]
-        lines += [(plain_pieces(f"{letter} {number(float(column[j - 1]))}"), False) for letter, column in values]
+        lines: list[tuple[Pieces, bool]] = [(in_pieces(symbol("a", j, l)), True)]
+        texts = [f"{letter} {number(float(column[j - 1]), _DIGITS)}" for letter, column in values]
+        lines += [(plain_pieces(text), False) for text in texts]
         step, y = _STEP, spot.y - _STEP * (len(lines) - 1) / 2 + 4
         for pieces, bold in lines:
             far = abs(y - 4 - spot.y) + 4
@@ -306,7 +308,7 @@ class _Layout:
     def _number(self, points: tuple[float, float, float, float], v: float) -> tuple[Shape, ...]:
         """The number of an edge upon it; none where it would cover another one or a unit."""
         x1, y1, x2, y2 = points
-        half, tall = room(text := number(v, 3), _SMALL) / 2 + 2, 14.0
+        half, tall = room(text := number(v, _FEWER), _SMALL) / 2 + 2, 14.0
         for t in _ALONG:
             x, y = x1 + t * (x2 - x1), y1 + t * (y2 - y1)
             box = (x - half, y - tall / 2, x + half, y + tall / 2)
@@ -365,5 +367,7 @@ def _said(e: Explanation, fold: Fold, l: int, j: int) -> str:
     parts = [f"unit {j} of layer {l}" + f", {name}" * bool(name)]
     parts += [f"z = {number(float(e.z[l][j - 1]))}"] if l > 1 else []
     parts.append(f"a = {number(float(e.a[l][j - 1]))}")
-    parts += [", ".join(text_of(line).strip() for line in backward(e, fold, l, j))] if l > 1 else []
+    if l > 1:
+        delta = backward(e, l, j, fold.split)[0]
+        parts.append(f"{delta.name} = {', = '.join(map(text_of, delta.sides))}")
     return "; ".join(parts)

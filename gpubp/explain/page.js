@@ -27,7 +27,7 @@
     if (value === 0) return "0";
     const exponent = +value.toExponential(digits - 1).split("e")[1];
     const text = exponent < -4 || exponent >= digits
-      ? value.toExponential(digits - 1).replace(/\.?0*e\+?/, "e")
+      ? value.toExponential(digits - 1).replace(/\.?0*e/, "e").replace(/e([+-])(\d)$/, "e$10$2")
       : value.toFixed(digits - 1 - exponent).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
     return text.replace(/-/g, "−");
   }

@@ -17,10 +17,10 @@ import numpy as np
 from .drawing import refuse_no_folder, written
 from .fold import Fold
 from .layout import By, input_name, layout
-from .notation import as_html, number, of_cost, symbol
+from .notation import as_html, cost_name, number
 from .plain import name_of, plain
 from .record import Explanation
-from .sums import DIGITS, Line, backward, forward, html_of
+from .sums import Equation, backward, forward, html_of, meaning
 from .svg import render
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -57,7 +57,7 @@ def html(e: Explanation, fold: Fold, by: By = "theta", checked: Any = None) -> s
     svg = render(drawing, live=True).replace("<svg ", f"<svg {style} ", 1)
     slopes = {} if checked is None else dict(checked.units)
     data = json.dumps(plain(e, fold), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-    title = f"Every δ of {e.names.example or 'one example'}"
+    title = f"Every δ of {_short(e.names.example) or 'one example'}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -110,16 +110,20 @@ def _introduction(e: Explanation) -> str:
     hidden = f", hidden units {network.activation}" * (e.L > 2)
     what = f"<strong>{sizes}</strong>{hidden}, cost {network.cost}"
     said = [f"{what}: {escape(names.network)}" if names.network else what]
+    said += [escape(names.example)] if names.example != _short(names.example) else []
     answers = [f"wanted <strong>{escape(names.truth)}</strong>"] if names.truth else []
     answers += [f"the network's answer <strong>{escape(names.answer)}</strong>"] if names.answer else []
-    answers.append(f"{of_cost(e.sign)} = <strong>{number(e.C, DIGITS)}</strong>")
+    answers.append(f"{cost_name(e)} = <strong>{number(e.C)}</strong>")
     said.append("; ".join(answers))
-    if e.sign == "loss":
-        what = "∂C/∂z is the slope of this example's cost C in a unit's weighted input z: gradient descent follows −δ"
-    else:
-        what = "∂cost(t)/∂z is the slope of the course's cost(t) = −C, a log-likelihood: every δ has the other sign"
-    said.append(f"δ = {what}.")
+    first, *others = map(as_html, meaning(e))
+    said += [f"δ = ∂{cost_name(e)}/∂z; {first}.", *(f"{line[0].upper()}{line[1:]}." for line in others)]
     return "\n".join(f"<p>{line}</p>" for line in said)
+
+
+def _short(example: str) -> str:
+    """Row 7 of a file, without the folders that the file is in."""
+    row, of, path = example.partition(" of ")
+    return f"{row}{of}{Path(path).name}"
 
 
 def _panel(e: Explanation) -> str:
@@ -140,8 +144,8 @@ or at an edge.</p></div>
 def _reading(e: Explanation) -> str:
     if e.L == 2:
         return ""
-    c = of_cost(e.sign)
-    s, a, z = (as_html(symbol(letter, "j", 0)[:2]) for letter in "saz")
+    c = cost_name(e)
+    s, a, z = (as_html(f"{letter}_j") for letter in "saz")
     return (
         f"<p class=\"reading\">With exact δ's to the right the plain weighted sum, in parentheses, is {s} = ∂{c}/∂{a}: "
         f"what the cost does as the unit's activation moves. Times g′({z}) it is ∂{c}/∂{z} = δ.</p>"
@@ -160,11 +164,11 @@ def _table(e: Explanation, fold: Fold, l: int, slopes: dict[Any, Any]) -> str:
         columns.append(("δ", e.delta[l]))
     measured = l > 1 and bool(slopes)
     heads = ["unit"] + ["name"] * named + [name for name, _ in columns]
-    heads += [f"measured ∂{of_cost(e.sign)}/∂z", "relative error", "verdict"] if measured else []
+    heads += [f"measured ∂{cost_name(e)}/∂z", "relative error", "verdict"] if measured else []
     rows = ["".join(f'<th scope="col"{_left(head)}>{head}</th>' for head in heads)]
     for j in fold.shown[l]:
         cells = [f'<th scope="row">{j}</th>'] + [f'<td class="name">{escape(names[j])}</td>'] * named
-        cells += [f"<td>{number(float(column[j - 1]), DIGITS)}</td>" for _, column in columns]
+        cells += [f"<td>{number(float(column[j - 1]))}</td>" for _, column in columns]
         if measured:
             one = slopes.get((l, j))
             cells += [f"<td>{text}</td>" for text in (_measured(one) if one else ("", "", ""))]
@@ -184,7 +188,7 @@ def _left(head: str) -> str:
 
 
 def _measured(one: Any) -> tuple[str, str, str]:
-    return number(float(one.slope), DIGITS), number(float(one.error), 2), escape(str(one.verdict))
+    return number(float(one.slope)), number(float(one.error), 2), escape(str(one.verdict))
 
 
 def _article(e: Explanation, fold: Fold, l: int, j: int, slopes: dict[Any, Any]) -> str:
@@ -194,17 +198,20 @@ def _article(e: Explanation, fold: Fold, l: int, j: int, slopes: dict[Any, Any])
     if one := slopes.get((l, j)):
         slope, error, verdict = _measured(one)
         check = (
-            f'<p class="check back">Measured: ∂{of_cost(e.sign)}/∂z = {slope}, relative error {error}: '
+            f'<p class="check back">Measured: ∂{cost_name(e)}/∂z = {slope}, relative error {error}: '
             f'<span class="verdict">{verdict}</span></p>\n'
         )
-    formula = e.network.J.formula
-    cost = f'<p class="note">Cost and output: C = {escape(formula)}</p>\n' if l == e.L else ""
+    cost = f'<p class="note">Cost and output: C = {as_html(e.network.J.formula)}</p>\n' if l == e.L else ""
     return (
-        f'<article id="unit-{l}-{j}">\n<h3>{title}</h3>\n{_lines(backward(e, fold, l, j), "back")}{check}'
-        f"{_lines(forward(e, fold, l, j), 'forth')}{cost}</article>\n"
+        f'<article id="unit-{l}-{j}">\n<h3>{title}</h3>\n{_set(backward(e, l, j, fold.split), "back")}{check}'
+        f"{_set(forward(e, l, j, fold.split), 'forth')}{cost}</article>\n"
     )
 
 
-def _lines(lines: list[Line], kind: str) -> str:
-    inner = "".join(f"<p>{html_of(line).strip()}</p>" for line in lines)
-    return f'<div class="formula {kind}">{inner}</div>\n'
+def _set(equations: list[Equation], way: str) -> str:
+    """Each name = its first side, and the others below it."""
+    inner = ""
+    for name, (first, *others) in equations:
+        inner += f"<p>{as_html(name)} = {html_of(first)}</p>"
+        inner += "".join(f'<p class="side">= {html_of(side)}</p>' for side in others)
+    return f'<div class="formula {way}">{inner}</div>\n'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .fold import Fold, added
+from .notation import weight
 from .record import Explanation, Sum, Term
 
 
@@ -88,6 +89,6 @@ def _sum(one: Sum, fold: Fold) -> dict[str, Any]:
 def _term(term: Term) -> dict[str, Any]:
     edge = term.edge
     return {
-        "edge": edge.name, "layer": edge.layer, "to": edge.to, "from": edge.from_,
+        "edge": weight(edge), "layer": edge.layer, "to": edge.to, "from": edge.from_,
         "Theta": term.weight, "factor": term.factor, "product": term.product,
     }  # fmt: skip

@@ -35,12 +35,6 @@ class Edge(NamedTuple):
     to: int
     from_: int
 
-    @property
-    def name(self) -> str:
-        """As the course writes it: Θ_12^(2), with a comma where an index has two digits."""
-        comma = "," if max(self.to, self.from_) > 9 else ""
-        return f"Θ_{self.to}{comma}{self.from_}^({self.layer})"
-
 
 class Term(NamedTuple):
     """One product of a sum: Θ of an edge times what comes along it (a from the left, δ from the right)."""
@@ -206,8 +200,10 @@ def explain(
         raise UsageError(f"sign '{sign}'", wanted="loss or loglik")
     sizes, L = network.sizes, network.L
     for what, value, size in (("x", a1, sizes[0]), ("y", y, network.K)):
-        if value.shape != (size,) or not np.isfinite(value).all():
-            raise DataError(f"{what} of {value.size} values for layers {sizes}", wanted=f"{size} finite numbers")
+        if value.shape != (size,):
+            raise DataError(f"{what} of {value.size} values for layers {sizes}", wanted=f"{size}")
+        if not np.isfinite(value).all():
+            raise DataError(f"{what} has a value that is not finite", wanted="finite numbers")
     backend = NumpyBackend(1)
     flat = np.zeros(network.P)  # of the gradient
     layers, Delta = network.views(Theta), network.views(flat)

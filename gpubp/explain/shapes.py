@@ -79,7 +79,7 @@ class Group:
     """Shapes that belong to one thing.
 
     Attributes:
-        kind: "edge", "unit", "bias", "rest"; "" is what only is looked at.
+        kind: "edge", "number" (of an edge), "unit", "bias", "rest"; "" is what only is looked at.
         key: (layer, unit), or (layer, to, from) of an edge; "rest" stands for the units that are not shown.
         label: what it is, in words; "" where the words in it say so.
     """

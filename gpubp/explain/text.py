@@ -1,4 +1,5 @@
-"""An explanation for the terminal: the network forward, then backward, in tables of at most 110 columns."""
+"""An explanation for the terminal, at most 110 columns wide: the network forward, then backward, in tables; a unit
+written out."""
 
 from __future__ import annotations
 
@@ -6,13 +7,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .fold import Fold, added
-from .numerals import cost_name, symbol
-from .numerals import plain_numeral as number
+from .fold import TOP, Fold, added, largest
+from .notation import cost_name, symbol, weight
+from .notation import table_number as number
 from .plain import name_of
 from .record import Edge, Explanation
 from .slopes import TOLERANCE, SlopeCheck
+from .sums import MINUS, PLUS, Equation, Line, backward, forward, literal_sum, meaning
 
+WIDTH = 110
 _EDGES = 24  # of a layer: more are more than a person looks at, and the largest are shown
 _FEWER = 16
 _NAME, _WORDS = 12, 40  # characters of a feature's or an output's name, and of an answer
@@ -34,19 +37,8 @@ def header(e: Explanation) -> str:
     formula, _, about = network.J.formula.partition(": ")
     C = f"C = {number(e.C)}" if e.sign == "loss" else f"cost(t) = {number(e.C)}, the negative of"
     lines += [("cost", f"{C} {'=' if e.sign == 'loss' else 'C ='} {formula}"), *([("", about)] if about else [])]
-    lines += [("sign", line) if i == 0 else ("", line) for i, line in enumerate(_sign(e))]
+    lines += [("sign", line) if i == 0 else ("", line) for i, line in enumerate(meaning(e))]
     return "\n".join(f"{name:<7}  {text}" for name, text in lines)
-
-
-def _sign(e: Explanation) -> list[str]:
-    if e.sign == "loss":
-        last = ": δ^(L) = a^(L) − y" if e.difference else ""
-        return [f"every δ is a slope of the loss C = −cost(t), which gradient descent goes down{last}"]
-    last = "; δ^(L) = y − a^(L)" if e.difference else ""
-    return [
-        f"every δ is a slope of the course's cost(t), a log-likelihood{last}",
-        "its correction, δ^(L) = a^(L) − y, is the slope of C = −cost(t), which gradient descent follows",
-    ]
 
 
 def literal_means(e: Explanation) -> str:
@@ -57,6 +49,49 @@ def literal_means(e: Explanation) -> str:
         f"With exact δ's to the right that sum is ∂{C}/∂a (s), and times g′(z) it is ∂{C}/∂z = δ; carried on by\n"
         "itself it is neither, unless every g′ is 1."
     )
+
+
+def unit(e: Explanation, layer: int, j: int, *, top: int = TOP, literal: bool = False) -> str:
+    """Everything about one unit, written out: z_j^(l) and a_j^(l), then δ_j^(l).
+
+    Args:
+        top: how many terms of a sum are written out, the largest; 0 for all.
+        literal: also the seed's recursion without g′.
+
+    Raises:
+        UsageError: there is no such unit, or nothing leads to it.
+    """
+    choice = largest(top)
+    equations = [*forward(e, layer, j, choice), *backward(e, layer, j, choice)]
+    if literal and layer < e.L:
+        equations.append(literal_sum(e, layer, j, choice))
+    return "\n".join(map(_set, equations))
+
+
+def _set(equation: Equation) -> str:
+    """name = one side, and below it the others, the signs = below each other, lines broken between terms."""
+    name, indent = equation.name, " " * len(equation.name)
+    lines = []
+    for i, side in enumerate(equation.sides):
+        line = f"{name if i == 0 else indent} ="
+        for part in _unbroken(side):
+            if len(line) + 1 + len(part) > WIDTH and not line.endswith("="):
+                lines.append(line)
+                line = f"{indent}  "
+            line += f" {part}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _unbroken(side: Line) -> list[str]:
+    """The parts between which a line may be broken: each term with the sign before it."""
+    parts = [""]
+    for token in side:
+        if token in (PLUS, MINUS):
+            parts.append(token.text.lstrip())
+        else:
+            parts[-1] += token.text
+    return parts
 
 
 def tables(e: Explanation, fold: Fold, *, literal: bool = False) -> str:
@@ -170,7 +205,7 @@ def _edges(e: Explanation, fold: Fold, l: int) -> str:
     rows = []
     for edge, Theta, a, delta, backward, gradient in kept:
         along = [] if l == 1 else ["" if backward is None else number(backward)]
-        rows.append([edge.name, *map(number, (Theta, a, Theta * a, delta)), *along, number(gradient)])
+        rows.append([weight(edge), *map(number, (Theta, a, Theta * a, delta)), *along, number(gradient)])
     text = f"layer {l} to layer {l + 1}\n{aligned(head, rows)}"
     shown, all_ = len(found) - len(kept), e.Theta[l].size - len(found)
     more = [f"{shown:,} more between these units"] if shown else []
@@ -187,9 +222,8 @@ def _layer_slopes(e: Explanation, fold: Fold, l: int, checked: SlopeCheck) -> st
     for j in listed:
         unit = layer.unit(j)
         verdict = f"{unit.verdict}{'*' if unit.rounding else ' '}"
-        rows.append([
-            str(j), f"{unit.delta:.10g}", f"{unit.slope:.10g}", f"{unit.uncertainty:.0e}", f"{unit.error:.1e}", verdict,
-        ])  # fmt: skip
+        delta, slope = (f"{value + 0.0:.10g}" for value in (unit.delta, unit.slope))
+        rows.append([str(j), delta, slope, f"{unit.uncertainty:.0e}", f"{unit.error:.1e}", verdict])
     text = f"{_title(e, l)}\n" + aligned(["unit", "δ", "slope", "±", "relative error", "verdict "], rows)
     others = [i for i in range(layer.delta.size) if i + 1 not in set(listed)]
     if others:

@@ -352,20 +352,20 @@ def _umask() -> int:
     return mask
 
 
-def test_the_command_line(gpubp_command, tmp_path):
+def test_the_command_line(gpubp_process, tmp_path):
     (tmp_path / "t.csv").write_text("a,b,y\n1,2,0\n3,4.5,1\n")
-    found = gpubp_command("convert", tmp_path / "t.csv", tmp_path / "t.h5", "--archive", "--json").json
+    found = gpubp_process("convert", tmp_path / "t.csv", tmp_path / "t.h5", "--archive", "--json").json
     assert found["layout"] == "archive"
     with h5py.File(tmp_path / "t.h5") as file:
         assert str(file.attrs["command"]).startswith("gpubp convert") and "--archive" in str(file.attrs["command"])
-    assert "all 3 blocks have their checksums" in gpubp_command("verify", tmp_path / "t.h5").stdout
-    both = gpubp_command("convert", tmp_path / "t.csv", tmp_path / "u.h5", "--archive", "--compress", check=2)
+    assert "all 3 blocks have their checksums" in gpubp_process("verify", tmp_path / "t.h5").stdout
+    both = gpubp_process("convert", tmp_path / "t.csv", tmp_path / "u.h5", "--archive", "--compress", check=2)
     assert "--compress and --archive" in both.error
     with h5py.File(tmp_path / "t.h5", "r+") as file:
         X = file["X"]
         assert isinstance(X, h5py.Dataset)
         X[1, 1] = 5
-    done = gpubp_command("verify", tmp_path / "t.h5", "--json", check=3)
+    done = gpubp_process("verify", tmp_path / "t.h5", "--json", check=3)
     assert done.json["datasets"][0]["damaged_rows"] == [[0, 1]] and "X rows 0 to 1 are damaged" in done.error
 
 

@@ -172,7 +172,7 @@ def test_pictures_and_pages_are_asked_for(run, data, tmp_path, monkeypatch):
         ("--theta DATA --x 1 --y 1", "has no Theta1, Theta2, …"),
         ("--theta T --x 1,0.5 --y 3", "y from 3 to 3; wanted 0 to 1"),
         ("--theta T --x 1,a --y 1", "--x '1,a'; wanted numbers"),
-        ("--theta T --x 1,nan --y 1", "wanted 2 finite numbers"),
+        ("--theta T --x 1,nan --y 1", "wanted finite numbers"),
         ("--theta T --x 1,0.5 --y 1 --cost hinge", "cost 'hinge'; wanted one of logistic"),
         ("--theta T --x 1,0.5 --y 1 --cost softmax", "softmax with 1 output"),
     ],
