@@ -108,7 +108,7 @@ def outside_fences(text: str, change: Any) -> str:
 def source_page(path: str) -> str:
     """A file of the repository as a page."""
     language = LANGUAGES.get(Path(path).suffix, "text")
-    return f"# `{path}`\n\n~~~~~~{language} linenums=\"1\"\n{(ROOT / path).read_text()}\n~~~~~~\n"
+    return f'# `{path}`\n\n~~~~~~{language} linenums="1"\n{(ROOT / path).read_text()}\n~~~~~~\n'
 
 
 def commands() -> str:
