@@ -32,6 +32,7 @@ LANGUAGES = {".py": "python", ".sh": "bash", ".md": "markdown", ".toml": "toml",
 FENCE = re.compile(r"^(```|~~~).*?^\1[`~]*$", re.M | re.S)
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 NAMES = "<mi>(?:log|exp|max|min)</mi>"
+PRIME = '<mo lspace="0" rspace="0">&#x02032;</mo>'
 THIN = '<mspace width="0.17em"/>'
 MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 
@@ -132,6 +133,10 @@ def mathml(tex: str, *, block: bool) -> str:
     """A formula as MathML. What the converter does not know of TeX's spacing is put right here."""
     tex = re.sub(r"\\mathrel\{(.)\}", r"\1", tex.strip())
     text = convert(tex, display="block" if block else "inline")
+    # "+=" is one sign, a fraction's stroke and bars stand close, a prime is small already
+    text = text.replace("<mo>&#x0002B;</mo><mo>&#x0003D;</mo>", "<mo>+=</mo>")
+    text = re.sub(r"<mo( [^>]*)?>(/|\||&#x0002F;|&#x0007C;)</mo>", r'<mo\1 lspace="0" rspace="0">\2</mo>', text)
+    text = re.sub(r"<msup>(<mi>\w+</mi>)<mi>&#x02032;</mi></msup>", rf"\1{PRIME}", text)
     # a function's name stands apart from its argument and from what is before it
     text = re.sub(rf"(</mi>|29;</mo>)(?={NAMES})", rf"\1{THIN}", text)
     return re.sub(rf"({NAMES})(?=<m[in]>)", rf"\1{THIN}", text)
