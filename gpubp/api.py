@@ -70,13 +70,14 @@ def cost_and_gradient(
         UsageError: Θ of another length, λ < 0, a precision or backend that is unknown or not there.
         DataError: X or y whose shape or values do not fit the network.
 
-    >>> import numpy as np, gpubp
-    >>> net = gpubp.Network((2, 2, 4), activation="sigmoid", cost="logistic")
-    >>> T1, T2 = (np.arange(1.0, 7).reshape(3, 2).T / 10, np.arange(7.0, 19).reshape(3, 4).T / 10)
-    >>> X = np.cos([[1, 2], [3, 4], [5, 6]])
-    >>> J, gradient = gpubp.cost_and_gradient(net, net.pack([T1, T2]), X, [3, 1, 2], lambda_=4)
-    >>> round(J, 6)
-    19.473637
+    Examples:
+        >>> import numpy as np, gpubp
+        >>> net = gpubp.Network((2, 2, 4), activation="sigmoid", cost="logistic")
+        >>> T1, T2 = (np.arange(1.0, 7).reshape(3, 2).T / 10, np.arange(7.0, 19).reshape(3, 4).T / 10)
+        >>> X = np.cos([[1, 2], [3, 4], [5, 6]])
+        >>> J, gradient = gpubp.cost_and_gradient(net, net.pack([T1, T2]), X, [3, 1, 2], lambda_=4)
+        >>> round(J, 6)
+        19.473637
     """
     if not isinstance(Theta, np.ndarray) or Theta.shape != (network.P,) or Theta.dtype.kind not in "fiu":
         shape = f"of shape {Theta.shape}" if isinstance(Theta, np.ndarray) else f"that is a {type(Theta).__name__}"
@@ -132,6 +133,18 @@ def train(
         DataError: data that cannot be used.
         CheckpointError: `out` holds a run, and neither `overwrite` nor `resume` says what to do with it.
         MismatchError: with `resume`, a run of another job, on other data or under other conditions.
+
+    Examples:
+        Two inputs, of one sign or not: no line tells them apart, eight hidden units do.
+
+        >>> import numpy as np, gpubp
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> y = np.where(X[:, 0] * X[:, 1] > 0, "same", "other")
+        >>> model = gpubp.train(X, y, hidden=(8,), lambda_=0.01, iterations=500)
+        >>> model.ending["kind"]
+        'converged'
+        >>> model.predict([[2, 1], [2, -1]]).tolist()
+        ['same', 'other']
     """
     from . import run
 
@@ -173,6 +186,16 @@ def sweep(
 
     Raises:
         GpubpError: as `train`; or `out` holds another sweep.
+
+    Examples:
+        >>> import numpy as np, gpubp
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> y = np.where(X[:, 0] * X[:, 1] > 0, "same", "other")
+        >>> found = gpubp.sweep(X, y, lambdas=[0.01, 1, 100], hidden=(8,), iterations=50)
+        >>> found.best.lambda_
+        0.01
+        >>> print(found.next)
+        gpubp.train(X, y, hidden=(8,), lambda_=0.01, iterations=50, decrease=0.001)
     """
     from .choosing import sweep as room
 
@@ -217,6 +240,16 @@ def learning_curve(
 
     Raises:
         GpubpError: as `train`; or `out` holds something else.
+
+    Examples:
+        >>> import numpy as np, gpubp
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> y = np.where(X[:, 0] * X[:, 1] > 0, "same", "other")
+        >>> curve = gpubp.learning_curve(X, y, points=3, least=20, hidden=(8,), lambda_=0.01, iterations=50)
+        >>> [part.rows for part in curve.parts]
+        [20, 56, 157]
+        >>> print(curve.verdict.text.splitlines()[-1])  # doctest: +ELLIPSIS
+        - from 56 to 157 rows the validation cost fell from 0... to 0...: more rows would still help
     """
     from .choosing import learning_curve as room
 
@@ -254,6 +287,14 @@ def load(path: str | Path) -> Model:
 
     Raises:
         CheckpointError: nothing there that can be read; the message says why for each file tried.
+
+    Examples:
+        >>> import numpy as np, gpubp
+        >>> X, y = np.arange(6.0).reshape(6, 1), [0, 0, 0, 1, 1, 1]
+        >>> trained = gpubp.train(X, y, hidden=(2,), out="run")
+        >>> model = gpubp.load("run")
+        >>> bool((model.Theta == trained.Theta).all())
+        True
     """
     from .loading import load as from_file
 

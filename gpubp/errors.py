@@ -21,6 +21,15 @@ class GpubpError(Exception):
         found: what was met, with its names and numbers.
         wanted: what would have been right.
         do: what the reader can do about it.
+
+    Examples:
+        >>> import gpubp
+        >>> try:
+        ...     gpubp.Network((400, 25, 1), cost="softmax")
+        ... except gpubp.GpubpError as error:
+        ...     print(error, error.exit_code, sep="\\n")
+        softmax with 1 output; wanted 2 or more outputs; take --cost logistic for one 0/1 output
+        2
     """
 
     exit_code = 3

@@ -49,6 +49,15 @@ class Model:
             ``missing="mean"`` or ``"drop"``; else None.
         reached: ``iteration``, ``J``, ``gradient`` and ``validation`` of this Θ, which need not be of the last
             iteration; None is what is not known. Empty where nothing was trained.
+
+    Examples:
+        >>> import numpy as np, gpubp
+        >>> X, y = np.arange(6.0).reshape(6, 1), ["low", "low", "low", "high", "high", "high"]
+        >>> model = gpubp.train(X, y, hidden=(2,), lambda_=0.01)
+        >>> model.network.sizes, model.targets.classes
+        ((1, 2, 1), ('high', 'low'))
+        >>> [Theta.shape for Theta in model.matrices]
+        [(2, 2), (1, 3)]
     """
 
     network: Network
@@ -88,6 +97,14 @@ class Model:
 
         Raises:
             DataError: X is not a matrix of the network's number of features, or holds a value that is not finite.
+
+        Examples:
+            >>> import numpy as np, gpubp
+            >>> X, y = np.arange(6.0).reshape(6, 1), ["low", "low", "low", "high", "high", "high"]
+            >>> model = gpubp.train(X, y, hidden=(2,), lambda_=0.01)
+            >>> model.predict_proba([[0], [5]]).round(1)  # "high", "low"
+            array([[0., 1.],
+                   [1., 0.]])
         """
         h = self._outputs(X, backend, precision)
         return np.concatenate([1 - h, h], axis=1) if self.targets.kind == "binary" else h
@@ -96,6 +113,12 @@ class Model:
         """The class of each row as the user wrote it (m,), 0/1 labels (m, K), or real predictions.
 
         Real predictions are (m, K), or (m,) where there is one output.
+
+        Examples:
+            >>> import numpy as np, gpubp
+            >>> X, y = np.arange(6.0).reshape(6, 1), ["low", "low", "low", "high", "high", "high"]
+            >>> gpubp.train(X, y, hidden=(2,), lambda_=0.01).predict([[0], [5]]).tolist()
+            ['low', 'high']
         """
         return decide(self.targets, self._outputs(X, backend, precision))
 

@@ -63,6 +63,14 @@ class Network:
     Raises:
         UsageError: fewer than two layers, a layer without units, an unknown activation or cost, or a softmax with one
             output.
+
+    Examples:
+        >>> import gpubp
+        >>> net = gpubp.Network((400, 25, 10), activation="sigmoid", cost="logistic")
+        >>> net.L, net.K, net.parameters
+        (3, 10, 10285)
+        >>> [Theta.shape for Theta in net.unpack(net.initial_Theta(seed=0))]
+        [(25, 401), (10, 26)]
     """
 
     sizes: tuple[int, ...]
@@ -141,6 +149,13 @@ class Network:
 
         Raises:
             UsageError: a wrong number of matrices or a wrong shape; the message names the layer.
+
+        Examples:
+            >>> import gpubp
+            >>> net = gpubp.Network((2, 1), cost="logistic")
+            >>> Theta = net.pack([[[0.5, 1, -1]]])  # one Θ, its bias 0.5
+            >>> Theta.shape == (net.P,)  # longer than 3: each part begins at a multiple of 64 bytes
+            True
         """
         if len(matrices) != self.L - 1:
             raise UsageError(f"{len(matrices)} matrices for layers {self.sizes}", wanted=f"{self.L - 1}")
@@ -161,6 +176,12 @@ class Network:
 
         Raises:
             UsageError: the vector has another length than `P`.
+
+        Examples:
+            >>> import gpubp
+            >>> net = gpubp.Network((2, 1), cost="logistic")
+            >>> net.unpack(net.pack([[[0.5, 1, -1]]]))
+            [array([[ 0.5,  1. , -1. ]])]
         """
         flat = np.asarray(flat, dtype=np.float64)
         if flat.shape != (self.P,):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import re
 import zlib
@@ -13,15 +12,9 @@ import h5py
 from running import ROOT
 from test_checkpoint_file import long_record
 
-import gpubp.api
 from gpubp.checkpoint import pack, write
 
 FORMAT = (ROOT / "docs" / "checkpoint-format.md").read_text()
-
-
-def test_the_examples_of_the_python_door():
-    found = doctest.testmod(gpubp.api)
-    assert found.attempted > 3 and not found.failed
 
 
 def test_the_readme_shows_the_python_door_as_it_is(tmp_path, monkeypatch):

@@ -195,6 +195,22 @@ def explain(
     Raises:
         DataError: a1 or y of another shape, or a number is not finite.
         UsageError: a sign that there is not.
+
+    Examples:
+        The network of the course's "Backpropagation Intuition", and the δ of unit 2 in its layer 2.
+
+        >>> import numpy as np, gpubp
+        >>> from gpubp.explain import explain
+        >>> net = gpubp.Network((2, 2, 2, 1), activation="sigmoid", cost="logistic")
+        >>> T1, T2 = [[0.1, 0.8, -0.4], [-0.3, 0.5, 0.9]], [[0.2, -0.7, 0.6], [-0.1, 0.4, 1.2]]
+        >>> Theta = net.pack([T1, T2, [[0.3, 1.1, -0.9]]])
+        >>> seen = explain(net, Theta, np.array([1, 0.5]), np.array([1.0]))
+        >>> round(seen.delta[2][1], 8)
+        np.float64(0.00520524)
+        >>> for term in seen.backward_sum(2, 2).terms:
+        ...     print(term.edge.name, term.weight, round(term.factor, 6))
+        Θ_12^(2) 0.6 -0.120954
+        Θ_22^(2) 1.2 0.079726
     """
     if sign not in ("loss", "loglik"):
         raise UsageError(f"sign '{sign}'", wanted="loss or loglik")

@@ -112,6 +112,17 @@ def report(
         CheckpointError: no run there.
         DataError: named data that cannot be used. Where those of the training are gone, the report says so.
         UsageError: a name, an image or a precision that cannot be meant.
+
+    Examples:
+        >>> import numpy as np, gpubp
+        >>> from gpubp.report import report
+        >>> X, y = np.arange(6.0).reshape(6, 1), [0, 0, 0, 1, 1, 1]
+        >>> model = gpubp.train(X, y, hidden=(2,), out="run")
+        >>> found = report("run")
+        >>> print(found.numbers["verdict"]["sentences"][0])
+        A 1-2-1 network with sigmoid units and logistic cost at λ = 1, trained by klbfgs on arrays.
+        >>> found.pictures  # each can be drawn: found.save_picture("cost", "cost.svg")
+        ('cost', 'cost-seconds', 'gradient', 'step')
     """
     names = {"x": x, "y": y, "weights": weights, "split": split, "allow": allow}
     return Report(
