@@ -208,9 +208,9 @@ def explain(
         >>> round(seen.delta[2][1], 8)
         np.float64(0.00520524)
         >>> for term in seen.backward_sum(2, 2).terms:
-        ...     print(term.edge.name, term.weight, round(term.factor, 6))
-        Θ_12^(2) 0.6 -0.120954
-        Θ_22^(2) 1.2 0.079726
+        ...     print(term.weight, round(term.factor, 6))  # Θ_12^(2), δ_1^(3) and Θ_22^(2), δ_2^(3)
+        0.6 -0.120954
+        1.2 0.079726
     """
     if sign not in ("loss", "loglik"):
         raise UsageError(f"sign '{sign}'", wanted="loss or loglik")
