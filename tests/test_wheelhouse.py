@@ -96,10 +96,12 @@ def markers(lock: Any) -> set[str]:
 
 def test_markers_are_read_as_packaging_reads_them(script):
     machines = [script.environment(python, f"manylinux_2_28_{arch}")
-                for python in ("3.11.2", "3.11.9", "3.12", "3.14") for arch in ("x86_64", "aarch64")]  # fmt: skip
+                for python in ("3.11.2", "3.11.5", "3.12.0", "3.12", "3.14") for arch in ("x86_64", "aarch64")]  # fmt: skip
     machines.append(machines[0] | {"sys_platform": "darwin", "platform_machine": "arm64"})
     texts = {text for text in markers(LOCK) if "extra" not in text}
     assert len(texts) > 8
+    texts |= {f"python_full_version {sign} '{version}'" for sign in ("==", "!=", "<", "<=", ">", ">=")
+              for version in ("3.11.5", "3.12")}  # fmt: skip
     for text in texts:
         for machine in machines:
             assert script.holds(text, machine) == Marker(text).evaluate(machine), (text, machine)  # pyright: ignore

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import resource
 import sys
@@ -21,7 +22,7 @@ from gpubp.data.source import ArrayRows
 from gpubp.data.targets import TargetSpec
 from gpubp.errors import DataError, UsageError
 from gpubp.inference import Model
-from gpubp.predictions import write_predictions
+from gpubp.predictions import print_predictions, write_predictions
 from gpubp.predictions.formats import formats, named, of_file
 
 X = np.random.default_rng(0).normal(size=(2500, 4)).astype(np.float32)
@@ -172,6 +173,24 @@ def test_a_disk_that_takes_no_more_is_one_line(format, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+class Sips(io.RawIOBase):
+    """What a pipe is that an unbuffered stdout writes to: it takes what it has room for, and says how much."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def write(self, data: Any, /) -> int:
+        self.taken += bytes(data[:1000])
+        return min(len(data), 1000)
+
+
+@pytest.mark.parametrize("format", [one.name for one in formats() if one.text])
+def test_a_pipe_that_takes_a_part_gets_the_rest(format, tmp_path):
+    write_predictions(model_of("text"), rows(), tmp_path / "whole", backend=backend(), format=format)
+    print_predictions(model_of("text"), rows(), pipe := Sips(), backend=backend(), format=format)  # pyright: ignore
+    assert pipe.taken == (tmp_path / "whole").read_bytes()
 
 
 def test_what_is_no_format_is_refused_before_the_work(tmp_path):
