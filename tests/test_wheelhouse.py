@@ -95,8 +95,9 @@ def markers(lock: Any) -> set[str]:
 
 
 def test_markers_are_read_as_packaging_reads_them(script):
-    machines = [script.environment(python, f"manylinux_2_28_{arch}")
-                for python in ("3.11.2", "3.11.5", "3.12.0", "3.12", "3.14") for arch in ("x86_64", "aarch64")]  # fmt: skip
+    pythons = ("3.11.2", "3.11.5", "3.12.0", "3.12", "3.14")
+    tags = ("manylinux_2_28_x86_64", "manylinux_2_28_aarch64")
+    machines = [script.environment(python, tag) for python in pythons for tag in tags]
     machines.append(machines[0] | {"sys_platform": "darwin", "platform_machine": "arm64"})
     texts = {text for text in markers(LOCK) if "extra" not in text}
     assert len(texts) > 8
