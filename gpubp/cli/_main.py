@@ -47,6 +47,13 @@ class Commands(click.Group):
                     raise click.UsageError(f"the environment has {variable}; wanted some of {', '.join(sorted(known))}")
         return name, command, rest
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # Click would make a plain failure of it, code 1
+            sys.stdout = None
+            raise SystemExit(141) from None
+
 
 def long_name(option: click.Option) -> str:
     """What the user calls it: the long form without its dashes."""
