@@ -118,8 +118,9 @@ def _explained(run: Path | None, data: tuple[Path, ...], said: dict[str, Any]) -
     """The example that is meant, in one of four ways; what does not belong to it is refused."""
     from .. import pictures
     from ..errors import UsageError
-    from ..explain import matrices, rows, seed
+    from ..explain import rows, seed
     from ..network import Network
+    from ..theta_files import read
 
     ways = [name for name, is_ in (("RUN", run), ("--theta", said["theta"]), ("--example", said["example"])) if is_]
     if len(ways) != 1:
@@ -137,7 +138,7 @@ def _explained(run: Path | None, data: tuple[Path, ...], said: dict[str, Any]) -
                 raise UsageError(f"no example: --{name} is missing", wanted=_MODES)
     if said["theta"]:
         x, y = (rows.numbers(said[name], f"--{name}") for name in ("x", "y"))
-        Theta = matrices.read(said["theta"])
+        Theta = read(said["theta"]).Theta
         sizes = (Theta[0].shape[1] - 1, *(matrix.shape[0] for matrix in Theta))
         network = Network(sizes, said["activation"] or "sigmoid", said["cost"] or "logistic")
         picture = None if said["image"] is None else pictures.parse(said["image"], sizes[0])
