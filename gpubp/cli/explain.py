@@ -137,13 +137,15 @@ def _explained(run: Path | None, data: tuple[Path, ...], said: dict[str, Any]) -
             if said[name] is None:
                 raise UsageError(f"no example: --{name} is missing", wanted=_MODES)
     if said["theta"]:
-        x, y = (rows.numbers(said[name], f"--{name}") for name in ("x", "y"))
-        Theta = read(said["theta"]).Theta
-        sizes = (Theta[0].shape[1] - 1, *(matrix.shape[0] for matrix in Theta))
-        network = Network(sizes, said["activation"] or "sigmoid", said["cost"] or "logistic")
-        picture = None if said["image"] is None else pictures.parse(said["image"], sizes[0])
+        found, x = read(said["theta"]), rows.numbers(said["x"], "--x")
+        picture = None if said["image"] is None else pictures.parse(said["image"], found.sizes[0])
         name = f"Θ of {said['theta']}"
-        return rows.bare(network, network.pack(Theta), x, y, sign=said["sign"], name=name, picture=picture)
+        if found.model is not None:  # with its own scaling and classes
+            _refuse(said, ("activation", "cost"), "an export", "it has its own")
+            return rows.typed(found.model, x, said["y"], sign=said["sign"], network=name, picture=picture)
+        network, y = Network(found.sizes, said["activation"] or "sigmoid", said["cost"] or "logistic"), said["y"]
+        Theta = network.pack(found.Theta)
+        return rows.bare(network, Theta, x, rows.numbers(y, "--y"), sign=said["sign"], name=name, picture=picture)
     _refuse(said, ("activation", "cost"), "RUN", "it has its own")
     assert run is not None
     return _of_run(run, data, said)

@@ -6,11 +6,13 @@
   the Linear layers of a PyTorch module.
 - `description`: what an export of gpubp says of the model besides Θ: scaling, classes, what fills a gap.
 - `reading`: a file, a checkpoint or a run folder as matrices or as a model.
+- `beginning`: the Θ that a training begins with, and what follows from it.
 
 A file is believed nothing: what it says of its own size is compared with a bound before anything is unpacked, nothing
 pickled is loaded, and what is wrong is said in one line.
 """
 
-from .reading import Found, model_of, read
+from .beginning import begin_with
+from .reading import SUFFIXES, Found, model_of, read
 
-__all__ = ["Found", "model_of", "read"]
+__all__ = ["SUFFIXES", "Found", "begin_with", "model_of", "read"]

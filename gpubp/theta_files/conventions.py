@@ -19,7 +19,7 @@ from ..data.names import listed, quoted
 from ..errors import DataError
 from .stores import Store
 
-_MOST = 1 << 27  # numbers in all: a gigabyte
+_MOST = 1 << 28  # numbers in all: two gigabytes
 _THETA = re.compile(r"(?:(.*)/)?theta_?(\d{1,4})", re.IGNORECASE)
 _COEFS = re.compile(r"(coefs|intercepts)_?(\d{1,4})")
 _LINEAR = re.compile(r"((?:.*\.)?)(weight|bias)")

@@ -16,7 +16,7 @@ import numpy as np
 from .. import __version__
 from ..data.scaling import KINDS, Scaling
 from ..data.targets import TargetSpec
-from ..errors import DataError
+from ..errors import DataError, GpubpError
 from ..inference import Model
 from ..job import Job
 from ..network import Network
@@ -75,7 +75,7 @@ def described(
             found = f"{where}: a description of format {about['format']!r:.20}"
             raise DataError(found, wanted=f"format {_FORMAT}", do="read it with a newer gpubp")
         return _made(about, Theta, vector)
-    except DataError as error:
+    except GpubpError as error:
         raise error if error.found.startswith(where) else DataError(f"{where}: {error.found}", wanted=wanted) from None
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         why = " ".join(str(error).split()) or type(error).__name__

@@ -20,6 +20,8 @@ from .conventions import matrices, vector
 from .description import VECTORS, described
 from .stores import store_of
 
+SUFFIXES = (".npz", ".mat", ".safetensors", ".pt")  # of files of `gpubp.exporting` that can be read again
+
 
 @dataclass(frozen=True)
 class Found:

@@ -19,6 +19,7 @@ from gpubp.data.scaling import Scaling
 from gpubp.data.targets import TargetSpec
 from gpubp.exporting import export, rows_like
 from gpubp.inference import Model
+from gpubp.theta_files import read
 
 ROWS, NEAR = 1000, 1e-6
 PLAIN = ("mat", "npz", "safetensors")
@@ -148,7 +149,7 @@ def test_every_kind_of_output(kind, name, tmp_path):
         near(found, h_of(model, X))
         assert label.dtype == {"bools": bool, "texts": object}.get(kind, label.dtype)
     else:
-        again = exporting._again.read(tmp_path / "m").model  # pyright: ignore
+        again = read(tmp_path / "m").model
         assert again is not None and again.targets == targets
         np.testing.assert_array_equal(again.Theta, model.Theta)
         label = again.predict(X, backend="cpu", precision="fp64")
