@@ -143,7 +143,7 @@ def _reading(e: Explanation) -> str:
     c = of_cost(e.sign)
     s, a, z = (as_html(symbol(letter, "j", 0)[:2]) for letter in "saz")
     return (
-        f'<p class="reading">With exact δ\'s to the right the plain weighted sum, in parentheses, is {s} = ∂{c}/∂{a}: '
+        f"<p class=\"reading\">With exact δ's to the right the plain weighted sum, in parentheses, is {s} = ∂{c}/∂{a}: "
         f"what the cost does as the unit's activation moves. Times g′({z}) it is ∂{c}/∂{z} = δ.</p>"
     )
 
