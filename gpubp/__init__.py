@@ -16,6 +16,7 @@ __all__ = [
     "Network",
     "__version__",
     "cost_and_gradient",
+    "export",
     "learning_curve",
     "load",
     "sweep",
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .api import cost_and_gradient, learning_curve, load, sweep, train
+    from .api import cost_and_gradient, export, learning_curve, load, sweep, train
     from .errors import GpubpError
     from .inference import Model
     from .network import Network
@@ -33,6 +34,7 @@ _ROOMS = {
     "Model": "inference",
     "Network": "network",
     "cost_and_gradient": "api",
+    "export": "api",
     "learning_curve": "api",
     "load": "api",
     "sweep": "api",

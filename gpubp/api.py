@@ -1,4 +1,4 @@
-"""The Python door: `cost_and_gradient`, `train`, `sweep`, `learning_curve`, `load`.
+"""The Python door: `cost_and_gradient`, `train`, `sweep`, `learning_curve`, `load`, `export`.
 
 Files are another room, which `train` and `load` enter when they are called.
 """
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from .choosing.learning_curve import LearningCurve
     from .choosing.sweep import Sweep
     from .data.dataset import Dataset
+    from .exporting import Exported
     from .inference import Model
     from .job import Job
     from .training import Callback
 
-__all__ = ["cost_and_gradient", "learning_curve", "load", "sweep", "train"]
+__all__ = ["cost_and_gradient", "export", "learning_curve", "load", "sweep", "train"]
 
 
 def cost_and_gradient(
@@ -104,6 +105,7 @@ def train(
     *,
     out: str | Path | None = None,
     weights: Any = None,
+    start: Any = None,
     overwrite: bool = False,
     resume: str = "never",
     inexact: bool = False,
@@ -118,6 +120,8 @@ def train(
         y: labels or targets where X is an array; the name of a dataset where `data` is a file.
         out: a run folder for checkpoints and history; without one nothing is written.
         weights: row weights, or the name of a dataset.
+        start: what Θ begins with: a file, a checkpoint or a run folder (see `gpubp.theta_files.read`), a model, or Ng's
+            matrices. Hidden layers and activation are then its own where they are not among the options.
         overwrite: whether a run in `out` may be replaced.
         resume: "auto": where `out` holds this very run, go on with it, to the same bits; else begin it.
         inexact: with it, go on although conditions differ on which the bits depend.
@@ -147,11 +151,14 @@ def train(
         ['same', 'other']
     """
     from . import run
+    from .theta_files import begin_with
 
+    initial, options = (None, options) if start is None else begin_with(start, options)
     job, dataset = _asked(data, y, weights, options)
     return run.start(
-        job, out, dataset=dataset, overwrite=overwrite, resume=resume, inexact=inexact, callbacks=callbacks
-    )
+        job, out, dataset=dataset, overwrite=overwrite, resume=resume, inexact=inexact, callbacks=callbacks,
+        initial=initial,
+    )  # fmt: skip
 
 
 def sweep(
@@ -270,7 +277,7 @@ def _asked(data: Any, y: Any, weights: Any, options: dict[str, Any]) -> tuple[Jo
     # what a file's datasets are called means nothing for arrays
     known = (
         set(Job.__dataclass_fields__)
-        - {"data", "y", "weights", "asked"}
+        - {"data", "y", "weights", "asked", "start"}
         - (set() if from_file else {"x", "split", "allow"})
     )
     if unknown := set(options) - known:
@@ -283,10 +290,12 @@ def _asked(data: Any, y: Any, weights: Any, options: dict[str, Any]) -> tuple[Jo
 
 
 def load(path: str | Path) -> Model:
-    """The model of a run folder (its newest sound checkpoint) or of a checkpoint file.
+    """The model of a run folder (its newest sound checkpoint), of a checkpoint file, or of a file of `export` whose
+    name ends in .npz, .mat, .safetensors or .pt.
 
     Raises:
         CheckpointError: nothing there that can be read; the message says why for each file tried.
+        DataError: such a file that is damaged, or holds Θ alone.
 
     Examples:
         >>> import numpy as np, gpubp
@@ -296,9 +305,45 @@ def load(path: str | Path) -> Model:
         >>> bool((model.Theta == trained.Theta).all())
         True
     """
-    from .loading import load as from_file
+    from .loading import load as from_run
+    from .theta_files import SUFFIXES, read
 
-    return from_file(path)
+    if Path(path).suffix.lower() not in SUFFIXES or Path(path).is_dir():
+        return from_run(path)
+    if (model := read(path).model) is None:
+        raise DataError(f"{path} holds matrices alone", wanted="a file of gpubp export, which says what they mean")
+    return model
+
+
+def export(
+    model: Model | str | Path, path: str | Path, to: str | None = None, *, precision: str | None = None,
+    overwrite: bool = False,
+) -> Exported:  # fmt: skip
+    """Write a model, whole, into a file that other programs read. It is loaded again and compared first.
+
+    Args:
+        model: a model, or a run folder or a file that `load` takes.
+        to: "onnx", "safetensors", "npz", "mat" or "torch"; by default what `path` ends in.
+        precision: of the numbers, "fp32" or "fp64"; by default fp64 in npz and mat, else fp32.
+        overwrite: whether a file of that name may be replaced.
+
+    Raises:
+        UsageError: a format, or a package for it, that there is not.
+        DataError: the file exists; a model that does not fit the format.
+        CheckpointError: the run cannot be read, or the file not be written.
+
+    Examples:
+        >>> import numpy as np, gpubp
+        >>> X, y = np.arange(6.0).reshape(6, 1), ["few", "few", "few", "many", "many", "many"]
+        >>> model = gpubp.train(X, y, hidden=(2,), iterations=20)
+        >>> path = gpubp.export(model, "model.npz").path
+        >>> gpubp.load(path).predict([[5]]).tolist() == model.predict([[5]]).tolist()
+        True
+    """
+    from .exporting import export as write
+
+    found = load(model) if isinstance(model, str | os.PathLike) else model
+    return write(found, path, to, precision=precision, overwrite=overwrite)
 
 
 def _labels(network: Network, y: np.ndarray, m: int) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from .data import class_weights, missing
 from .data.memory import parse_size
@@ -60,6 +63,7 @@ class Job:
         memory: bytes for rows, labels and weights kept in memory (or text like "1GB"), None: a share of what is free.
         checkpoint_every: "60" seconds, or "10it" iterations.
         keep: how many checkpoints stay in the folder.
+        start: the digest of the Θ that the run began with, where that was not drawn by `seed`; see `digest`.
         asked: the fields that must stay as they are, as they were asked for; see `as_asked`.
     """
 
@@ -99,6 +103,7 @@ class Job:
     target: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
+    start: str | None = None
     asked: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -168,6 +173,14 @@ class Job:
         """The job as a checkpoint stores it; fields it does not have keep their defaults."""
         known = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in stored.items() if name in known})
+
+
+def digest(matrices: Sequence[np.ndarray]) -> str:
+    """Of Ng's matrices, (s_{l+1}, s_l + 1) float64, hexadecimal: two Θ of which one number differs have two."""
+    found = hashlib.blake2b(digest_size=16)
+    for Theta in matrices:
+        found.update(repr(Theta.shape).encode() + np.ascontiguousarray(Theta, "<f8").tobytes())
+    return found.hexdigest()
 
 
 def fixed() -> tuple[str, ...]:

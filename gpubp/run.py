@@ -35,7 +35,7 @@ from .going_on import (
     with_an_engine,
 )
 from .inference import Model
-from .job import Job
+from .job import Job, digest
 from .loading import as_gpubp_writes, model_from, saved_state, warn_of_damaged
 from .network import Network
 from .optimizers import Ending, State
@@ -60,12 +60,13 @@ def start(
     stop: StopRequest | None = None,
     prepared: Callable[[Prepared], None] | None = None,
     scanned: Callable[[int, int], None] | None = None,
-    initial: np.ndarray | None = None,
+    initial: np.ndarray | Sequence[np.ndarray] | None = None,
 ) -> Model:
-    """Train from a fresh Θ, or from `initial`, the flat (P,) Θ of another model of the same network (a warm start);
-    with `out`, into that run folder.
+    """Train from a fresh Θ, or from `initial` (a warm start); with `out`, into that run folder.
 
     Args:
+        initial: the flat (P,) Θ of another model of the same network, or its matrices Θ^(1) … Θ^(L−1). Of matrices the
+            run keeps a digest, so that "auto" can tell one Θ from another.
         resume: "auto": where the folder holds a run, go on with it, if it is this very job's, and do nothing if it has
             ended and this job does not extend it; "never": refuse such a folder.
         inexact: with "auto", go on although conditions differ on which the bits depend.
@@ -76,6 +77,8 @@ def start(
         Stopped: someone asked to stop before there was anything to keep.
     """
     _refuse_unmeant(out, overwrite, resume, inexact, initial)
+    if initial is not None and not isinstance(initial, np.ndarray):
+        job = replace(job, start=digest(initial))
     job = _placed(job.as_asked())
     scanned = _unless_stopped(scanned, stop)
     if out is None:
@@ -93,10 +96,12 @@ def start(
     if resume == "auto" and _holds_run(out):
         return go_on()
     RunFolder.check(out, overwrite=overwrite)
-    with closing(prepare(job, dataset, scanned=scanned)) as ready, RunFolder(out) as folder:
-        if not (resume == "auto" and folder.checkpoints()):  # else another trainer was here while the data were read
-            folder.refuse_if_used(overwrite)
-            return _train(ready, folder, None, callbacks, stop, prepared, initial)
+    with closing(prepare(job, dataset, scanned=scanned)) as ready:
+        initial = None if initial is None else checked(ready.network, initial)  # before there is a folder
+        with RunFolder(out) as folder:
+            if not (resume == "auto" and folder.checkpoints()):  # else another trainer was here meanwhile
+                folder.refuse_if_used(overwrite)
+                return _train(ready, folder, None, callbacks, stop, prepared, initial)
     return go_on()
 
 
@@ -247,7 +252,11 @@ def _tells_all(out: str | Path, found: Found) -> bool:
 
 
 def _refuse_unmeant(
-    out: str | Path | None, overwrite: bool, resume: str, inexact: bool, initial: np.ndarray | None
+    out: str | Path | None,
+    overwrite: bool,
+    resume: str,
+    inexact: bool,
+    initial: np.ndarray | Sequence[np.ndarray] | None,
 ) -> None:
     """Refuse what does not go together."""
     if resume not in ("never", "auto"):
@@ -257,8 +266,8 @@ def _refuse_unmeant(
             raise UsageError("resume 'auto' without a run folder", wanted="out")
         if overwrite:
             raise UsageError("--resume auto and --overwrite", wanted="one of them: go on with a run, or replace it")
-        if initial is not None:
-            raise UsageError("resume 'auto' beside an initial Theta", wanted="one of them")
+        if isinstance(initial, np.ndarray):
+            raise UsageError("resume 'auto' beside an initial Theta that is flat", wanted="its matrices, or neither")
     elif inexact:
         raise UsageError("--inexact where nothing is resumed", wanted="--resume auto beside it")
 
@@ -292,7 +301,7 @@ def _train(
     callbacks: Sequence[Callback],
     stop: StopRequest | None,
     prepared: Callable[[Prepared], None] | None,
-    initial: np.ndarray | None = None,
+    initial: np.ndarray | Sequence[np.ndarray] | None = None,
 ) -> Model:
     """Train from a fresh Θ, from another or from a checkpoint, keeping the folder if there is one."""
     fresh = ready.network.initial_Theta(ready.job.seed) if initial is None else checked(ready.network, initial)
@@ -344,13 +353,13 @@ def _remove_temporaries(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def checked(network: Network, Theta: np.ndarray) -> np.ndarray:
-    """A flat Θ to begin from, (P,) float64.
+def checked(network: Network, Theta: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """A flat Θ to begin from, (P,) float64, out of one or of Ng's matrices.
 
     Raises:
         UsageError: it does not fit the network, or a number in it is not finite.
     """
-    given = np.asarray(Theta)
+    given = Theta if isinstance(Theta, np.ndarray) else network.pack(Theta)
     if given.shape != (network.P,) or given.dtype.kind not in "fiu":
         raise UsageError(
             f"an initial Theta of shape {given.shape}, {given.dtype}",

@@ -29,6 +29,8 @@ FLOORS = [
     {"allotment", "prepare", "predictions"},
     {"recording"},
     {"loading"},
+    {"theta_files"},
+    {"exporting"},
     {"going_on"},
     {"run"},
     {"choosing"},

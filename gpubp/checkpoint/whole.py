@@ -96,6 +96,11 @@ def write_all(write: Callable[[memoryview], int], data: memoryview) -> None:
         data = data[write(data) :]
 
 
+def temporary_of(path: Path) -> Path:
+    """Where this process writes the bytes of a file before they get its name."""
+    return path.with_name(f".{path.name}.tmp.{os.getpid()}")
+
+
 @contextmanager
 def writing_whole(path: str | Path, length: int) -> Iterator[Sink]:
     """Inside, the bytes of `path` are written, and finished; when this ends they are there durably.
@@ -110,7 +115,7 @@ def writing_whole(path: str | Path, length: int) -> Iterator[Sink]:
         CheckpointError: it cannot be written; the message says why.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp.{os.getpid()}")
+    temporary = temporary_of(path)
     with one_line(f"cannot write {path}"):
         with suppress(FileNotFoundError):  # in a container the process that was killed had our number: 1
             os.unlink(temporary)

@@ -25,7 +25,8 @@ def train_options(*without: str, iterations: int) -> Callable[[click.Command], c
     def add(command: click.Command) -> click.Command:
         from .train import command as train
 
-        own = {word for one in command.params for word in one.opts} | {"--overwrite", "--resume", "--inexact", *without}
+        of_a_run = {"--start", "--overwrite", "--resume", "--inexact"}
+        own = {word for one in command.params for word in one.opts} | of_a_run | {*without}
         at = next(i for i, one in enumerate(command.params) if one.name == "as_json")
         for option in train.params:
             if isinstance(option, click.Option) and not own.intersection(option.opts):

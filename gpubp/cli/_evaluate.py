@@ -15,6 +15,8 @@ def evaluation_text(result: dict[str, Any]) -> str:
         ("rows", f"{result['rows']:,}{of_split(result.get('split'))}"),
         ("cost", f"{result['cost']:.6g}"),
     ]
+    if "J" in result:
+        lines.append((f"J, λ = {result['lambda']:g}", f"{result['J']:.6f}"))
     for key in ("accuracy", "exact"):
         if key in result:
             lines.append((key, f"{100 * result[key]:.2f} %"))

@@ -4,42 +4,47 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..precision import EXACT
 from ._evaluate import evaluation_text
-from ._options import DATA, data_argument, device_options, emit, json_option, names_options
+from ._options import device_options, emit, json_option, names_options
+from ._theta import model_arguments, opened
 
 log = logging.getLogger("gpubp")
 
 
 @click.command(name="evaluate", short_help="Cost and accuracy of a model on labelled rows.")
-@click.argument("run", type=DATA)
-@data_argument
+@model_arguments
 @names_options
 @device_options
 @click.option("--precision", type=click.Choice(EXACT), default="fp32", help="Of the pass.")
+@click.option(
+    "--lambda", "lambda_", type=click.FloatRange(0), help="Also J, the cost with the term of this λ: λ/2m·ΣΘ²."
+)
 @json_option
 def command(
-    run: Path, data: tuple[Path, ...], x: str | None, y: str | None, weights: str | None, split: str | None,
-    allow: str | None, backend: str, device: int, precision: str, as_json: bool,
+    words: tuple[Path, ...], x: str | None, y: str | None, weights: str | None, split: str | None,
+    allow: str | None, backend: str, device: int, precision: str, lambda_: float | None, as_json: bool, **said: Any,
 ) -> None:  # fmt: skip
     """Cost, accuracy and confusion matrix (R² and RMSE for a regression) of RUN's model on DATA.
 
     RUN is a run folder or a checkpoint; DATA one file, several, or a pattern. Where it has test rows, they are taken.
+    With --theta FILE there is no RUN.
     """
     from ..backend import for_forward
     from ..inference import evaluate
-    from ..loading import load
-    from ..prepare import open_for, rows_for
+    from ..prepare import rows_for
 
-    model = load(run)
-    dataset = open_for(model, data, x=x, y=y, weights=weights, split=split, allow=allow)
-    result = evaluate(
-        model, rows_for(model, dataset, labelled=True), backend=for_forward(backend, device=device), precision=precision
-    )
+    model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow)
+    rows = rows_for(model, dataset, labelled=True)
+    result = evaluate(model, rows, backend=for_forward(backend, device=device), precision=precision)
     result = {"split": dataset.split, **result}
+    if lambda_ is not None:
+        squares = sum(float((Theta[:, 1:] ** 2).sum()) for Theta in model.matrices)
+        result |= {"lambda": lambda_, "J": result["cost"] + lambda_ / (2 * rows.weight_sum) * squares}
     if result.get("dropped"):
         log.warning("%d more rows have a missing value and do not count, as in the training", result["dropped"])
     if dataset.split == "train":

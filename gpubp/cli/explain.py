@@ -118,8 +118,9 @@ def _explained(run: Path | None, data: tuple[Path, ...], said: dict[str, Any]) -
     """The example that is meant, in one of four ways; what does not belong to it is refused."""
     from .. import pictures
     from ..errors import UsageError
-    from ..explain import matrices, rows, seed
+    from ..explain import rows, seed
     from ..network import Network
+    from ..theta_files import read
 
     ways = [name for name, is_ in (("RUN", run), ("--theta", said["theta"]), ("--example", said["example"])) if is_]
     if len(ways) != 1:
@@ -136,13 +137,15 @@ def _explained(run: Path | None, data: tuple[Path, ...], said: dict[str, Any]) -
             if said[name] is None:
                 raise UsageError(f"no example: --{name} is missing", wanted=_MODES)
     if said["theta"]:
-        x, y = (rows.numbers(said[name], f"--{name}") for name in ("x", "y"))
-        Theta = matrices.read(said["theta"])
-        sizes = (Theta[0].shape[1] - 1, *(matrix.shape[0] for matrix in Theta))
-        network = Network(sizes, said["activation"] or "sigmoid", said["cost"] or "logistic")
-        picture = None if said["image"] is None else pictures.parse(said["image"], sizes[0])
+        found, x = read(said["theta"]), rows.numbers(said["x"], "--x")
+        picture = None if said["image"] is None else pictures.parse(said["image"], found.sizes[0])
         name = f"Θ of {said['theta']}"
-        return rows.bare(network, network.pack(Theta), x, y, sign=said["sign"], name=name, picture=picture)
+        if found.model is not None:  # with its own scaling and classes
+            _refuse(said, ("activation", "cost"), "an export", "it has its own")
+            return rows.typed(found.model, x, said["y"], sign=said["sign"], network=name, picture=picture)
+        network, y = Network(found.sizes, said["activation"] or "sigmoid", said["cost"] or "logistic"), said["y"]
+        Theta = network.pack(found.Theta)
+        return rows.bare(network, Theta, x, rows.numbers(y, "--y"), sign=said["sign"], name=name, picture=picture)
     _refuse(said, ("activation", "cost"), "RUN", "it has its own")
     assert run is not None
     return _of_run(run, data, said)

@@ -11,14 +11,14 @@ from typing import Any
 import click
 
 from ..precision import EXACT
-from ._options import DATA, Listing, data_argument, device_options, emit, json_option, names_options, of_split, table
+from ._options import Listing, device_options, emit, json_option, names_options, of_split, table
+from ._theta import model_arguments, opened, run_and_data
 
 log = logging.getLogger("gpubp")
 
 
 @click.command(name="predict", short_help="Write a model's predictions for the rows of a file.")
-@click.argument("run", type=DATA)
-@data_argument
+@model_arguments
 @click.option(
     "-o", "--out", type=click.Path(), required=True, help="File to write, such as out.h5 or out.csv; - is stdout.",
     metavar="OUT",
@@ -34,30 +34,30 @@ log = logging.getLogger("gpubp")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @json_option
 def command(
-    run: Path, data: tuple[Path, ...], out: str, format_: str | None, probability: bool, x: str | None, y: str | None,
+    words: tuple[Path, ...], out: str, format_: str | None, probability: bool, x: str | None, y: str | None,
     weights: str | None, split: str | None, allow: str | None, backend: str, device: int, precision: str,
-    overwrite: bool, as_json: bool,
+    overwrite: bool, as_json: bool, **said: Any,
 ) -> None:  # fmt: skip
     """Write the predictions of RUN's model for the rows of DATA to OUT, row by row.
 
     A prediction is the class as it was written in the training data, 0/1 labels, or real numbers. HDF5 (out.h5) and
     NumPy (out.npy) get `prediction` and, for classifiers, `probability` (rows × classes); tables (out.csv, .tsv,
-    .jsonl, .parquet) the columns prediction and p_CLASS. A file is there whole or not at all.
+    .jsonl, .parquet) the columns prediction and p_CLASS. A file is there whole or not at all. With
+    --theta FILE there is no RUN.
     """
     from ..backend import for_forward
     from ..data.several import files
     from ..errors import UsageError
-    from ..loading import load
     from ..predictions import print_predictions, write_predictions
-    from ..prepare import open_for, rows_for
+    from ..prepare import rows_for
 
+    _, data = run_and_data(words, said)
     to_stdout = out == "-"
     if to_stdout and as_json:
         raise UsageError("--json with -o -", wanted="a file for the predictions, or stdout for them alone")
     if os.path.exists(out) and any(os.path.samefile(out, file) for file in files(data) if os.path.exists(file)):
         raise UsageError(f"{out} is the data itself", wanted="another file to write the predictions to")
-    model = load(run)
-    dataset = open_for(model, data, x=x, y=y, weights=weights, split=split, allow=allow, y_required=False)
+    model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow, y_required=False)
     rows = rows_for(model, dataset, labelled=False)
     on = for_forward(backend, device=device)
     how: dict[str, Any] = {"backend": on, "precision": precision, "probability": probability}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..precision import LADDER
 from ._options import (
@@ -106,6 +107,14 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
     help="How x is scaled; auto: bytes ÷ 255, other numbers standardised.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the initial Θ and the validation rows.")
+@click.option(
+    "--start",
+    "begin",
+    type=DATA,
+    metavar="FILE",
+    help="Begin with the Θ of a run, of an export, or in .npz, .mat, Octave text, HDF5, JSON, .safetensors or .pt; "
+    "hidden layers, activation and cost are its own unless they are said.",
+)
 @names_options
 @click.option(
     "--select",
@@ -146,8 +155,8 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
 )
 @json_option
 def command(
-    data: tuple[Path, ...], out: Path, memory: str | None, overwrite: bool, again: str, inexact: bool, as_json: bool,
-    **options: Any,
+    data: tuple[Path, ...], out: Path, begin: Path | None, memory: str | None, overwrite: bool, again: str,
+    inexact: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Train a network on the rows of DATA (HDF5) with the exact gradient over all of them.
 
@@ -158,8 +167,18 @@ def command(
     from ..job import Job
     from ..run import start
 
-    job = Job(data=tuple(map(str, data)), memory=memory_bytes(memory), **for_training(options))
+    options, initial = for_training(options), None
+    if begin is not None:
+        from ..theta_files import begin_with
+
+        named = click.get_current_context().get_parameter_source
+        unsaid = [name for name in ("hidden", "activation", "cost") if named(name) is ParameterSource.DEFAULT]
+        initial, more = begin_with(begin, {name: options[name] for name in options if name not in unsaid})
+        options |= more
+    job = Job(data=tuple(map(str, data)), memory=memory_bytes(memory), **options)
     model, code = watched(
-        lambda **watch: start(job, out, overwrite=overwrite, resume=again, inexact=inexact, **watch)
+        lambda **watch: start(
+            job, out, overwrite=overwrite, resume=again, inexact=inexact, initial=initial, **watch
+        )
     )  # fmt: skip
     report(model, out, as_json, code)

@@ -5,7 +5,6 @@ buffer for every z, a and δ. What is added here are the sums, term by term, and
 
 - `record`: the record of an example, its sums and their terms.
 - `rows`: an example out of a run's data, or as a user types it.
-- `matrices`: Θ^(1), Θ^(2), … out of a file that may come from anywhere.
 - `seed`: the small network of the course's "Backpropagation Intuition", with numbers.
 - `slopes`: each δ beside the finite difference of the cost in its z.
 - `fold`: wide layers reduced to the units that matter, the rest summed.

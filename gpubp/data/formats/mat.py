@@ -32,7 +32,9 @@ from ._named import as_rows, read_named
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _MATRIX, _COMPRESSED = 14, 15
 _CLASSES = {1: "a cell array", 2: "a struct", 3: "an object", 4: "text", 5: "a sparse matrix", 16: "a function"}
+_LETTERS = {1: "latin-1", 2: "latin-1", 4: "utf-16-{}", 16: "utf-8", 17: "utf-16-{}", 18: "utf-32-{}"}
 _PIECE = 1 << 20
+_TEXT = 1 << 28  # letters
 _NAME = 4096  # no variable's name, and no list of dimensions, takes as many bytes
 
 
@@ -155,6 +157,18 @@ class _File:
         found.pop("", None)
         return found
 
+    def text(self, one: _Variable) -> str | None:
+        """The text of one row that a variable holds; None where it holds something else."""
+        if one.trouble != _CLASSES[4] or len(one.shape) != 2 or one.shape[0] != 1 or one.shape[1] > _TEXT:
+            return None
+        stream, _, _ = self.begin(one.at)
+        self.head(stream, one.at)
+        kind, size, inline = self.tag(stream)
+        if kind not in _LETTERS or size > 4 * one.shape[1]:
+            return None
+        letters = stream.exactly(size) if inline is None else inline
+        return letters.decode(_LETTERS[kind].format("le" if self.order == "<" else "be"), "replace")
+
     def array(self, one: _Variable, request: Request) -> NDArray[Any]:
         """The values of a matrix, mapped."""
         what = f"{self.path}: {quoted(one.name)}"
@@ -216,6 +230,10 @@ class Matrices:
     def size(self, name: str) -> int:
         """How many values its header speaks of."""
         return math.prod(self._variables[name].shape)
+
+    def text(self, name: str) -> str | None:
+        """The text of one row that a variable holds; None where it holds something else."""
+        return self._file.text(self._variables[name])
 
     def array(self, name: str, request: Request) -> NDArray[Any]:
         """One of them.

@@ -42,8 +42,12 @@ class _Variable:
     end: int | None
 
 
-@reader("an Octave text file", takes=("x", "y", "weights", "labels"), recognises=lambda head: bool(_BEGINS.match(head)),
-        suffixes=(".octave",))  # fmt: skip
+def is_octave(head: bytes) -> bool:
+    """Whether a file that begins so is in Octave's text format."""
+    return bool(_BEGINS.match(head))
+
+
+@reader("an Octave text file", takes=("x", "y", "weights", "labels"), recognises=is_octave, suffixes=(".octave",))
 def read(path: Path, request: Request) -> list[Part]:
     """The matrices under the usual names, or under those the user gave; one part for each split.
 
@@ -56,6 +60,41 @@ def read(path: Path, request: Request) -> list[Part]:
         return _matrix(path, variables[name], role, request)
 
     return [as_rows(part) for part in read_named(variables, array, path, request)]
+
+
+class Variables:
+    """The variables of a file.
+
+    Attributes:
+        names: of all of them, whatever they are.
+    """
+
+    def __init__(self, path: Path, found: list[_Variable], request: Request) -> None:
+        self._path, self._request = path, request
+        self._variables = {one.name: one for one in found}
+        self.names = list(self._variables)
+
+    def size(self, name: str) -> int:
+        """How many values its header speaks of."""
+        one = self._variables[name]
+        return math.prod(_head(self._path, one, None if one.end is None else one.end - one.start)[1])
+
+    def array(self, name: str) -> NDArray[Any]:
+        """One of them, a matrix.
+
+        Raises:
+            DataError: it is no matrix of real numbers, or has fewer or more than its sides say.
+        """
+        return _matrix(self._path, self._variables[name], "x", self._request)
+
+
+def variables_of(path: Path, request: Request) -> Variables:
+    """The variables of a file in Octave's text format.
+
+    Raises:
+        DataError: it holds what is no matrix and cannot be passed over.
+    """
+    return Variables(path, _variables(path), request)
 
 
 def _variables(path: Path) -> list[_Variable]:

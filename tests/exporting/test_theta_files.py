@@ -13,8 +13,9 @@ import pytest
 
 import gpubp
 from gpubp.errors import DataError
-from gpubp.explain import matrices, rows
+from gpubp.explain import rows
 from gpubp.network import Network
+from gpubp.theta_files import conventions, read, stores
 
 RNG = np.random.default_rng(1)
 SIZES = (16, 5, 3)
@@ -63,7 +64,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_kind_of_file_gives_the_same_explanation(name, tmp_path):
     WRITERS[name](tmp_path / name)
-    found = matrices.read(tmp_path / name)
+    found = read(tmp_path / name).Theta
     assert [one.shape for one in found] == [(5, 17), (3, 6)]
     network = Network(SIZES, "sigmoid", "logistic")
     x, y = np.linspace(-1, 1, 16), np.array([2.0])
@@ -77,15 +78,15 @@ def test_a_checkpoint_is_such_a_file(tmp_path):
     model = gpubp.train(RNG.normal(size=(30, 4)), np.arange(30) % 3, hidden=(5,), iterations=2, out=tmp_path / "run",
                         backend="cpu")  # fmt: skip
     newest = sorted((tmp_path / "run").glob("checkpoint-*.h5"))[-1]
-    for one, other in zip(matrices.read(newest), model.matrices, strict=True):
+    for one, other in zip(read(newest).Theta, model.matrices, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_numbers_of_every_type_are_taken(tmp_path):
     np.savez(tmp_path / "i.npz", Theta1=np.arange(6, dtype=np.int8).reshape(2, 3))
     np.savez(tmp_path / "f.npz", Theta1=np.asfortranarray(THETA[0].astype(np.float32)))
-    assert matrices.read(tmp_path / "i.npz")[0].tolist() == [[0, 1, 2], [3, 4, 5]]
-    np.testing.assert_array_equal(matrices.read(tmp_path / "f.npz")[0], THETA[0].astype(np.float32))
+    assert read(tmp_path / "i.npz").Theta[0].tolist() == [[0, 1, 2], [3, 4, 5]]
+    np.testing.assert_array_equal(read(tmp_path / "f.npz").Theta[0], THETA[0].astype(np.float32))
 
 
 def wrong(path: Path, **arrays: object) -> Path:
@@ -113,7 +114,7 @@ def wrong(path: Path, **arrays: object) -> Path:
 )
 def test_matrices_that_are_none(arrays, words, tmp_path):
     with pytest.raises(DataError, match=words):
-        matrices.read(wrong(tmp_path, **arrays))
+        read(wrong(tmp_path, **arrays))
 
 
 @pytest.mark.parametrize(
@@ -131,35 +132,35 @@ def test_files_that_hold_something_else(content, words, tmp_path):
     path = tmp_path / "file.x"
     path.write_bytes(content)
     with pytest.raises(DataError, match=words):
-        matrices.read(path)
+        read(path)
     with pytest.raises(DataError, match="No such file"):
-        matrices.read(tmp_path / "nothing.npz")
+        read(tmp_path / "nothing.npz")
     with pytest.raises(DataError, match="is a folder"):
-        matrices.read(tmp_path)
+        read(tmp_path)
 
 
 def test_what_claims_to_be_large_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(matrices, "_MOST", 60)
+    monkeypatch.setattr(conventions, "_MOST", 60)
     for name in ("a.npz", "b.mat", "d.mat", "e.h5"):
         WRITERS[name](tmp_path / name)
         with pytest.raises(DataError, match="wanted 60 at most"):
-            matrices.read(tmp_path / name)
-    monkeypatch.setattr(matrices, "_JSON", 100)
+            read(tmp_path / name)
+    monkeypatch.setattr(stores, "_JSON", 100)
     lists(tmp_path / "g.json")
     with pytest.raises(DataError, match="more than 100 bytes"):
-        matrices.read(tmp_path / "g.json")
+        read(tmp_path / "g.json")
 
 
 def test_an_archive_that_is_cut_short_or_packed_otherwise(tmp_path):
     npz(tmp_path / "a.npz")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-300])
     with pytest.raises(DataError, match="cannot be read"):
-        matrices.read(tmp_path / "cut.npz")
+        read(tmp_path / "cut.npz")
     np.save(tmp_path / "t.npy", THETA[0])
     with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_BZIP2) as archive:
         archive.write(tmp_path / "t.npy", "Theta1.npy")
     with pytest.raises(DataError, match="a way NumPy does not use"):
-        matrices.read(tmp_path / "b.npz")
+        read(tmp_path / "b.npz")
 
 
 def test_values_that_lie_elsewhere_are_not_followed(tmp_path):
@@ -167,4 +168,4 @@ def test_values_that_lie_elsewhere_are_not_followed(tmp_path):
     with h5py.File(tmp_path / "link.h5", "w") as file:
         file["Theta1"] = h5py.ExternalLink("secret.h5", "model/Theta/theta_1")
     with pytest.raises(DataError, match="Theta1"):
-        matrices.read(tmp_path / "link.h5")
+        read(tmp_path / "link.h5")

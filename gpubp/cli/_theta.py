@@ -1,0 +1,105 @@
+"""--theta FILE in place of RUN, for the commands that take a model and data."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._options import DATA, Command, Listing
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
+    from ..inference import Model
+
+log = logging.getLogger("gpubp")
+
+
+def model_arguments(function: Command) -> Command:
+    """RUN DATA… or, with --theta, DATA… alone; and what a file of matrices does not say itself."""
+    for option in (
+        click.option(
+            "--classes",
+            metavar="NAMES",
+            help="With --theta: the classes in the order of the outputs, cat,dog,… or 1:10 for 1 … 10. By default "
+            "those of y, or 0, 1, ….",
+        ),
+        click.option(
+            "--cost",
+            cls=Listing,
+            room="cost",
+            metavar="NAME",
+            help="With --theta: logistic if nothing is said; one of",
+        ),
+        click.option(
+            "--activation",
+            cls=Listing,
+            room="activation",
+            metavar="NAME",
+            help="With --theta: g of the hidden units, sigmoid if nothing is said; one of",
+        ),
+        click.option(
+            "--theta",
+            type=DATA,
+            metavar="FILE",
+            help="In place of RUN: what gpubp export wrote; or Θ alone: Theta1, Theta2, … (the bias in column 0), "
+            "scikit-learn's coefs_0, intercepts_0, …, or Linear layers of PyTorch, in .npz, .mat, Octave text, HDF5, "
+            "JSON, .safetensors or .pt.",
+        ),
+        click.argument("words", type=DATA, nargs=-1, required=True, metavar="RUN DATA..."),
+    ):
+        function = option(function)
+    return function
+
+
+def run_and_data(words: tuple[Path, ...], said: dict[str, Any]) -> tuple[Path | None, tuple[Path, ...]]:
+    """RUN, which there is none of beside --theta, and the data files.
+
+    Raises:
+        UsageError: one of the two is missing, or an option of --theta is said without it.
+    """
+    from ..errors import UsageError
+
+    if said["theta"] is not None:
+        return None, words
+    if only := [f"--{name}" for name in ("activation", "cost", "classes") if said[name] is not None]:
+        raise UsageError(f"{', '.join(only)} with RUN", wanted="none: it has its own", do="they belong to --theta FILE")
+    if len(words) < 2:
+        raise click.UsageError("Missing argument 'DATA...'", click.get_current_context())
+    return words[0], words[1:]
+
+
+def opened(
+    words: tuple[Path, ...], said: dict[str, Any], *, y_required: bool = True, **names: Any
+) -> tuple[Model, Dataset]:
+    """The model that is meant and the rows that it is to see.
+
+    Args:
+        said: theta, activation, cost and classes, as the user said them.
+        names: for `gpubp.prepare.open_for`.
+
+    Raises:
+        GpubpError: whatever is wrong with either.
+    """
+    from ..loading import load
+    from ..prepare import open_for
+    from ..theta_files import model_of, read
+
+    run, data = run_and_data(words, said)
+    if run is not None:
+        model = load(run)
+        return model, open_for(model, data, y_required=y_required, **names)
+    found = read(said["theta"])
+    options = {name: said[name] for name in ("activation", "cost", "classes")}
+    model = model_of(found, **options)
+    dataset = open_for(model, data, y_required=y_required, **names)
+    if found.model is None and y_required:
+        model = model_of(found, y=dataset.target, **options)
+    if found.model is None:
+        network = model.network
+        layers = "-".join(map(str, network.sizes))
+        log.info("network  %s, %s units, %s cost; x as it is", layers, network.activation, network.cost)
+        log.info("outputs  %s", model.targets.describe())
+    return model, dataset
