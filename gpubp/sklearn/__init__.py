@@ -9,10 +9,10 @@ sees all rows. They are guests: `arguments` makes a `gpubp.job.Job` of the param
 
 from __future__ import annotations
 
-try:
-    import sklearn as _sklearn
-except ImportError as error:
-    raise ImportError("gpubp.sklearn without scikit-learn; install it with pip install 'gpubp[sklearn]'") from error
+from importlib.util import find_spec
+
+if find_spec("sklearn") is None:
+    raise ImportError("gpubp.sklearn without scikit-learn; install it with pip install 'gpubp[sklearn]'")
 
 from .classifier import MLPClassifier
 from .regressor import MLPRegressor

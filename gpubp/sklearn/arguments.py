@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def job_of(estimator: Any, *, cost: str, dtype: np.dtype[Any], class_weight: Any
         )
     if not isinstance(p.activation, str) or not isinstance(p.solver, str):
         raise UsageError(f"activation = {p.activation!r:.40}, solver = {p.solver!r:.40}", wanted="names")
-    _require(p, "max_iter", lambda v: isinstance(v, Integral) and v >= 1, "a whole number, 1 or more")
+    _require(p, "max_iter", _whole, "a whole number, 1 or more")
     _require(p, "tol", _not_negative, "a number, 0 or more")
     _require(p, "alpha", _not_negative, "a number, 0 or more")
     options: dict[str, Any] = {"tolerance": float(p.tol)}
@@ -78,7 +78,7 @@ def job_of(estimator: Any, *, cost: str, dtype: np.dtype[Any], class_weight: Any
         evaluations=int(p.max_fun),
         precision=("fp32" if exact else "fp64") if p.precision == "auto" else p.precision,
         backend=p.backend,
-        threads=p.threads,
+        threads=_threads(p.threads),
         memory=p.memory,
         scale=p.scale,
         seed=p._seed,
@@ -94,7 +94,7 @@ def hidden(sizes: Any) -> tuple[int, ...]:
         UsageError: no whole numbers above 0.
     """
     each = list(sizes) if hasattr(sizes, "__iter__") and not isinstance(sizes, str) else [sizes]
-    if not all(isinstance(one, Integral) and one > 0 for one in each):
+    if not all(_whole(one) for one in each):
         raise UsageError(f"hidden_layer_sizes must be > 0, got {sizes!r:.60}", wanted="whole numbers: (100,)")
     return tuple(int(one) for one in each)
 
@@ -107,6 +107,15 @@ def seed_of(random_state: Any) -> int:
     from sklearn.utils import check_random_state
 
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def _threads(asked: int | None) -> int | None:
+    """The most threads: those asked for, or one in a worker of joblib's, whose siblings have the other cores."""
+    from joblib.parallel import get_active_backend
+
+    if asked is not None:
+        return asked
+    return 1 if getattr(get_active_backend()[0], "nesting_level", None) else None
 
 
 def warn_of_no_effect(estimator: Any) -> None:
@@ -123,8 +132,14 @@ def warn_of_no_effect(estimator: Any) -> None:
         warnings.warn(f"{', '.join(given)} {verb} no effect: {why}", UserWarning, stacklevel=3)
 
 
+def _whole(value: Any) -> bool:
+    """Whether it is a whole number above 0."""
+    return isinstance(value, Integral) and int(value) >= 1
+
+
 def _not_negative(value: Any, most: float = sys.float_info.max) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= most
+    """Whether it is a number from 0 to `most`."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 <= float(value) <= most
 
 
 def _require(estimator: Any, name: str, good: Callable[[Any], bool], wanted: str) -> None:

@@ -17,7 +17,60 @@ _LEAST, _MOST = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg
 
 
 class MLPClassifier(ClassifierMixin, Perceptron):
-    """A dense network for classes, in place of `sklearn.neural_network.MLPClassifier`."""
+    """A dense network for classes, in place of `sklearn.neural_network.MLPClassifier`.
+
+    It minimises scikit-learn's loss, the log loss with (α/2Σw)·‖W‖² added (biases left out), by exact gradients over
+    all rows. Three classes or more have a softmax, two one logistic output, 0/1 labels one logistic output each.
+
+    Args:
+        hidden_layer_sizes: units of each hidden layer; ``()`` is multinomial logistic regression.
+        activation: "identity", "logistic", "tanh", "relu", or another of `gpubp.activation`.
+        solver: "lbfgs", "adam" (Adam on the exact gradient, with `learning_rate_init`, `beta_1`, `beta_2`, `epsilon`),
+            or another of `gpubp.optimizers`. "klbfgs" needs the fewest passes, half to a third; "lbfgs" is the default
+            because with it a row of weight 2 is that row twice, to the last digits, where klbfgs draws a sample of
+            rows. "sgd" is refused.
+        alpha: α, which gpubp writes λ.
+        max_iter, max_fun: the most iterations, and evaluations of the loss; a fit that ends there warns.
+        tol: a fit has converged where no slope of the loss is larger: max|∇J| ≤ tol, for every solver.
+        early_stopping: hold out `validation_fraction` of the rows (stratified), stop after `n_iter_no_change`
+            iterations without a validation loss lower by `tol`, and keep the Θ that had the lowest.
+        warm_start: begin at the Θ of the fit before.
+        random_state: of the first Θ and the rows held out; a whole number is gpubp's seed itself.
+        verbose: print the loss of each iteration.
+        batch_size, shuffle, learning_rate, power_t, momentum, nesterovs_momentum: of scikit-learn's mini-batches.
+            They are taken, change nothing, and a `UserWarning` says so where they are not at their defaults.
+        class_weight: "balanced", or a dict of weights by label; they multiply `sample_weight`.
+        solver_options: a dict of further options of the solver, such as ``{"history": 50}``.
+        backend: "auto" (a GPU where one works), "cpu" or "gpu".
+        precision: of the passes, see `gpubp.precision`; Θ and all decisions are float64. "auto" is fp32 where float32
+            holds every value of X's type (float32, bytes, short integers), else fp64.
+        scale: what is done to X first: "none", "standard", "255" or "auto". `coefs_` are those of the scaled X.
+        memory: of rows of a file that are kept, such as "1GB"; the others are read again in each pass.
+        threads: the most threads of the CPU; by default all cores, and one where ``n_jobs`` has others at work beside
+            it. No bit depends on it.
+
+    Attributes:
+        classes_: the labels, in ascending order.
+        coefs_, intercepts_: the weights (s_l, s_{l+1}) and biases (s_{l+1},) of each layer, float64. What is written
+            into them is what predicts.
+        loss_: the loss J at them, with its α term.
+        loss_curve_: J after each iteration; a warm start adds to it.
+        best_loss_: the lowest of them; None under early stopping.
+        validation_scores_, best_validation_score_: accuracy on the rows held out after each iteration, and at the
+            `coefs_` that were kept; None without early stopping.
+        n_iter_: iterations of the last fit.
+        t_: rows seen, in all evaluations of the loss.
+        ending_: why the fit ended, in words with numbers.
+        precision_: of the last passes; it is finer than asked for where that one had nothing better to find.
+        scaling_: a `gpubp.data.scaling.Scaling`.
+        n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_: as scikit-learn has them.
+
+    >>> from gpubp.sklearn import MLPClassifier
+    >>> X, y = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], ["even", "odd", "odd", "even"]
+    >>> net = MLPClassifier((4,), "tanh", random_state=1).fit(X, y)
+    >>> [str(label) for label in net.predict(X)]
+    ['even', 'odd', 'odd', 'even']
+    """
 
     _numbers = False  # whether y must be numbers
 
@@ -150,7 +203,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
 
     def _class_weight(self) -> Any:
         asked = self.class_weight
-        if asked is None or asked == "balanced" and len(self.classes_) == 1:
+        if asked is None or (asked == "balanced" and len(self.classes_) == 1):
             return None
         if not isinstance(asked, dict):
             return asked

@@ -7,11 +7,10 @@ estimator pickles, and what is written into `coefs_` is what predicts.
 
 from __future__ import annotations
 
-import math
-import sys
 import warnings
 from abc import abstractmethod
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .arguments import as_value_errors, job_of, seed_of, warn_of_no_effect
+from .notes import Notes
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -27,11 +27,22 @@ if TYPE_CHECKING:
     from ..data.targets import TargetSpec
     from ..inference import Model
     from ..network import Network
-    from ..prepare import Prepared
 
 
 class Perceptron(BaseEstimator):
     """The estimators' common part; see `MLPClassifier` and `MLPRegressor`."""
+
+    hidden_layer_sizes: Any
+    activation: str
+    solver: str
+    alpha: float
+    random_state: Any
+    verbose: bool
+    warm_start: bool
+    early_stopping: bool
+    validation_fraction: float
+    backend: str
+    _numbers: bool  # whether y must be numbers
 
     @abstractmethod
     def _meaning(self, y: Any, known: bool) -> tuple[np.ndarray, str, TargetSpec]:
@@ -72,7 +83,7 @@ class Perceptron(BaseEstimator):
             dataset = self._data(X, y, sample_weight, reset=not warm)
             with closing(dataset):
                 target, cost, spec = self._meaning(dataset.target, warm)
-                self._train(_with(dataset, target), cost, spec, warm)
+                self._train(replace(dataset, target=target), cost, spec, warm)
         return self
 
     def loss_and_gradient(
@@ -92,7 +103,7 @@ class Perceptron(BaseEstimator):
         with as_value_errors(), closing(self._data(X, y, sample_weight, reset=False)) as dataset:
             target, cost, spec = self._meaning(dataset.target, True)
             job = job_of(self, cost=cost, dtype=dataset.source.dtype, class_weight=self._class_weight())
-            dataset = _with(dataset, target)
+            dataset = replace(dataset, target=target)
             with closing(prepare(job, dataset, scaling=self.scaling_, targets=spec)) as ready:
                 network, gradient = ready.network, np.zeros(ready.network.P)
                 loss = ready.objective.value_and_gradient(self._Theta(network), gradient)
@@ -104,7 +115,7 @@ class Perceptron(BaseEstimator):
 
         if not rows.is_stored(X):
             return y, weights
-        with as_value_errors(), closing(rows.stored(X, y, weights, y_required=True, split="test")) as dataset:
+        with as_value_errors(), closing(rows.stored(X, y, weights, labelled=True, split="test")) as dataset:
             return dataset.target, dataset.weights
 
     def _data(self, X: Any, y: Any, weights: Any, *, reset: bool) -> Dataset:
@@ -112,7 +123,7 @@ class Perceptron(BaseEstimator):
         from . import rows
 
         if rows.is_stored(X):
-            dataset = rows.stored(X, y, weights, y_required=True)
+            dataset = rows.stored(X, y, weights, labelled=True)
             self._check_features(dataset, reset=reset)
             return dataset
         X, y = validate_data(
@@ -158,7 +169,7 @@ class Perceptron(BaseEstimator):
         with closing(prepare(job, dataset, scaling=scaling, targets=spec, roles=roles)) as ready:
             network = ready.network
             begin = self._Theta(network) if warm else network.initial_Theta(job.seed)
-            watch, notes = Watch(job.stopping), _Notes(self, ready)
+            watch, notes = Watch(job.stopping), Notes(self, ready)
             ending, state = fit(
                 ready.objective, ready.optimizer, begin, iterations=job.iterations, callbacks=[notes],
                 climb=ready.at if job.climb else None, watch=watch,
@@ -168,9 +179,10 @@ class Perceptron(BaseEstimator):
                 raise ValueError(
                     f"{ending.reason}; the input data may contain large values: scale them, or take scale='standard'"
                 )
-            if ending.kind == "limit":
-                do = "raise max_iter, or scale the data: scale='standard'"
-                warnings.warn(f"{ending.reason}; {do}", ConvergenceWarning, stacklevel=4)
+            if ending.kind in ("limit", "stalled"):
+                name = "max_iter" if ending.kind == "limit" else "tol"
+                said = f"{ending.reason}; raise {name}, or scale the data: scale='standard'"
+                warnings.warn(said, ConvergenceWarning, stacklevel=4)
             Theta = np.array(watch.Theta_on_host(state))
             self.coefs_, self.intercepts_ = _coefs_and_intercepts(network, Theta)
             self.scaling_ = ready.rows.scaling
@@ -181,13 +193,12 @@ class Perceptron(BaseEstimator):
             self.n_iter_ = state.iteration
             self.loss_ = float(state.best[1] if watch.Theta is None else watch.J)
             counted = ready.rows.m if ready.rows.weights is None else int(np.count_nonzero(ready.rows.weights))
+            self.best_validation_score_ = notes.score(Theta) if self.early_stopping else None
             self.t_ = (self.t_ if warm else 0) + state.evaluations * counted
         self.loss_curve_ = [*(self.loss_curve_ if warm else ()), *notes.losses]
         early = bool(self.early_stopping)
         before = (getattr(self, "validation_scores_", None) or []) if warm else []
         self.validation_scores_ = [*before, *notes.scores] if early else None
-        at = watch.iteration - 1
-        self.best_validation_score_ = notes.scores[at] if early and at >= 0 else None
         self.best_loss_ = None if early else min([self.loss_, *self.loss_curve_])
 
     def _roles(self, dataset: Dataset, spec: TargetSpec) -> np.ndarray:
@@ -244,7 +255,7 @@ class Perceptron(BaseEstimator):
         check_is_fitted(self, "coefs_")
         with as_value_errors():
             if rows.is_stored(X):
-                dataset = rows.stored(X, y_required=False, split="test")
+                dataset = rows.stored(X, labelled=False, split="test")
                 self._check_features(dataset, reset=False)
             else:
                 dataset = rows.in_memory(validate_data(self, X, accept_sparse="csr", dtype="numeric", reset=False))
@@ -263,63 +274,12 @@ class Perceptron(BaseEstimator):
         return tags
 
 
-class _Notes:
-    """What is noted after each iteration: the loss, under early stopping the score on the rows held out, and aloud
-    where `verbose` asks for it."""
-
-    def __init__(self, estimator: Perceptron, ready: Prepared) -> None:
-        self.losses: list[float] = []
-        self.scores: list[float] = []
-        self._verbose, self._ready = estimator.verbose, ready
-        self._held = _held_out(ready.rows) if estimator.early_stopping else None
-
-    def __call__(self, progress: Any, state: Any) -> None:
-        self.losses.append(progress.J)
-        if self._verbose:
-            sys.stdout.write(f"Iteration {progress.iteration}, loss = {progress.J:.8f}\n")
-        if self._held is not None:
-            self.scores.append(self._score(state.vectors.to_host(state.Theta)))
-            if self._verbose:
-                sys.stdout.write(f"Validation score: {self.scores[-1]:f}\n")
-
-    def _score(self, Theta: np.ndarray) -> float:
-        from ..inference import evaluate
-        from ..precision import EXACT
-
-        ready, held = self._ready, self._held
-        assert held is not None
-        precision = ready.objective.precision if ready.objective.precision in EXACT else "fp32"
-        found = evaluate(ready.model(Theta), held, backend=ready.objective.backend, precision=precision)
-        score = found["r2"] if "r2" in found else found.get("exact", found.get("accuracy"))
-        return math.nan if score is None else float(score)
-
-
-def _held_out(rows: Rows) -> Rows:
-    from ..data.rows import Rows
-    from ..data.views import Picked
-
-    assert rows.validation is not None and rows.labels is not None
-    held = np.flatnonzero(rows.validation)
-    source = Picked(rows.source, held)
-    X = np.empty((len(held), source.features), source.dtype)
-    source.read(0, len(held), X)
-    from ..data.source import ArrayRows
-
-    return Rows(ArrayRows(X), X, rows.scaling, rows.labels[held], rows.validation[held])
-
-
 def _unlabelled(dataset: Dataset, scaling: Any) -> Rows:
     from ..data.rows import Rows
 
     source = dataset.source
     kept = getattr(source, "array", None)
     return Rows(source, np.empty((0, source.features), source.dtype) if kept is None else kept, scaling)
-
-
-def _with(dataset: Dataset, target: np.ndarray) -> Dataset:
-    from dataclasses import replace
-
-    return replace(dataset, target=target)
 
 
 def _coefs_and_intercepts(network: Network, flat: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -14,7 +14,24 @@ if TYPE_CHECKING:
 
 
 class MLPRegressor(RegressorMixin, Perceptron):
-    """A dense network for real targets, in place of `sklearn.neural_network.MLPRegressor`."""
+    """A dense network for real targets, in place of `sklearn.neural_network.MLPRegressor`.
+
+    It minimises ½ Σ_k (h_k − y_k)², the mean over rows, with (α/2Σw)·‖W‖² added (biases left out). With one output that
+    is scikit-learn's loss. With K outputs it is the function whose gradient scikit-learn follows, while the first term
+    of the loss that scikit-learn reports is divided by K.
+
+    Args:
+        loss: "squared_error".
+
+    The other parameters and the attributes are those of `gpubp.sklearn.MLPClassifier`, without classes and their
+    weights; the scores of early stopping are R².
+
+    >>> from gpubp.sklearn import MLPRegressor
+    >>> line = MLPRegressor(hidden_layer_sizes=(), alpha=0, tol=1e-9, random_state=0)
+    >>> line = line.fit([[0.0], [1.0], [2.0]], [1, 3, 5])
+    >>> round(float(line.predict([[10.0]])[0]), 6)
+    21.0
+    """
 
     _numbers = True  # whether y must be numbers
 

@@ -62,13 +62,14 @@ def in_memory(X: Any, y: Any = None, weights: np.ndarray | None = None) -> Datas
     return Dataset("", source, y, weights, "X", "y", None if weights is None else "sample_weight", None, None)
 
 
-def stored(X: Any, y: Any = None, weights: Any = None, *, y_required: bool, split: str | None = None) -> Dataset:
+def stored(X: Any, y: Any = None, weights: Any = None, *, labelled: bool, split: str | None = None) -> Dataset:
     """Rows that stay on the disk.
 
     Args:
-        X: a path, a pattern or several of them; or a dataset of h5py's, whose file is opened again and read only.
+        X: a path, a pattern or several of them; or a dataset of h5py's, whose file is opened again: one that is being
+            written to is refused.
         y, weights: names of datasets beside X, arrays, datasets of h5py's, or None: found by the usual names.
-        y_required: whether rows without y are an error.
+        labelled: whether y and weights are wanted at all.
         split: "train" or "test", taken where the file has such rows and X is no dataset.
 
     Raises:
@@ -76,24 +77,26 @@ def stored(X: Any, y: Any = None, weights: Any = None, *, y_required: bool, spli
     """
     from ..data.several import open_all, splits_of
 
-    names: dict[str, Any] = {"y": y if isinstance(y, str) else None}
-    names["weights"] = weights if isinstance(weights, str) else None if weights is None else "none"
+    given = labelled and y is not None and not isinstance(y, str)
+    weighed = labelled and weights is not None and not isinstance(weights, str)
+    names: dict[str, Any] = {
+        "y": "none" if given or not labelled else y,
+        "weights": "none" if weighed or not labelled else weights,
+    }
     if _is_dataset(X):
-        if X.file.mode != "r":
-            X.file.flush()
-        names |= {"x": X.name}
+        names["x"] = X.name
         X = os.fsdecode(X.file.filename)
     elif split is not None and split in splits_of(X):
-        names |= {"split": split}
-    dataset = open_all(X, **names, y_required=y_required and (y is None or isinstance(y, str)))
+        names["split"] = split
+    dataset = open_all(X, **names, y_required=labelled and not given)
     try:
         m = dataset.source.m
-        if y is not None and not isinstance(y, str):
-            given = as_array(_read(y), "y")
-            if given.ndim == 0 or len(given) != m:
-                raise DataError(f"y of shape {given.shape} beside {m} rows of X", wanted="as many rows as X has")
-            dataset = replace(dataset, target=given, y_place=Place("y"))
-        if weights is not None and not isinstance(weights, str):
+        if given:
+            target = as_array(_read(y), "y")
+            if target.ndim == 0 or len(target) != m:
+                raise DataError(f"y of shape {target.shape} beside {m} rows of X", wanted="as many rows as X has")
+            dataset = replace(dataset, target=target, y_place=Place("y"))
+        if weighed:
             dataset = replace(dataset, weights=as_weights(_read(weights), m))
     except BaseException:
         dataset.close()
