@@ -61,6 +61,14 @@ def test_names_arrays_and_datasets_as_y_and_weights(data):
     assert same(numbers, MLPRegressor(**SMALL, tol=0.01).fit(X, X[:, 0])) and numbers.score(data, "other") > 0.9
 
 
+def test_weights_of_a_usual_name_are_found_and_no_prediction_needs_them(tmp_path):
+    data = write(tmp_path / "weighted.h5", X=X, y=Y.astype("S"), w=W, few=X[:10])
+    found = MLPClassifier(**SMALL).fit(data)
+    assert same(found, MLPClassifier(**SMALL).fit(X, Y, W)) and found.score(data) == found.score(X, Y, W)
+    with h5py.File(data) as file:
+        assert np.array_equal(found.predict(file["few"]), found.predict(X[:10]))
+
+
 def test_a_dataset_that_is_being_written_is_refused(data):
     with h5py.File(data, "r+") as file, pytest.raises(ValueError, match="open in a program that writes to it"):
         MLPClassifier().fit(file["X"], file["y"])

@@ -30,6 +30,7 @@ RNG = np.random.default_rng(7)
 X = RNG.normal(size=(150, 4))
 Y = np.array(["ape", "bee", "cow"])[(X @ RNG.normal(size=(4, 3)) + 0.3 * RNG.normal(size=(150, 3))).argmax(axis=1)]
 T = np.sin(X[:, 0]) + X[:, 1]
+WEIGHTS = RNG.uniform(0.2, 3, 150)
 SMALL = {"hidden_layer_sizes": (5,), "activation": "tanh", "random_state": 0, "alpha": 0.1}
 
 
@@ -178,6 +179,12 @@ def test_a_warm_start_at_the_minimum_stays_there():
     assert all(np.array_equal(a, b) for a, b in zip(coefs, ours.coefs_, strict=True))
 
 
+def test_a_warm_start_keeps_the_scaling_that_its_coefs_are_for():
+    ours = MLPClassifier(**SMALL, warm_start=True, scale="standard").fit(X, Y)
+    before = ours.scaling_
+    assert ours.fit(3 * X + 1, Y).scaling_ is before
+
+
 @pytest.mark.parametrize("kind", ["classes", "numbers"])
 def test_early_stopping_keeps_what_did_best_on_rows_held_out(kind):
     noisy = np.where(RNG.random(150) < 0.3, RNG.permutation(Y), Y)
@@ -185,7 +192,7 @@ def test_early_stopping_keeps_what_did_best_on_rows_held_out(kind):
     ours = {"classes": MLPClassifier, "numbers": MLPRegressor}[kind](
         hidden_layer_sizes=(40,), activation="tanh", random_state=1, alpha=0, early_stopping=True, n_iter_no_change=5,
         validation_fraction=0.3,
-    ).fit(X, y)  # fmt: skip
+    ).fit(X, y, WEIGHTS)  # fmt: skip
     assert ours.n_iter_ < 200 and "stopped early" in ours.ending_
     assert len(ours.validation_scores_) == ours.n_iter_ and ours.best_loss_ is None
     # the rows held out, as scikit-learn would choose them
@@ -194,10 +201,13 @@ def test_early_stopping_keeps_what_did_best_on_rows_held_out(kind):
     stratify = y if kind == "classes" else None
     _, held = train_test_split(np.arange(150), test_size=0.3, random_state=1, stratify=stratify)
     score = accuracy_score if kind == "classes" else r2_score
-    assert ours.best_validation_score_ == pytest.approx(score(y[held], ours.predict(X[held])))
+    assert ours.best_validation_score_ == pytest.approx(
+        score(y[held], ours.predict(X[held]), sample_weight=WEIGHTS[held])
+    )
     assert ours.best_validation_score_ in [pytest.approx(one) for one in ours.validation_scores_]
-    if kind == "classes":
-        assert score(y[held], ours.predict(X[held])) < ours.score(np.delete(X, held, 0), np.delete(y, held))
+    if kind == "numbers":  # where the score falls as the loss rises
+        assert ours.best_validation_score_ == max(ours.validation_scores_) > ours.validation_scores_[-1]
+        assert "by more than 1e-05" in ours.set_params(tol=1e-5).fit(X, y, WEIGHTS).ending_
 
 
 def test_verbose_prints_the_loss_of_each_iteration(capsys):
