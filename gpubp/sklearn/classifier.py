@@ -174,7 +174,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         y, sample_weight = self._answers(X, y, sample_weight)
         return super().score(X, y, sample_weight)
 
-    def _meaning(self, y: Any, known: bool) -> tuple[np.ndarray, str, TargetSpec]:
+    def _meaning(self, y: Any, known: bool, *, some: bool = False) -> tuple[np.ndarray, str, TargetSpec]:
         check_classification_targets(y)
         y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
         kind = type_of_target(y, input_name="y")
@@ -182,11 +182,14 @@ class MLPClassifier(ClassifierMixin, Perceptron):
             raise ValueError("several columns of classes in y; wanted one column, or 0/1 labels; fit one per column")
         several = kind == "multilabel-indicator"
         classes = np.arange(y.shape[1]) if several else np.unique(y)
-        if known and (several != self._several or list(classes) != list(self.classes_)):
-            raise ValueError(
-                "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-                f"Previously got {self.classes_}, `y` has {classes}"
-            )
+        if known:
+            if some and several == self._several and np.isin(classes, self.classes_).all():
+                classes = self.classes_
+            if several != self._several or not np.array_equal(classes, self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                    f"Previously got {self.classes_}, `y` has {classes}"
+                )
         self.classes_, self._several = classes, several
         cost, spec = self._spec()
         return (y.astype(np.uint8) if several else np.searchsorted(classes, y)), cost, spec

@@ -45,11 +45,12 @@ class Perceptron(BaseEstimator):
     _numbers: bool  # whether y must be numbers
 
     @abstractmethod
-    def _meaning(self, y: Any, known: bool) -> tuple[np.ndarray, str, TargetSpec]:
+    def _meaning(self, y: Any, known: bool, *, some: bool = False) -> tuple[np.ndarray, str, TargetSpec]:
         """y as numbers, the cost, and what the outputs stand for.
 
         Args:
             known: whether the classes are those of the fit before (a warm start), and not y's own.
+            some: whether y may then lack some of them.
         """
 
     @abstractmethod
@@ -101,7 +102,7 @@ class Perceptron(BaseEstimator):
 
         check_is_fitted(self, "coefs_")
         with as_value_errors(), closing(self._data(X, y, sample_weight, reset=False)) as dataset:
-            target, cost, spec = self._meaning(dataset.target, True)
+            target, cost, spec = self._meaning(dataset.target, True, some=True)
             job = job_of(self, cost=cost, dtype=dataset.source.dtype, class_weight=self._class_weight())
             dataset = replace(dataset, target=target)
             with closing(prepare(job, dataset, scaling=self.scaling_, targets=spec)) as ready:

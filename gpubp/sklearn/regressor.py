@@ -114,7 +114,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
         y, sample_weight = self._answers(X, y, sample_weight)
         return super().score(X, y, sample_weight)
 
-    def _meaning(self, y: Any, known: bool) -> tuple[np.ndarray, str, TargetSpec]:
+    def _meaning(self, y: Any, known: bool, *, some: bool = False) -> tuple[np.ndarray, str, TargetSpec]:
         from ..data.targets import TargetSpec
 
         if self.loss != "squared_error":

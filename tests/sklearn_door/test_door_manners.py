@@ -224,6 +224,18 @@ def test_labels_come_back_as_they_were():
         assert found.score(X, y) > 0.9
 
 
+def test_the_gradient_over_rows_that_lack_a_class():
+    ours = MLPClassifier(**SMALL).fit(X, Y)
+    shares = [(Y == "ape").mean(), (Y != "ape").mean()]
+    whole = ours.set_params(alpha=0).loss_and_gradient(X, Y)
+    parts = [ours.loss_and_gradient(X[chosen], Y[chosen]) for chosen in (Y == "ape", Y != "ape")]
+    assert whole[0] == pytest.approx(sum(share * part[0] for share, part in zip(shares, parts, strict=True)))
+    with pytest.raises(ValueError, match="the same classes"):
+        ours.loss_and_gradient(X, np.where(Y == "ape", "elk", Y))
+    with pytest.raises(ValueError, match="the same classes"):
+        ours.set_params(warm_start=True).fit(X[Y != "ape"], Y[Y != "ape"])
+
+
 def test_a_single_class_is_always_the_answer():
     found = MLPClassifier(**SMALL).fit(X, np.full(150, "ape"))
     assert set(found.predict(X)) == {"ape"} and found.predict_proba(X).tolist() == [[pytest.approx(1)]] * 150
@@ -288,6 +300,21 @@ def test_other_solvers(solver):
     rate = {"learning_rate_init": 0.05} if solver == "adam" else {}
     found = MLPClassifier(**SMALL, solver=solver, tol=1e-2, max_iter=500, **rate)
     assert found.fit(X, Y).score(X, Y) > 0.9
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # scikit-learn's at max_iter, ours of batch_size
+@pytest.mark.parametrize("home", ["sklearn.neural_network", "gpubp.sklearn"])
+def test_one_changed_import(home):
+    script = f"""
+from {home} import MLPClassifier, MLPRegressor
+classes = make_pipeline(StandardScaler(), MLPClassifier((10,), "logistic", solver="adam", learning_rate_init=0.05,
+    batch_size=50, max_iter=300, n_iter_no_change=20, alpha=1e-3, random_state=0, early_stopping=False))
+numbers = make_pipeline(StandardScaler(), MLPRegressor(hidden_layer_sizes=[10, 5], max_iter=800, random_state=0,
+    tol=1e-2, learning_rate_init=0.01, momentum=0.8))
+"""
+    names = {"make_pipeline": make_pipeline, "StandardScaler": StandardScaler}
+    exec(script, names)
+    assert names["classes"].fit(X, Y).score(X, Y) > 0.9 and names["numbers"].fit(X, T).score(X, T) > 0.9
 
 
 def test_pipeline_grid_search_and_clone():
