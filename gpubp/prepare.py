@@ -190,7 +190,7 @@ def prepare(
         optimizer.refuse(network.parameters)
 
         budget = default_budget() if job.memory is None else job.memory
-        optimizer, taken, shortened = allot(optimizer, network.P, budget, backend, fresh=targets is None)
+        optimizer, taken, shortened = allot(optimizer, network.P, budget, backend, fresh=scaling is None)
         budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask) - taken)
         progress = None if scanned is None else (lambda done: scanned(done, source.m))
         dropped = 0

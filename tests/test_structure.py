@@ -34,7 +34,7 @@ FLOORS = [
     {"going_on"},
     {"run"},
     {"choosing"},
-    {"describe", "follow", "tensorboard", "soundness", "api", "explain"},
+    {"describe", "follow", "tensorboard", "soundness", "api", "explain", "sklearn"},
     {"report"},
     {"cli"},
 ]

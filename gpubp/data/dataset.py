@@ -87,7 +87,7 @@ def open_dataset(
     Args:
         path: the file.
         x, y, weights: datasets to take in place of those with the usual names, or fields of a compound one, such as
-            ``jets[pt,eta]``; ``weights="none"`` takes no weights.
+            ``jets[pt,eta]``; ``weights="none"`` takes no weights, ``y="none"`` no y where it is not required.
         split: "train", "val" or "test"; None takes the training rows, or all rows where there are no splits.
         y_required: whether a file without y is an error (for predictions it is not).
         allow: the folder in which the sources of virtual datasets may lie; None to refuse those.

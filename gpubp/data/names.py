@@ -116,7 +116,8 @@ def choose(
     Args:
         paths: all names in the file, groups separated by ``/``.
         file: the file as the user named it, for messages.
-        x, y, weights: names the user gave in place of the usual ones; ``weights="none"`` takes none.
+        x, y, weights: names the user gave in place of the usual ones; ``weights="none"`` takes none, nor does
+            ``y="none"`` where y is not required.
         split: "train", "val" or "test"; None takes the training rows, or all rows where there are no splits.
         y_required: whether a file without y is an error.
 
@@ -136,8 +137,9 @@ def choose(
         raise _missing(paths, file, "x", x, split)
     if x in paths:
         split = split_of(chosen)  # a whole path brings its own split along
-    labels = _one(paths, file, "y", y, split, beside=chosen)
-    if labels is None and (y_required or y is not None):
+    unlabelled = not y_required and y is not None and y.lower() == "none"
+    labels = None if unlabelled else _one(paths, file, "y", y, split, beside=chosen)
+    if labels is None and not unlabelled and (y_required or y is not None):
         raise _missing(paths, file, "y", y, split)
     if weights is not None and weights.lower() == "none":
         return Names(chosen, labels, None, split)

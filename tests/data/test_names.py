@@ -79,6 +79,9 @@ def test_y_is_first_looked_for_in_the_group_of_x():
 
 def test_weights_can_be_declined():
     assert choose(["X", "y", "w"], "f", weights="none").weights is None
+    assert choose(["X", "y", "w"], "f", y="none", y_required=False).y is None
+    with pytest.raises(DataError):
+        choose(["X", "y", "w"], "f", y="none")
     assert choose(["X", "y", "w", "v"], "f", weights="v").weights == "v"
 
 
