@@ -65,11 +65,12 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         scaling_: a `gpubp.data.scaling.Scaling`.
         n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_: as scikit-learn has them.
 
-    >>> from gpubp.sklearn import MLPClassifier
-    >>> X, y = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], ["even", "odd", "odd", "even"]
-    >>> net = MLPClassifier((4,), "tanh", random_state=1).fit(X, y)
-    >>> [str(label) for label in net.predict(X)]
-    ['even', 'odd', 'odd', 'even']
+    Examples:
+        >>> from gpubp.sklearn import MLPClassifier
+        >>> X, y = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], ["even", "odd", "odd", "even"]
+        >>> net = MLPClassifier((4,), "tanh", random_state=1).fit(X, y)
+        >>> [str(label) for label in net.predict(X)]
+        ['even', 'odd', 'odd', 'even']
     """
 
     _numbers = False  # whether y must be numbers

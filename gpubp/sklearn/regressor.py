@@ -26,11 +26,12 @@ class MLPRegressor(RegressorMixin, Perceptron):
     The other parameters and the attributes are those of `gpubp.sklearn.MLPClassifier`, without classes and their
     weights; the scores of early stopping are R².
 
-    >>> from gpubp.sklearn import MLPRegressor
-    >>> line = MLPRegressor(hidden_layer_sizes=(), alpha=0, tol=1e-9, random_state=0)
-    >>> line = line.fit([[0.0], [1.0], [2.0]], [1, 3, 5])
-    >>> round(float(line.predict([[10.0]])[0]), 6)
-    21.0
+    Examples:
+        >>> from gpubp.sklearn import MLPRegressor
+        >>> line = MLPRegressor(hidden_layer_sizes=(), alpha=0, tol=1e-9, random_state=0)
+        >>> line = line.fit([[0.0], [1.0], [2.0]], [1, 3, 5])
+        >>> round(float(line.predict([[10.0]])[0]), 6)
+        21.0
     """
 
     _numbers = True  # whether y must be numbers
