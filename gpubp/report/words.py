@@ -140,8 +140,8 @@ def _because(kind: str, cost: float | None, quality: Quality | None, judged: Jud
         "high variance": "it has learned its rows by heart (high variance)",
         "high bias": "both are high, so it is too simple for the data, or they do not tell more (high bias)",
         "high bias and high variance": "both are high and the gap is wide (high bias and high variance)",
-        "neither": "it is not high, and the gap is not one that counts, which would be "
-        f"{WIDE:g} times, two standard errors, and {100 * SMALL:g} % of the best constant answer's cost",
+        "neither": f"it is not high, and the gap is too small to count (more than {WIDE:g} times, than two standard "
+        f"errors, and than {100 * SMALL:g} % of the best constant answer's cost would)",
     }
     return head + words[kind] + "."
 
