@@ -80,10 +80,14 @@ class LayerSlopes:
     @property
     def distance(self) -> float:
         """‖slope − δ‖ / (‖slope‖ + ‖δ‖), the measure of the course's exercise 4; at a kink with the nearer side."""
-        near = np.abs(self.left - self.delta) < np.abs(self.right - self.delta)
+        return self.distance_of(self.delta)
+
+    def distance_of(self, claimed: np.ndarray) -> float:
+        """The same for other numbers (s_l,) that somebody takes for the δ's."""
+        near = np.abs(self.left - claimed) < np.abs(self.right - claimed)
         slope = np.where(self.kink, np.where(near, self.left, self.right), self.slope)
-        size = float(np.linalg.norm(slope) + np.linalg.norm(self.delta))
-        return float(np.linalg.norm(slope - self.delta)) / size if size else 0.0
+        size = float(np.linalg.norm(slope) + np.linalg.norm(claimed))
+        return float(np.linalg.norm(slope - claimed)) / size if size else 0.0
 
     def unit(self, j: int) -> UnitSlope:
         """Unit j, from 1."""

@@ -112,6 +112,16 @@ def meaning(e: Explanation) -> list[str]:
     return [first, f"−δ is {follows}"]
 
 
+def literal_meaning(e: Explanation) -> tuple[str, str]:
+    """What the seed's recursion without g′ is, and what its sum is where the δ's to its right are exact."""
+    C = cost_name(e)
+    return (
+        "the seed's recursion as it is written, each δ a plain weighted sum of the δ's to its right, no g′.",
+        f"With exact δ's to the right that sum is ∂{C}/∂a (s), and times g′(z) it is ∂{C}/∂z = δ; carried on by "
+        "itself it is neither, unless every g′ is 1.",
+    )
+
+
 def text_of(line: Line) -> str:
     """A line as a terminal shows it."""
     return "".join(token.text for token in line)

@@ -96,6 +96,23 @@ def test_hovering_unit_2_of_layer_2_shows_its_sum(browser, tmp_path):
         seen.refuse_noise()
 
 
+def test_the_seeds_recursion_stands_beside_where_it_is_asked_for(browser, tmp_path):
+    e = seed_example()
+    with browser.open(made(tmp_path, e, literal=True)) as seen:
+        heads = "[...document.querySelectorAll('#numbers thead tr')].map(r => r.lastElementChild.innerText)"
+        assert seen.page.evaluate(heads) == ["a", "literal", "literal", "literal"]
+        cells = "[...document.querySelectorAll('#numbers tr')].map(r => r.lastElementChild.innerText)"
+        told = [u["literal"] for u in plain(e, fold(e))["units"] if u["layer"] > 1]
+        shown = [cell for cell in seen.page.evaluate(cells) if cell not in ("a", "literal")][2:]
+        assert shown == [printed(value) for value in told]
+        circle(seen, 2, 2).hover()
+        text = seen.page.locator("#sum").inner_text()
+        assert "without g′, from the output to here: δ2(2) = " in text.replace("\n", "") and printed(told[1]) in text
+        assert "carried on by itself it is neither" in seen.page.locator("main").inner_text()
+        seen.refuse_noise()
+    assert "literal" not in page.html(e, fold(e)).partition("<script")[0]
+
+
 def test_the_keyboard_does_the_same(browser, tmp_path):
     e = seed_example()
     with browser.open(made(tmp_path, e)) as seen:
