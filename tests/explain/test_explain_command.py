@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explain")
     X, y = RNG.integers(0, 256, (40, 64)).astype(np.uint8), np.array([b"cat", b"dog", b"emu"])[np.arange(40) % 3]
     data = write(folder / "data.h5", X=X[:30], y=y[:30], X_test=X[30:], y_test=y[30:], X2=X[::-1], y2=y[::-1])
-    gpubp.train(data, hidden=(12, 6), iterations=3, backend="cpu", out=folder / "run", scale="255")
+    gpubp.train(data, hidden=(12, 6), iterations=3, backend="cpu", kernel="numpy", out=folder / "run", scale="255")
     return folder / "run"
 
 

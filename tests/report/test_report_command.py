@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from in_process import ran
-from report_runs import done
+from report_runs import PLAIN, done
 from running import write
 
 import gpubp
@@ -50,10 +50,10 @@ def test_the_worst_row_of_the_report_is_that_row_of_the_file(of_numbers):
         assert worst["truth"] == dataset.target[worst["row"]].tolist()
 
 
-def test_rows_of_the_training_are_said_aloud(of_numbers, tmp_path):
+def test_rows_of_the_training_are_said_aloud(of_numbers, tmp_path, undrawn):
     run, data = of_numbers
     whole = tmp_path / "whole"
-    done("train", data, "--out", whole, "--hidden", "3", "--iterations", "2")
+    done("train", data, "--out", whole, "--hidden", "3", "--iterations", "2", *PLAIN)
     result = done("report", whole, "--no-limit", "--json")
     assert "judged on training rows" in result.stderr and result.json["judged"]["kind"] == "training"
     assert any("--validation 0.2" in one["command"] for one in result.json["verdict"]["next"])
@@ -61,7 +61,7 @@ def test_rows_of_the_training_are_said_aloud(of_numbers, tmp_path):
     assert report(run, data, limit=False).numbers["judged"]["kind"] == "training"
 
 
-def test_data_that_are_gone_leave_a_report_without_quality(of_digits, tmp_path):
+def test_data_that_are_gone_leave_a_report_without_quality(of_digits, tmp_path, undrawn):
     run, data = of_digits
     shutil.copytree(run, tmp_path / "run")
     lost = data.rename(data.with_suffix(".away"))
@@ -115,7 +115,7 @@ def test_lines_that_tell_another_story_are_left_alone(of_numbers):
     assert after["iteration"] == 31 and math.isnan(after["J"])
 
 
-def test_no_iteration_a_failed_run_and_a_class_that_is_absent(tmp_path):
+def test_no_iteration_a_failed_run_and_a_class_that_is_absent(tmp_path, undrawn):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(120, 3))
     y = rng.integers(0, 3, 120)
@@ -136,7 +136,7 @@ def test_a_thousand_classes(tmp_path):
     y = np.arange(3000) % 1000
     X = rng.normal(size=(1000, 6))[y] + 0.1 * rng.normal(size=(3000, 6))
     data = write(tmp_path / "d.h5", X=X, y=y)
-    done("train", data, "--out", tmp_path / "run", "--hidden", "4", "--iterations", "2")
+    done("train", data, "--out", tmp_path / "run", "--hidden", "4", "--iterations", "2", *PLAIN)
     found = report(tmp_path / "run", limit=False)
     told = found.numbers
     assert len(found.html()) < 3_000_000 and len(told["quality"]["each"]) == 1000
@@ -145,7 +145,7 @@ def test_a_thousand_classes(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(json.loads((OLD / "expected.json").read_text())))
-def test_checkpoints_of_earlier_versions(name, tmp_path):
+def test_checkpoints_of_earlier_versions(name, tmp_path, undrawn):
     file = next(OLD / f"{name}{suffix}" for suffix in ("", ".h5") if (OLD / f"{name}{suffix}").is_file())
     shutil.copy(file, tmp_path / "old.h5")
     found = report(tmp_path / "old.h5", limit=False)
@@ -184,7 +184,7 @@ def test_the_command_that_repeats_the_run_repeats_it(of_digits, tmp_path, monkey
     assert (gpubp.load("again").Theta == gpubp.load(run).Theta).all()
 
 
-def test_one_line_for_what_cannot_be(of_digits, tmp_path, monkeypatch):
+def test_one_line_for_what_cannot_be(of_digits, tmp_path, monkeypatch, undrawn):
     run, data = of_digits
     assert error("report", tmp_path / "nothing").startswith("cannot read")
     assert "ends in .html" in error("report", run, "-o", tmp_path / "x.txt")
@@ -285,7 +285,7 @@ def test_the_products_that_are_timed_are_counted():
     assert found["gflops"] > 0 and found["rows"] == 64
 
 
-def test_follow_and_tensorboard_are_called(of_numbers, tmp_path, monkeypatch):
+def test_follow_and_tensorboard_are_called(of_numbers, tmp_path, monkeypatch, undrawn):
     run, data = of_numbers
     called = []
     follow, board = types.ModuleType("gpubp.follow"), types.ModuleType("gpubp.tensorboard")
