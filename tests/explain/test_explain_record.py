@@ -113,6 +113,15 @@ def test_folded_layers_keep_the_largest_the_wanted_and_the_asked_for():
     assert all(len(fold(e, 0).shown[l]) == e.network.sizes[l - 1] for l in range(1, 5))
 
 
+def test_the_answer_is_shown_though_its_delta_is_nothing():
+    """Behind a sigmoid with squares what is certain has no δ, wrong as it may be."""
+    network = Network((1, 12), "sigmoid", "sigmoid_squares")
+    Theta = np.zeros((12, 2))
+    Theta[2, 0] = 30.0  # output 3 is sure, and output 5 is wanted
+    e = explain(network, network.pack([Theta]), np.ones(1), np.eye(12)[4])
+    assert abs(e.delta[2][2]) < 1e-12 and {3, 5} <= set(fold(e, 4).shown[2])
+
+
 def test_plain_values_are_the_records_own():
     e = random_example(np.random.default_rng(2), "relu", "logistic", sizes=(12, 11, 10, 2))
     found = plain(replace(e, names=replace(e.names, outputs=("no", "yes"))), fold(e, 3))
