@@ -127,8 +127,9 @@ def figures(quality: Quality) -> str:
         assert quality.numbers is not None
         r2 = quality.numbers.r2
         head = f"its RMSE is {quality.numbers.rmse:.4g}" + (f" and R² = {r2:.4f}" if r2 is not None else "")
-    share = f", {100 * quality.cost / quality.constant:.3g} % of the best constant answer's" if quality.constant else ""
-    return f"{head}; the cost is {quality.cost:.4g}{share}"
+    share = 100 * quality.cost / quality.constant if quality.constant else math.nan
+    of_constant = f", {share:.3g} % of the best constant answer's" if math.isfinite(share) else ""
+    return f"{head}; the cost is {quality.cost:.4g}{of_constant}"
 
 
 def _because(kind: str, cost: float | None, quality: Quality | None, judged: Judged | None) -> str:

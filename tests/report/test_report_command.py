@@ -43,6 +43,19 @@ def test_without_data_it_is_judged_on_test_rows_and_else_on_those_held_out(of_di
     assert {one["row"] for one in found.numbers["worst"]} <= set(held.tolist())
 
 
+def test_without_test_rows_the_validation_rows_of_the_file_are_taken(tmp_path):
+    X = np.random.default_rng(3).normal(size=(60, 3))
+    y = X[:, 0] * X[:, 1]
+    data = write(tmp_path / "d.h5", train__X=X[:40], train__y=y[:40], val__X=X[40:], val__y=y[40:])
+    done("train", data, "--out", tmp_path / "run", "--hidden", "3", "--iterations", "2", *PLAIN)
+    found = report(tmp_path / "run", limit=False).numbers
+    assert found["judged"] == {"on": "20 rows of d.h5 that were held out for validation", "kind": "validation",
+                               "split": "val"}  # fmt: skip
+    (command,) = [one["command"] for one in found["verdict"]["next"] if "worst row" in one["do"]]
+    assert command.split()[-4:-2] == ["--split", "val"]
+    assert done(*command.split()[1:], "--json").json["truth"] == f"{found['worst'][0]['truth']:.6g}"
+
+
 def test_the_worst_row_of_the_report_is_that_row_of_the_file(of_numbers):
     run, data = of_numbers
     worst = report(run, limit=False).numbers["worst"][0]
