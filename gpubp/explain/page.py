@@ -16,7 +16,7 @@ import numpy as np
 
 from .drawing import refuse_no_folder, written
 from .fold import Fold
-from .layout import By, input_name, layout
+from .layout import By, input_name, layout, short_example
 from .notation import as_html, cost_name, number
 from .plain import name_of, plain
 from .record import Explanation
@@ -60,7 +60,7 @@ def html(e: Explanation, fold: Fold, by: By = "theta", checked: Any = None, *, l
     svg = render(drawing, live=True).replace("<svg ", f"<svg {style} ", 1)
     slopes = {} if checked is None else dict(checked.units)
     data = json.dumps(plain(e, fold), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-    title = f"Every δ of {_short(e.names.example) or 'one example'}"
+    title = f"Every δ of {short_example(e.names.example) or 'one example'}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -113,7 +113,7 @@ def _introduction(e: Explanation) -> str:
     hidden = f", hidden units {network.activation}" * (e.L > 2)
     what = f"<strong>{sizes}</strong>{hidden}, cost {network.cost}"
     said = [f"{what}: {escape(names.network)}" if names.network else what]
-    said += [escape(names.example)] if names.example != _short(names.example) else []
+    said += [escape(names.example)] if names.example != short_example(names.example) else []
     answers = [f"wanted <strong>{escape(names.truth)}</strong>"] if names.truth else []
     answers += [f"the network's answer <strong>{escape(names.answer)}</strong>"] if names.answer else []
     answers.append(f"{cost_name(e)} = <strong>{number(e.C)}</strong>")
@@ -121,12 +121,6 @@ def _introduction(e: Explanation) -> str:
     first, *others = map(as_html, meaning(e))
     said += [f"δ = ∂{cost_name(e)}/∂z; {first}.", *(f"{line[0].upper()}{line[1:]}." for line in others)]
     return "\n".join(f"<p>{line}</p>" for line in said)
-
-
-def _short(example: str) -> str:
-    """Row 7 of a file, without the folders that the file is in."""
-    row, of, path = example.partition(" of ")
-    return f"{row}{of}{Path(path).name}"
 
 
 def _panel(e: Explanation) -> str:

@@ -56,6 +56,15 @@ def test_without_test_rows_the_validation_rows_of_the_file_are_taken(tmp_path):
     assert done(*command.split()[1:], "--json").json["truth"] == f"{found['worst'][0]['truth']:.6g}"
 
 
+def test_a_run_that_still_fell_at_its_limit_is_to_go_on(of_digits):
+    run, _ = of_digits
+    history = runs.read_run(run).history
+    assert history[-3]["J"] > 1.001 * history[-1]["J"]  # a tenth of 25 iterations
+    assert {"do": "J was still falling when it ended: go on", "command": f"gpubp resume {run} --iterations 100"} in (
+        report(run, limit=False).numbers["verdict"]["next"]
+    )
+
+
 def test_the_worst_row_of_the_report_is_that_row_of_the_file(of_numbers):
     run, data = of_numbers
     worst = report(run, limit=False).numbers["worst"][0]
