@@ -4,7 +4,9 @@ z_j^(l) of one unit is moved by ±h and everything to the right of it is compute
 is trained with. C(h) − C(−h) over 2h goes to δ_j^(l) as h goes to 0; Ridders' extrapolation (C. J. F. Ridders,
 "Accurate computation of F′(x) and F′(x)F″(x)", Advances in Engineering Software 4 (1982) 75–76) takes it there from a
 few h, with an estimate of its own error. The steps h go from ½ down to 10⁻⁶: a large h suffers least from rounding,
-and a small one stays on its side of the kinks of relu units.
+and a small one stays on its side of the kinks of relu units. (`gpubp.tangent` does the same for one slope of a function
+that is dear: in as few steps as will do, with rounding that it measures. Here all units of a layer move at once by all
+steps, which is one pass.)
 
 The two costs are subtracted output by output before they are added, so that a small change beside a large cost is seen.
 What float64 can still not see is bounded (`_rounding`), from the sizes of the numbers that are rounded on the way.
