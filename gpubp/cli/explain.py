@@ -55,7 +55,7 @@ _MODES = "RUN DATA, RUN with --x and --y, --theta FILE with --x and --y, or --ex
 @click.option("--example", is_flag=True, help="The small network of the course, with numbers.")
 @click.option("--unit", "units", multiple=True, metavar="L:J", help="Write out unit J of layer L; may be repeated.")
 @click.option("--check", "checked", is_flag=True, help="Each δ beside the finite difference of the cost in its z.")
-@click.option("--literal", is_flag=True, help="Also the seed's recursion as it is written, without g′.")
+@click.option("--literal", is_flag=True, help="Also the sums of the course's note as it writes them, without g′.")
 @click.option(
     "--sign",
     type=click.Choice(["loss", "loglik"]),

@@ -49,7 +49,7 @@ def html(e: Explanation, fold: Fold, by: By = "theta", checked: Any = None, *, l
     Args:
         by: what makes an edge thick: "theta" |Θ|, "contribution" |Θ·a|.
         checked: the slopes that were measured, see `gpubp.explain.slopes`; None where they were not.
-        literal: also the seed's recursion without g′.
+        literal: also the course's recursion without g′.
 
     Raises:
         UsageError: as `gpubp.explain.layout.layout`.

@@ -53,7 +53,7 @@ def unit(e: Explanation, layer: int, j: int, *, top: int = TOP, literal: bool = 
 
     Args:
         top: how many terms of a sum are written out, the largest; 0 for all.
-        literal: also the seed's recursion without g′.
+        literal: also the course's recursion without g′.
 
     Raises:
         UsageError: there is no such unit, or nothing leads to it.
@@ -110,7 +110,7 @@ def slopes(e: Explanation, fold: Fold, checked: SlopeCheck, *, literal: bool = F
     """Each δ beside the slope of the cost, with the verdict.
 
     Args:
-        literal: of each hidden layer also how far the seed's recursion without g′ is from the slopes.
+        literal: of each hidden layer also how far the course's recursion without g′ is from the slopes.
     """
     what = cost_name(e)
     parts = [f"Slopes: δ_j^(l) beside the finite difference of {what} in z_j^(l), all to its right computed again"]
