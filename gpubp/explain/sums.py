@@ -116,7 +116,7 @@ def literal_meaning(e: Explanation) -> tuple[str, str]:
     """What the course's recursion without g′ is, and what its sum is where the δ's to its right are exact."""
     C = cost_name(e)
     return (
-        "the recursion of the course's note as it is written, each δ a plain weighted sum of the δ's to its right, without g′.",
+        "the course's recursion as it is written, each δ a plain weighted sum of the δ's to its right, no g′.",
         f"With exact δ's to the right that sum is ∂{C}/∂a (s), and times g′(z) it is ∂{C}/∂z = δ; carried on by "
         "itself it is neither, unless every g′ is 1.",
     )
