@@ -207,6 +207,48 @@ def test_a_dead_layer_is_measured_by_the_whole_gradient():
     assert gradient_check(Wrong(alive, dies), Theta).layers[0].verdict == "FAIL"
 
 
+def test_of_each_matrix_a_bias_is_among_the_elements_tried():
+    f, Theta = objective()
+    for seed in range(12):  # by chance there would be none in every third of them
+        for part in numerical_slopes(f, Theta, elements=3, seed=seed).parts[:-1]:
+            assert len(set(part.chosen.tolist())) == 3 and (part.chosen % part.width == 0).any()
+
+
+def test_the_element_of_the_largest_difference_is_named():
+    f, Theta = objective()
+
+    def harm(self, Theta, out):
+        out[where] += 0.25
+
+    places = f.network.unpack(np.arange(f.network.P, dtype=float))
+    where = int(places[1][3, 6])  # of Θ^(2), 5 × 7: to unit 4, from unit 6
+    worst = gradient_check(Wrong(f, harm), Theta, elements=0).layers[1].worst
+    assert worst is not None and (worst["row"], worst["column"], worst["name"]) == (3, 6, "Θ_46^(2)")
+    assert worst["backprop"] - worst["numerical"] == pytest.approx(0.25, rel=1e-6)
+
+
+def test_all_together_may_fail_though_no_layer_does():
+    f, Theta = objective()
+    found = gradient_check(f, Theta)
+    assert found.verdict == "PASS" and replace(found, whole=replace(found.whole, verdict="FAIL")).verdict == "FAIL"
+    assert replace(found, whole=replace(found.whole, verdict="UNDECIDED")).verdict == "PASS"
+
+
+def test_what_the_sampled_elements_do_not_see_is_no_pass():
+    """Between what is allowed and what rounding alone can make nothing is known, whichever of both measures says so."""
+    f, Theta = objective()
+    slopes = numerical_slopes(f, Theta, elements=3)
+    gradient = np.zeros(f.network.P)
+    f.value_and_gradient(Theta, gradient)
+    part = slopes.parts[0]
+    assert diagnostics._judged(part, gradient, slopes, 1e-7, 1e-3).verdict == "PASS"
+    unseen = next(i for i in range(part.where.size) if i not in set(part.chosen.tolist()))
+    gradient[part.where[unseen]] += 1e-5 * slopes.sizes[0]
+    told = diagnostics._judged(part, gradient, slopes, 1e-7, 1e-3)
+    assert told.error < 1e-9 and 1e-6 < told.directional < 1e-4 and told.verdict == "UNDECIDED"
+    assert diagnostics._judged(part, gradient, slopes, 1e-7, 0.0).verdict == "FAIL"
+
+
 def converged() -> tuple[Objective, np.ndarray]:
     f, _ = objective("tanh", "squares", m=40, lambda_=1.0)
     options = {"tolerance": 1e-13}

@@ -25,7 +25,7 @@ ROUNDING = re.compile(r"\d(\.\d+)?e-(0[89]|1\d)")
 
 
 def printed(command: str) -> str:
-    """What a command prints, without blanks at the ends of lines; behind a pipe ``head``, ``tail`` or ``grep -A``."""
+    """What a command prints, without blanks at the ends of lines; behind a pipe ``head``, ``tail`` or ``grep``."""
     from in_process import ran
 
     words, _, pipe = command.partition(" | ")
@@ -37,6 +37,8 @@ def printed(command: str) -> str:
             lines = lines[: int(count)]
         case ["tail", "-n", count]:
             lines = lines[-int(count) :]
+        case ["grep", word]:
+            lines = [line for line in lines if word in line]
         case ["grep", "-A", count, word]:
             at = next(i for i, line in enumerate(lines) if word in line)
             lines = lines[at : at + int(count) + 1]

@@ -120,6 +120,13 @@ def test_dots_are_where_the_values_are():
     for y, line in enumerate(lines[:10]):
         marked = [x for x, c in enumerate(line[12:]) if c != " "]
         assert marked and abs(np.mean(marked) - (9 - y + 0.5) * 5) < 3
+    dots = np.zeros((40, 100), bool)  # as Unicode numbers them: 1, 2, 3, 7 down the left, 4, 5, 6, 8 the right
+    for y, line in enumerate(lines[:10]):
+        for x, c in enumerate(line[12:62]):
+            for bit, (down, right) in enumerate([(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (3, 0), (3, 1)]):
+                dots[4 * y + down, 2 * x + right] = c > " " and (ord(c) - 0x2800) >> bit & 1
+    down, right = dots.nonzero()
+    assert set(right) == set(range(100)) and np.abs(down - 39 * (1 - right / 99)).max() <= 1
 
 
 def test_the_validation_cost_has_a_sign_of_its_own_and_one_where_both_are():

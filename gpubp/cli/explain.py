@@ -55,7 +55,7 @@ _MODES = "RUN DATA, RUN with --x and --y, --theta FILE with --x and --y, or --ex
 @click.option("--example", is_flag=True, help="The small network of the course, with numbers.")
 @click.option("--unit", "units", multiple=True, metavar="L:J", help="Write out unit J of layer L; may be repeated.")
 @click.option("--check", "checked", is_flag=True, help="Each δ beside the finite difference of the cost in its z.")
-@click.option("--literal", is_flag=True, help="Also the seed's recursion as it is written, without g′.")
+@click.option("--literal", is_flag=True, help="Also the sums of the course's note as it writes them, without g′.")
 @click.option(
     "--sign",
     type=click.Choice(["loss", "loglik"]),
@@ -95,7 +95,7 @@ def command(run: Path | None, data: tuple[Path, ...], as_json: bool, **said: Any
     written = [text.unit(e, *unit, top=top, literal=said["literal"]) for unit in units]
     fold = folds.fold(e, top, keep=units)
     checked = slopes.check(e) if said["checked"] else None
-    _write(e, fold, files, said["by"], checked)
+    _write(e, fold, files, said, checked)
 
     result = plain.plain(e, fold)
     parts = [text.header(e), *(written or [text.tables(e, fold, literal=said["literal"])])]
@@ -103,7 +103,7 @@ def command(run: Path | None, data: tuple[Path, ...], as_json: bool, **said: Any
         parts.append(text.literal_means(e))
     if checked is not None:
         result["check"] = checked.plain()
-        parts.append(text.slopes(e, fold, checked))
+        parts.append(text.slopes(e, fold, checked, literal=said["literal"]))
     if files:
         result["written"] = list(files.values())
         parts.append("\n".join(f"written {path}" for path in files.values()))
@@ -141,7 +141,7 @@ def _explained(run: Path | None, data: tuple[Path, ...], said: dict[str, Any]) -
         picture = None if said["image"] is None else pictures.parse(said["image"], found.sizes[0])
         name = f"Θ of {said['theta']}"
         if found.model is not None:  # with its own scaling and classes
-            _refuse(said, ("activation", "cost"), "an export", "it has its own")
+            _refuse(said, ("activation", "cost"), "a whole model", "it has its own")
             return rows.typed(found.model, x, said["y"], sign=said["sign"], network=name, picture=picture)
         network, y = Network(found.sizes, said["activation"] or "sigmoid", said["cost"] or "logistic"), said["y"]
         Theta = network.pack(found.Theta)
@@ -207,13 +207,13 @@ def _files(said: dict[str, Any]) -> dict[str, Path]:
     return found
 
 
-def _write(e: Explanation, fold: Any, files: dict[str, Path], by: Any, checked: Any) -> None:
+def _write(e: Explanation, fold: Any, files: dict[str, Path], said: dict[str, Any], checked: Any) -> None:
     for name, path in files.items():
         if name == "html":
             from ..explain import page
 
-            page.write(e, fold, path, by=by, checked=checked)
+            page.write(e, fold, path, by=said["by"], checked=checked, literal=said["literal"])
         else:
             from ..explain import drawing
 
-            drawing.save(e, fold, path, by=by)
+            drawing.save(e, fold, path, by=said["by"])

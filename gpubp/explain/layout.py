@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -91,7 +92,9 @@ class _Layout:
         self.e, self.fold, self.by = e, fold, by
         self.spots: dict[tuple[int, int | str], _Spot] = {}
         self.taken: list[tuple[float, float, float, float]] = []  # where numbers of edges stand already
-        self.drawing = Drawing(f"Network {'-'.join(map(str, e.network.sizes))}: {e.names.example or 'one example'}")
+        self.drawing = Drawing(
+            f"Network {'-'.join(map(str, e.network.sizes))}: {short_example(e.names.example) or 'one example'}"
+        )
 
     def made(self, title: bool) -> Drawing:
         xs = self._columns()
@@ -140,7 +143,7 @@ class _Layout:
         network = "-".join(map(str, e.network.sizes))
         hidden = f", {e.network.activation}" * (e.L > 2)
         lines = [f"{network}{hidden}, {e.network.cost}" + (f": {names.network}" * bool(names.network))]
-        said = [names.example] * bool(names.example)
+        said = [short_example(names.example)] * bool(names.example)
         said += [f"{what} {name}" for what, name in (("wanted", names.truth), ("answer", names.answer)) if name]
         lines.append("; ".join([*said, f"{cost_name(e)} = {number(e.C)}"]))
         y = _MARGIN
@@ -347,6 +350,12 @@ def _beside(x: float, y: float, lines: list[tuple[str, float, bool]], anchor: Li
 def _short(name: str) -> str:
     name = "".join(c if c.isprintable() else " " for c in name)
     return name if len(name) <= 18 else f"{name[:17]}…"
+
+
+def short_example(example: str) -> str:
+    """Row 7 of a file, without the folders that the file is in."""
+    row, of, path = example.partition(" of ")
+    return f"{row}{of}{Path(path).name}" if row.startswith("row ") else example
 
 
 def input_name(e: Explanation, j: int) -> str:

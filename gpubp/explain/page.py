@@ -16,21 +16,23 @@ import numpy as np
 
 from .drawing import refuse_no_folder, written
 from .fold import Fold
-from .layout import By, input_name, layout
+from .layout import By, input_name, layout, short_example
 from .notation import as_html, cost_name, number
 from .plain import name_of, plain
 from .record import Explanation
-from .sums import Equation, backward, forward, html_of, meaning
+from .sums import Equation, backward, forward, html_of, literal_meaning, literal_sum, meaning
 from .svg import render
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
-def write(e: Explanation, fold: Fold, path: str | Path, by: By = "theta", checked: Any = None) -> None:
+def write(
+    e: Explanation, fold: Fold, path: str | Path, by: By = "theta", checked: Any = None, *, literal: bool = False
+) -> None:
     """Put the page into a file, which is replaced when the page is whole.
 
     Args:
-        by, checked: as `html`.
+        by, checked, literal: as `html`.
 
     Raises:
         UsageError: as `gpubp.explain.layout.layout`.
@@ -38,15 +40,16 @@ def write(e: Explanation, fold: Fold, path: str | Path, by: By = "theta", checke
     """
     path = Path(path)
     refuse_no_folder(path)
-    written(path, html(e, fold, by, checked).encode())
+    written(path, html(e, fold, by, checked, literal=literal).encode())
 
 
-def html(e: Explanation, fold: Fold, by: By = "theta", checked: Any = None) -> str:
+def html(e: Explanation, fold: Fold, by: By = "theta", checked: Any = None, *, literal: bool = False) -> str:
     """The page.
 
     Args:
         by: what makes an edge thick: "theta" |Θ|, "contribution" |Θ·a|.
         checked: the slopes that were measured, see `gpubp.explain.slopes`; None where they were not.
+        literal: also the course's recursion without g′.
 
     Raises:
         UsageError: as `gpubp.explain.layout.layout`.
@@ -57,7 +60,7 @@ def html(e: Explanation, fold: Fold, by: By = "theta", checked: Any = None) -> s
     svg = render(drawing, live=True).replace("<svg ", f"<svg {style} ", 1)
     slopes = {} if checked is None else dict(checked.units)
     data = json.dumps(plain(e, fold), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-    title = f"Every δ of {_short(e.names.example) or 'one example'}"
+    title = f"Every δ of {short_example(e.names.example) or 'one example'}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -82,13 +85,13 @@ def html(e: Explanation, fold: Fold, by: By = "theta", checked: Any = None) -> s
 </div>
 <section id="numbers">
 <h2>Units</h2>
-{"".join(_table(e, fold, l, slopes) for l in range(1, e.L + 1))}
+{"".join(_table(e, fold, l, slopes, literal) for l in range(1, e.L + 1))}
 </section>
 <section>
 <h2>Sums</h2>
-{_reading(e)}
+{_reading(e, literal)}
 <div class="all">
-{"".join(_article(e, fold, l, j, slopes) for l in range(e.L, 1, -1) for j in fold.shown[l])}</div>
+{"".join(_article(e, fold, l, j, slopes, literal) for l in range(e.L, 1, -1) for j in fold.shown[l])}</div>
 </section>
 </main>
 <footer><p>Made by gpubp. Nothing on this page comes from elsewhere; its numbers are also in it as JSON.</p></footer>
@@ -110,7 +113,7 @@ def _introduction(e: Explanation) -> str:
     hidden = f", hidden units {network.activation}" * (e.L > 2)
     what = f"<strong>{sizes}</strong>{hidden}, cost {network.cost}"
     said = [f"{what}: {escape(names.network)}" if names.network else what]
-    said += [escape(names.example)] if names.example != _short(names.example) else []
+    said += [escape(names.example)] if names.example != short_example(names.example) else []
     answers = [f"wanted <strong>{escape(names.truth)}</strong>"] if names.truth else []
     answers += [f"the network's answer <strong>{escape(names.answer)}</strong>"] if names.answer else []
     answers.append(f"{cost_name(e)} = <strong>{number(e.C)}</strong>")
@@ -118,12 +121,6 @@ def _introduction(e: Explanation) -> str:
     first, *others = map(as_html, meaning(e))
     said += [f"δ = ∂{cost_name(e)}/∂z; {first}.", *(f"{line[0].upper()}{line[1:]}." for line in others)]
     return "\n".join(f"<p>{line}</p>" for line in said)
-
-
-def _short(example: str) -> str:
-    """Row 7 of a file, without the folders that the file is in."""
-    row, of, path = example.partition(" of ")
-    return f"{row}{of}{Path(path).name}"
 
 
 def _panel(e: Explanation) -> str:
@@ -141,18 +138,20 @@ or at an edge.</p></div>
 </aside>"""
 
 
-def _reading(e: Explanation) -> str:
+def _reading(e: Explanation, literal: bool) -> str:
     if e.L == 2:
         return ""
     c = cost_name(e)
     s, a, z = (as_html(f"{letter}_j") for letter in "saz")
-    return (
-        f"<p class=\"reading\">With exact δ's to the right the plain weighted sum, in parentheses, is {s} = ∂{c}/∂{a}: "
-        f"what the cost does as the unit's activation moves. Times g′({z}) it is ∂{c}/∂{z} = δ.</p>"
-    )
+    said = [
+        f"With exact δ's to the right the plain weighted sum, in parentheses, is {s} = ∂{c}/∂{a}: what the cost does "
+        f"as the unit's activation moves. Times g′({z}) it is ∂{c}/∂{z} = δ."
+    ]
+    said += [f"Literal is {' '.join(map(as_html, literal_meaning(e)))}"] * literal
+    return "\n".join(f'<p class="reading">{words}</p>' for words in said)
 
 
-def _table(e: Explanation, fold: Fold, l: int, slopes: dict[Any, Any]) -> str:
+def _table(e: Explanation, fold: Fold, l: int, slopes: dict[Any, Any], literal: bool) -> str:
     names = {j: input_name(e, j) if l == 1 else name_of(e, l, j) for j in fold.shown[l]}
     named = any(names.values())
     columns: list[tuple[str, np.ndarray]] = []
@@ -161,7 +160,7 @@ def _table(e: Explanation, fold: Fold, l: int, slopes: dict[Any, Any]) -> str:
     else:
         columns += [("z", e.z[l]), ("a", e.a[l])]
         columns += [("s", e.s[l]), ("g′(z)", e.slope[l])] if l < e.L else [("y", e.y)]
-        columns.append(("δ", e.delta[l]))
+        columns += [("δ", e.delta[l])] + [("literal", e.literal()[l])] * literal
     measured = l > 1 and bool(slopes)
     heads = ["unit"] + ["name"] * named + [name for name, _ in columns]
     heads += [f"measured ∂{cost_name(e)}/∂z", "relative error", "verdict"] if measured else []
@@ -191,7 +190,7 @@ def _measured(one: Any) -> tuple[str, str, str]:
     return number(float(one.slope)), number(float(one.error), 2), escape(str(one.verdict))
 
 
-def _article(e: Explanation, fold: Fold, l: int, j: int, slopes: dict[Any, Any]) -> str:
+def _article(e: Explanation, fold: Fold, l: int, j: int, slopes: dict[Any, Any], literal: bool) -> str:
     name = name_of(e, l, j)
     title = f"Unit {j} of layer {l}" + (f": {escape(name)}" if name else "")
     check = ""
@@ -201,9 +200,12 @@ def _article(e: Explanation, fold: Fold, l: int, j: int, slopes: dict[Any, Any])
             f'<p class="check back">Measured: ∂{cost_name(e)}/∂z = {slope}, relative error {error}: '
             f'<span class="verdict">{verdict}</span></p>\n'
         )
+    equations = backward(e, l, j, fold.split)
+    if literal and l < e.L:
+        equations.append(literal_sum(e, l, j, fold.split))
     cost = f'<p class="note">Cost and output: C = {as_html(e.network.J.formula)}</p>\n' if l == e.L else ""
     return (
-        f'<article id="unit-{l}-{j}">\n<h3>{title}</h3>\n{_set(backward(e, l, j, fold.split), "back")}{check}'
+        f'<article id="unit-{l}-{j}">\n<h3>{title}</h3>\n{_set(equations, "back")}{check}'
         f"{_set(forward(e, l, j, fold.split), 'forth')}{cost}</article>\n"
     )
 

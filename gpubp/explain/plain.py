@@ -12,7 +12,7 @@ from .record import Explanation, Sum, Term
 def plain(e: Explanation, fold: Fold) -> dict[str, Any]:
     """Every unit; of the edges and sums those of shown units, the other terms of a sum added up.
 
-    ``units``: layer, unit, name, a and, where there are such, z, s, slope, delta, literal (the seed's recursion without
+    ``units``: layer, unit, name, a and, where there are such, z, s, slope, delta, literal (the recursion without
     g′). ``edges``: layer, to, from (0: the bias unit), Theta, forward = Θ·a, backward = Θ·δ (none of a bias), gradient
     = ∂C/∂Θ. ``sums``: layer, unit, kind ("z" or "s"), total, ``terms`` and ``rest``, how many more there are and their
     sum.

@@ -5,7 +5,7 @@ unit, a_0 = 1:
 
     z_j^(l)  = Σ_i Θ_ji^(l−1) a_i^(l−1)          i from 0: the bias is the first term
     a_j^(l)  = g(z_j^(l))
-    s_j^(l)  = Σ_i Θ_ij^(l) δ_i^(l+1)             what the seed calls δ: it is ∂C/∂a_j^(l)
+    s_j^(l)  = Σ_i Θ_ij^(l) δ_i^(l+1)             what the course's note calls δ: it is ∂C/∂a_j^(l)
     δ_j^(l)  = s_j^(l) · g′(z_j^(l)) = ∂C/∂z_j^(l)
 """
 
@@ -128,7 +128,7 @@ class Explanation:
         return self.network.J.delta is difference
 
     def literal(self) -> list[Any]:
-        """The seed's recursion as it is written, without g′: δ^(L), then only weighted sums; slots 2 … L.
+        """The recursion of the course's note as it is written, without g′: δ^(L), then only weighted sums; slots 2 … L.
 
         The same as δ for identity units.
         """

@@ -35,18 +35,22 @@ def row_of(
 
     Raises:
         UsageError: there is no such row.
-        DataError: no y, or one that the model has no class for; a value that is not finite.
+        DataError: no y, or one that the model has no class for; a value that is not finite; one that is missing, and
+            the model has learned from whole rows only.
     """
     m = dataset.source.m
     if not 0 <= row < m:
         raise UsageError(f"row {row}", wanted=f"one of the {m:,} rows, 0 … {m - 1}")
+    split = f" ({dataset.split})" if dataset.split else ""
+    example = f"row {row:,}{split}" + (f" of {dataset.path}" if dataset.path else "")
     one = replace(first_rows(dataset, 1, start=row, gaps=model.fill is not None), weights=None)
+    stored = np.empty((1, one.source.features), one.source.dtype)
+    one.source.read(0, 1, stored)
+    example += _missing(model, stored[0], example)
     rows = rows_for(model, one, labelled=True)
     assert rows.labels is not None
     x = np.empty((1, rows.features), rows.source.dtype)
     rows.source.read(0, 1, x)
-    split = f" ({dataset.split})" if dataset.split else ""
-    example = f"row {row:,}{split}" + (f" of {dataset.path}" if dataset.path else "")
     names = Names(features=dataset.column_names, example=example, network=network, picture=picture)
     return _through(model, x[0], rows.labels, sign, names)
 
@@ -61,12 +65,13 @@ def typed(
         y: a class as the user wrote it in the data, or the K targets or labels, separated by commas.
 
     Raises:
-        DataError: another number of values than the model has, or no class of the model.
+        DataError: another number of values than the model has, or no class of the model; as `row_of` for NaNs.
     """
     if x.shape != model.network.sizes[:1]:
         raise DataError(f"x of {x.size} numbers", wanted=f"{model.network.sizes[0]}, as the model was trained on")
     target = _target(y, model.targets)
-    names = Names(example=f"x as given, y = {y}", network=network, picture=picture)
+    example = f"x as given, y = {y}"
+    names = Names(example=example + _missing(model, x, "x as given"), network=network, picture=picture)
     x = np.where(np.isnan(x), model.fill, x) if model.fill is not None else x
     return _through(model, x, encode(target, model.targets, where="--y"), sign, names)
 
@@ -113,6 +118,21 @@ def _through(model: Model, x: np.ndarray, labels: np.ndarray, sign: Sign, names:
     answer = decide(targets, found.a[network.L][None])[0]
     truth = decide(targets, y[None])[0]
     return replace(found, names=replace(names, outputs=outputs, truth=_shown(truth), answer=_shown(answer)))
+
+
+def _missing(model: Model, x: np.ndarray, what: str) -> str:
+    """Which features are NaN, and that the model fills them; "" where none is, or where the model refuses them all."""
+    gaps = np.flatnonzero(np.isnan(x)) + 1 if x.dtype.kind == "f" and model.fill is not None else np.zeros(0, int)
+    if not gaps.size:
+        return ""
+    named = ", ".join(f"x_{j}" for j in gaps[:8]) + ", …" * (len(gaps) > 8)
+    if model.drops:
+        raise DataError(
+            f"{what}: {named} missing (NaN)",
+            wanted="a whole row: the model was trained with --missing drop",
+            do="take another one",
+        )
+    return f"; {named} missing, filled as in the training"
 
 
 def _target(text: str, targets: TargetSpec) -> Any:

@@ -4,7 +4,9 @@ z_j^(l) of one unit is moved by ±h and everything to the right of it is compute
 is trained with. C(h) − C(−h) over 2h goes to δ_j^(l) as h goes to 0; Ridders' extrapolation (C. J. F. Ridders,
 "Accurate computation of F′(x) and F′(x)F″(x)", Advances in Engineering Software 4 (1982) 75–76) takes it there from a
 few h, with an estimate of its own error. The steps h go from ½ down to 10⁻⁶: a large h suffers least from rounding,
-and a small one stays on its side of the kinks of relu units.
+and a small one stays on its side of the kinks of relu units. (`gpubp.tangent` does the same for one slope of a function
+that is dear: in as few steps as will do, with rounding that it measures. Here all units of a layer move at once by all
+steps, which is one pass.)
 
 The two costs are subtracted output by output before they are added, so that a small change beside a large cost is seen.
 What float64 can still not see is bounded (`_rounding`), from the sizes of the numbers that are rounded on the way.
@@ -80,10 +82,14 @@ class LayerSlopes:
     @property
     def distance(self) -> float:
         """‖slope − δ‖ / (‖slope‖ + ‖δ‖), the measure of the course's exercise 4; at a kink with the nearer side."""
-        near = np.abs(self.left - self.delta) < np.abs(self.right - self.delta)
+        return self.distance_of(self.delta)
+
+    def distance_of(self, claimed: np.ndarray) -> float:
+        """The same for other numbers (s_l,) that somebody takes for the δ's."""
+        near = np.abs(self.left - claimed) < np.abs(self.right - claimed)
         slope = np.where(self.kink, np.where(near, self.left, self.right), self.slope)
-        size = float(np.linalg.norm(slope) + np.linalg.norm(self.delta))
-        return float(np.linalg.norm(slope - self.delta)) / size if size else 0.0
+        size = float(np.linalg.norm(slope) + np.linalg.norm(claimed))
+        return float(np.linalg.norm(slope - claimed)) / size if size else 0.0
 
     def unit(self, j: int) -> UnitSlope:
         """Unit j, from 1."""

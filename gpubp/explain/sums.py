@@ -88,7 +88,7 @@ def backward(e: Explanation, layer: int, j: int, choice: Choice) -> list[Equatio
 
 
 def literal_sum(e: Explanation, layer: int, j: int, choice: Choice) -> Equation:
-    """The seed's recursion without g′ for a unit of a hidden layer, with numbers.
+    """The recursion of the course's note without g′ for a unit of a hidden layer, with numbers.
 
     Args, Raises:
         As `forward`.
@@ -110,6 +110,16 @@ def meaning(e: Explanation) -> list[str]:
     if e.difference:
         return [f"{first}; δ^(L) = y − a^(L)", f"its correction, δ^(L) = a^(L) − y, is {follows}"]
     return [first, f"−δ is {follows}"]
+
+
+def literal_meaning(e: Explanation) -> tuple[str, str]:
+    """What the course's recursion without g′ is, and what its sum is where the δ's to its right are exact."""
+    C = cost_name(e)
+    return (
+        "the course's recursion as it is written, each δ a plain weighted sum of the δ's to its right, no g′.",
+        f"With exact δ's to the right that sum is ∂{C}/∂a (s), and times g′(z) it is ∂{C}/∂z = δ; carried on by "
+        "itself it is neither, unless every g′ is 1.",
+    )
 
 
 def text_of(line: Line) -> str:

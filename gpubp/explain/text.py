@@ -4,6 +4,7 @@ written out."""
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from .notation import table_number as number
 from .plain import name_of
 from .record import Edge, Explanation
 from .slopes import TOLERANCE, SlopeCheck
-from .sums import MINUS, PLUS, Equation, Line, backward, forward, literal_sum, meaning
+from .sums import MINUS, PLUS, Equation, Line, backward, forward, literal_meaning, literal_sum, meaning
 
 WIDTH = 110
 _EDGES = 24  # of a layer: more are more than a person looks at, and the largest are shown
@@ -43,12 +44,8 @@ def header(e: Explanation) -> str:
 
 def literal_means(e: Explanation) -> str:
     """What the column "literal" is, in two sentences."""
-    C = cost_name(e)
-    return (
-        "literal: the seed's recursion as it is written, each δ a plain weighted sum of the δ's to its right, no g′.\n"
-        f"With exact δ's to the right that sum is ∂{C}/∂a (s), and times g′(z) it is ∂{C}/∂z = δ; carried on by\n"
-        "itself it is neither, unless every g′ is 1."
-    )
+    first, second = literal_meaning(e)
+    return "\n".join([f"literal: {first}", *textwrap.wrap(second, WIDTH)])
 
 
 def unit(e: Explanation, layer: int, j: int, *, top: int = TOP, literal: bool = False) -> str:
@@ -56,7 +53,7 @@ def unit(e: Explanation, layer: int, j: int, *, top: int = TOP, literal: bool = 
 
     Args:
         top: how many terms of a sum are written out, the largest; 0 for all.
-        literal: also the seed's recursion without g′.
+        literal: also the course's recursion without g′.
 
     Raises:
         UsageError: there is no such unit, or nothing leads to it.
@@ -109,12 +106,20 @@ def tables(e: Explanation, fold: Fold, *, literal: bool = False) -> str:
     return "\n\n".join(parts)
 
 
-def slopes(e: Explanation, fold: Fold, checked: SlopeCheck) -> str:
-    """Each δ beside the slope of the cost, with the verdict."""
+def slopes(e: Explanation, fold: Fold, checked: SlopeCheck, *, literal: bool = False) -> str:
+    """Each δ beside the slope of the cost, with the verdict.
+
+    Args:
+        literal: of each hidden layer also how far the course's recursion without g′ is from the slopes.
+    """
     what = cost_name(e)
     parts = [f"Slopes: δ_j^(l) beside the finite difference of {what} in z_j^(l), all to its right computed again"]
     for l in range(e.L, 1, -1):
-        parts.append(_layer_slopes(e, fold, l, checked))
+        part = _layer_slopes(e, fold, l, checked)
+        if literal and l < e.L:
+            apart = checked.layers[l].distance_of(e.literal()[l])
+            part += f"\n  literal, without g′, for δ: {apart:.1e}, {'PASS' if apart <= TOLERANCE else 'FAIL'}"
+        parts.append(part)
     near = sum(int(layer.rounding.sum()) for layer in checked.layers[2:])
     if near:
         parts.append(f"* {near:,} as near as float64 can tell: the difference is what rounding may make of it")

@@ -119,10 +119,14 @@ def _each(axes: Any, m: Material, points: Any, what: str, value: Any) -> None:
     for name in order[_NAMED:]:
         axes.plot(*points(curves[name]), color=GREY, linewidth=0.8)
     if len(order) > _NAMED:
-        axes.plot([], [], color=GREY, linewidth=0.8, label=f"{len(order) - _NAMED} others, all higher")
+        axes.plot([], [], color=GREY, linewidth=0.8, label=_others(len(order) - _NAMED))
     for name, (colour, dash) in reversed(list(zip(order[:_NAMED], LINES, strict=False))):
         axes.plot(*points(curves[name]), color=colour, linestyle=dash, linewidth=1.5,
                   label=f"{name_of(name, 14)}: {what} {value(curves[name]):.4f}")  # fmt: skip
+
+
+def _others(count: int) -> str:
+    return f"{count} others, all higher" if count > 1 else "1 other, higher"
 
 
 def has_calibration(m: Material) -> bool:

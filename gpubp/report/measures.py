@@ -6,7 +6,6 @@ more in fp64, where log h keeps its digits. Row weights count throughout, and ro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +100,7 @@ def measure(
     found = collect.result()
     weighted = bool(((w != 0) & (w != 1)).any())
     return Quality(
-        rows.m - rows.dropped, rows.dropped, weighted, mean, math.sqrt(max(0.0, spread)) / total,
+        rows.m - rows.dropped, rows.dropped, weighted, mean, float(np.sqrt(np.maximum(0.0, spread))) / total,
         constant_cost(model.network, rows),
         found if isinstance(found, Answers) else None, found if isinstance(found, Numbers) else None,
         _worst(model, rows, candidates.rows, worst, backend),

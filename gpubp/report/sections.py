@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -93,7 +94,7 @@ def quality(m: Material, n: Numbers) -> str:
         parts.append(paragraph("These are rows that it was trained on: on others it may do far worse.", "loud"))
     cost = data("quality.cost", q["cost"], f"{q['cost']:.4g}")
     facts = [
-        ("cost", Raw(f"{cost} ± {q['cost_se']:.2g}")),
+        ("cost", Raw(cost if math.isnan(q["cost_se"]) else f"{cost} ± {q['cost_se']:.2g}")),
         ("best constant answer's cost", q["constant"]),
     ]
     facts += _facts_of_answers(q) if "accuracy" in q else _facts_of_numbers(q)
@@ -179,7 +180,9 @@ def _tables_of_numbers(q: Numbers) -> str:
 def worst(m: Material, n: Numbers) -> str:
     """The rows it does worst on."""
     if not n["worst"]:
-        return paragraph(f"Not looked at: {m.why_not or 'no row has a weight'}.")
+        unknown = f"what a single row costs is not known of {m.run.model.network.cost}"
+        why = m.why_not or (unknown if m.quality and math.isnan(m.quality.cost_se) else "no row has a weight")
+        return paragraph(f"Not looked at: {why}.")
     shares = {"probability": "its probability", "of_truth": "the truth's"}
     known = [name for name in shares if any(one[name] is not None for one in n["worst"])]
     head = ["row", "truth", "answer", *(shares[name] for name in known), "cost"]

@@ -127,8 +127,9 @@ def figures(quality: Quality) -> str:
         assert quality.numbers is not None
         r2 = quality.numbers.r2
         head = f"its RMSE is {quality.numbers.rmse:.4g}" + (f" and R² = {r2:.4f}" if r2 is not None else "")
-    share = f", {100 * quality.cost / quality.constant:.3g} % of the best constant answer's" if quality.constant else ""
-    return f"{head}; the cost is {quality.cost:.4g}{share}"
+    share = 100 * quality.cost / quality.constant if quality.constant else math.nan
+    of_constant = f", {share:.3g} % of the best constant answer's" if math.isfinite(share) else ""
+    return f"{head}; the cost is {quality.cost:.4g}{of_constant}"
 
 
 def _because(kind: str, cost: float | None, quality: Quality | None, judged: Judged | None) -> str:
@@ -140,8 +141,8 @@ def _because(kind: str, cost: float | None, quality: Quality | None, judged: Jud
         "high variance": "it has learned its rows by heart (high variance)",
         "high bias": "both are high, so it is too simple for the data, or they do not tell more (high bias)",
         "high bias and high variance": "both are high and the gap is wide (high bias and high variance)",
-        "neither": "it is not high, and the gap is not one that counts, which would be "
-        f"{WIDE:g} times, two standard errors, and {100 * SMALL:g} % of the best constant answer's cost",
+        "neither": f"it is not high, and the gap is too small to count (more than {WIDE:g} times, than two standard "
+        f"errors, and than {100 * SMALL:g} % of the best constant answer's cost would)",
     }
     return head + words[kind] + "."
 

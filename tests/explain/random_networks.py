@@ -12,6 +12,8 @@ from gpubp.explain import Explanation, explain
 from gpubp.network import Network
 
 KINDS = list(itertools.product(activation.names(), cost.names()))
+# every activation, and every cost, with some partner
+EACH = list(zip(activation.names(), itertools.cycle(cost.names()), strict=False))
 
 
 def wanted(kind: str, K: int, rng: np.random.Generator) -> np.ndarray:

@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explain")
     X, y = RNG.integers(0, 256, (40, 64)).astype(np.uint8), np.array([b"cat", b"dog", b"emu"])[np.arange(40) % 3]
     data = write(folder / "data.h5", X=X[:30], y=y[:30], X_test=X[30:], y_test=y[30:], X2=X[::-1], y2=y[::-1])
-    gpubp.train(data, hidden=(12, 6), iterations=3, backend="cpu", out=folder / "run", scale="255")
+    gpubp.train(data, hidden=(12, 6), iterations=3, backend="cpu", kernel="numpy", out=folder / "run", scale="255")
     return folder / "run"
 
 
@@ -79,7 +79,13 @@ def test_one_unit_written_out_with_proof_and_with_the_seeds_recursion():
     assert done.returncode == 0
     assert "\nδ_2^(2) = (Θ_12^(2)·δ_1^(3) + Θ_22^(2)·δ_2^(3)) · g′(z_2^(2))\n" in done.stdout
     assert "\nδ_1^(4) = a_1^(4) − y\n" in done.stdout and "Forward:" not in done.stdout
-    assert "carried on by\nitself it is neither" in done.stdout
+    assert "carried on by itself it is\nneither" in done.stdout
+    apart = [line.split()[-2:] for line in done.stdout.splitlines() if line.startswith("  literal, without g′, for δ:")]
+    assert [verdict for _, verdict in apart] == ["FAIL", "FAIL"]
+    e = seed_example()
+    for (said, _), l in zip(apart, (3, 2), strict=True):
+        off, size = np.linalg.norm(e.literal()[l] - e.delta[l]), np.linalg.norm(e.literal()[l])
+        assert float(said.rstrip(",")) == pytest.approx(off / (size + np.linalg.norm(e.delta[l])), rel=0.06)
     assert "\nPASS: 5 δ's, each is the slope of C, relative error 1e-07 or less" in done.stdout
     found = ran("explain", "--example", "--check", "--json").json
     assert found["check"]["passed"] and len(found["check"]["layers"]) == 3
@@ -88,6 +94,16 @@ def test_one_unit_written_out_with_proof_and_with_the_seeds_recursion():
         for unit in layer["units"]:
             assert unit["delta"] == plain[layer["layer"], unit["unit"]]["delta"]
             assert unit["slope"] == pytest.approx(unit["delta"], rel=1e-9)
+
+
+def test_a_checkpoint_in_place_of_matrices_is_the_model_that_it_holds(run):
+    """With other words it would be another network, and nobody would be told."""
+    newest = sorted(run.glob("checkpoint-*.h5"))[-1]
+    example = ("--x", ",".join(["1"] * 64), "--y", "dog", "--json")
+    found, own = (ran("explain", *model, *example).json for model in (("--theta", newest), (run,)))
+    assert found["network"] == own["network"] and found["units"] == own["units"]
+    refused = ran("explain", "--theta", newest, *example, "--cost", "softmax")
+    assert refused.returncode == 2 and "--cost with a whole model; wanted none: it has its own" in refused.stderr
 
 
 def test_a_wrong_delta_ends_with_1(monkeypatch):
@@ -139,10 +155,11 @@ def test_pictures_and_pages_are_asked_for(run, data, tmp_path, monkeypatch):
     assert (picture.height, picture.width) == (8, 8)
     assert "exists; add --overwrite" in ran(*words).error
     again = ran(*words, "--overwrite", "--json", "--image", "4x16:columns").json
-    assert again["written"] == [str(file) for file in files] and drawn.asked[-1][5] == {"checked": None}
+    assert again["written"] == [str(file) for file in files]
+    assert drawn.asked[-1][5] == {"checked": None, "literal": False}
     assert drawn.asked[-1][1].names.picture.by_columns
-    ran(*words, "--overwrite", "--image", "none")
-    assert drawn.asked[-1][1].names.picture is None
+    ran(*words, "--overwrite", "--image", "none", "--literal")
+    assert drawn.asked[-1][1].names.picture is None and drawn.asked[-1][5]["literal"]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_the_mean_of_the_gradients_over_all_rows_is_the_gradient(g, J):
     Theta = network.initial_Theta(2) * 2
     X, y = rng.normal(size=(40, 4)), rng.integers(0, 3, 40)
     found = [explain(network, Theta, x, np.eye(3)[k]) for x, k in zip(X, y, strict=True)]
-    J_, gradient = gpubp.cost_and_gradient(network, Theta, X, y, lambda_=0.7)
+    J_, gradient = gpubp.cost_and_gradient(network, Theta, X, y, lambda_=0.7, kernel="numpy")
     squares = sum((matrix[:, 1:] ** 2).sum() for matrix in network.unpack(Theta))
     assert np.mean([e.C for e in found]) + 0.7 / 80 * squares == pytest.approx(J_, rel=1e-12)
     for l, D in enumerate(network.unpack(gradient), start=1):
@@ -111,6 +111,15 @@ def test_folded_layers_keep_the_largest_the_wanted_and_the_asked_for():
     assert len(ours) == 4 and len(rest) == 11
     assert added(ours) + added(rest) == pytest.approx(total.total, rel=1e-12)
     assert all(len(fold(e, 0).shown[l]) == e.network.sizes[l - 1] for l in range(1, 5))
+
+
+def test_the_answer_is_shown_though_its_delta_is_nothing():
+    """Behind a sigmoid with squares what is certain has no δ, wrong as it may be."""
+    network = Network((1, 12), "sigmoid", "sigmoid_squares")
+    Theta = np.zeros((12, 2))
+    Theta[2, 0] = 30.0  # output 3 is sure, and output 5 is wanted
+    e = explain(network, network.pack([Theta]), np.ones(1), np.eye(12)[4])
+    assert abs(e.delta[2][2]) < 1e-12 and {3, 5} <= set(fold(e, 4).shown[2])
 
 
 def test_plain_values_are_the_records_own():

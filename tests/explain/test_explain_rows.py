@@ -30,12 +30,13 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "real": (X, X @ RNG.normal(size=(4, 2)), {"activation": "tanh"}),
     "gaps": (GAPS, np.arange(60) % 3, {"missing": "mean"}),
 }
+WHOLE = {"whole rows": (GAPS, np.arange(60) % 3, {"missing": "drop"})}
 
 
 def trained(path: Path, name: str) -> tuple[Model, Path]:
-    values, y, options = CASES[name]
+    values, y, options = (CASES | WHOLE)[name]
     file = write(path / f"{name}.h5", X=values, y=y)
-    return gpubp.train(file, hidden=(5, 4), iterations=3, backend="cpu", **options), file
+    return gpubp.train(file, hidden=(5, 4), iterations=3, backend="cpu", kernel="numpy", **options), file
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -45,13 +46,15 @@ def test_a_row_of_a_file_is_what_the_model_sees(name, tmp_path):
     values, y, _ = CASES[name]
     h = model.predict_proba(values, backend="cpu", precision="fp64")
     answers = model.predict(values, backend="cpu", precision="fp64")
-    for row in (0, 7, 59):
+    for row in (0, 7, 8, 59):
         e = rows.row_of(model, dataset, row)
         np.testing.assert_allclose(e.a[e.L], h[row, -model.network.K :], rtol=1e-12)
         filled = np.where(np.isnan(values[row]), model.fill, values[row]) if name == "gaps" else values[row]
         np.testing.assert_array_equal(e.x, filled.astype(float))
         np.testing.assert_allclose(e.a[1], model.scaling.apply(filled[None])[0], rtol=1e-15)
-        assert e.names.example == f"row {row} of {file}"
+        gaps = ", ".join(f"x_{j + 1}" for j in range(4) if np.isnan(values[row, j]))
+        filled_in = f"; {gaps} missing, filled as in the training" * bool(gaps)
+        assert e.names.example == f"row {row} of {file}{filled_in}"
         if name == "real":
             np.testing.assert_array_equal(e.y, y[row])
             assert e.names.answer == ", ".join(f"{value:.6g}" for value in answers[row])
@@ -76,7 +79,7 @@ def test_the_mean_over_a_file_is_the_gradient_of_the_scaled_rows(tmp_path):
     dataset = open_for(model, [file])
     found = [rows.row_of(model, dataset, row) for row in range(60)]
     J, gradient = gpubp.cost_and_gradient(
-        model.network, model.Theta, model.scaling.apply(X), np.arange(60) % 10, lambda_=0.0
+        model.network, model.Theta, model.scaling.apply(X), np.arange(60) % 10, kernel="numpy"
     )
     assert np.mean([e.C for e in found]) == pytest.approx(J, rel=1e-12)
     for l, D in enumerate(model.network.unpack(gradient), start=1):
@@ -110,6 +113,16 @@ def test_what_is_typed_wrong_is_said(tmp_path):
     gaps, _ = trained(tmp_path, "gaps")
     e = rows.typed(gaps, np.array([np.nan, 1, 2, 3]), "1")
     assert gaps.fill is not None and e.x[0] == gaps.fill[0]
+    assert e.names.example == "x as given, y = 1; x_1 missing, filled as in the training"
+    whole, file = trained(tmp_path, "whole rows")
+    row = int(np.isnan(GAPS).any(axis=1).argmax())
+    words = rf"row {row} of .*: x_\d.* missing \(NaN\); wanted a whole row: the model was trained with --missing drop"
+    with pytest.raises(DataError, match=words):
+        rows.row_of(whole, open_for(whole, [file]), row)
+    with pytest.raises(DataError, match=r"x as given: x_2, x_3 missing"):
+        rows.typed(whole, np.array([0, np.nan, np.nan, 3]), "1")
+    sound = int((~np.isnan(GAPS).any(axis=1)).argmax())
+    assert "missing" not in rows.row_of(whole, open_for(whole, [file]), sound).names.example
 
 
 def test_bare_matrices_take_y_as_outputs_or_as_one_of_them():

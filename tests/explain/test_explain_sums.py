@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from random_networks import KINDS, random_example
+from random_networks import EACH, KINDS, random_example
 
 from gpubp import activation, cost
 from gpubp.explain import Edge, Explanation, page, sums
@@ -126,7 +126,7 @@ def test_printed_terms_add_up_for_every_unit_of_random_networks(g, J):
                 of_unit(e, l, j)
 
 
-@pytest.mark.parametrize(("g", "J"), KINDS)
+@pytest.mark.parametrize(("g", "J"), EACH)
 def test_the_page_adds_up_and_says_what_the_terminal_says(g, J):
     rng = np.random.default_rng(19 * len(g) + len(J))
     for i in range(3):

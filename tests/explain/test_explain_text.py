@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,6 +44,30 @@ def test_the_rows_of_a_table_are_the_records_numbers():
         )
     rest = np.abs(np.delete(e.delta[2], [j - 1 for j in kept.shown[2]])).sum()
     assert block[-1].strip() == f"… 25 more units, Σ|δ| = {rest:.6g}"
+
+
+def test_of_many_edges_the_largest_are_listed():
+    e = random_example(np.random.default_rng(12), "tanh", "softmax", sizes=(9, 7, 6, 4))
+    kept = fold(e)
+    printed = text.tables(e, kept).partition("\nEdges: ")[2]
+    for l, along in ((1, lambda i, j: e.Theta[1][i, j] * [1, *e.a[1]][j]),
+                     (2, lambda i, j: e.Theta[2][i, j] * e.delta[3][i] * (j > 0))):  # fmt: skip
+        block = printed.partition(f"layer {l} to layer {l + 1}\n")[2].partition("\n\n")[0]
+        listed = re.findall(r"^ *Θ_(\d)(\d)\^", block, re.MULTILINE)
+        shape = (len(kept.shown[l + 1]), 1 + len(kept.shown[l]))
+        units = [(i - 1, j) for i in kept.shown[l + 1] for j in (0, *kept.shown[l])]
+        assert len(units) == shape[0] * shape[1] > len(listed) == 16
+        assert {(int(i) - 1, int(j)) for i, j in listed} == set(sorted(units, key=lambda ij: -abs(along(*ij)))[:16])
+        assert "these have the largest" in block
+
+
+def test_wrong_units_that_are_not_listed_are_counted():
+    e = random_example(np.random.default_rng(5), sizes=(2, 60, 1))
+    wrong = replace(e, delta=[None, None, e.delta[2] * 1.01, e.delta[3]])
+    printed = text.slopes(wrong, fold(e, 4), check(wrong))
+    listed = len(re.findall(r"^ +\d+ .* FAIL$", printed, re.MULTILINE))
+    assert 20 <= listed <= 24 and f"… {60 - listed} more units, {60 - listed} of them FAIL" in printed
+    assert printed.endswith("FAIL: 60 of 61 δ's are not the slope of C, relative error 1e-07 or less")
 
 
 def test_the_sign_is_said():

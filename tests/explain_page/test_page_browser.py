@@ -74,6 +74,11 @@ def assert_panel_is(seen: Any, data: dict[str, Any], layer: int, j: int, kind: s
     assert seen.page.locator(".edge.lit").count() == len(products)
 
 
+def lit(seen: Any) -> set[str]:
+    """The edges that are lit."""
+    return {one.get_attribute("data-key") for one in seen.page.locator(".edge.lit").all()}
+
+
 def test_hovering_unit_2_of_layer_2_shows_its_sum(browser, tmp_path):
     e = seed_example()
     with browser.open(made(tmp_path, e, checked=measured(e))) as seen:
@@ -91,9 +96,31 @@ def test_hovering_unit_2_of_layer_2_shows_its_sum(browser, tmp_path):
         assert not seen.page.locator("#sum .forth").is_visible()
         seen.page.check("input[value=forth]")
         assert_panel_is(seen, plain(e, fold(e)), 2, 2, "z")
-        lit = {one.get_attribute("data-key") for one in seen.page.locator(".edge.lit").all()}
-        assert lit == {"1-2-0", "1-2-1", "1-2-2"}
+        assert lit(seen) == {"1-2-0", "1-2-1", "1-2-2"}
+        products = [0.5, 0.45, -0.3]  # by size: a bar from the middle to its end is the largest of them all, the total
+        bars = seen.page.evaluate("[...document.querySelectorAll('#bars i')].map(i => [i.className, i.style.width])")
+        widths = {round(float(width.removesuffix("%")), 3): side for side, width in bars}
+        assert widths == {**{round(50 * abs(p) / 0.65, 3): "plus" if p > 0 else "minus" for p in products}, 50: "plus"}
+        seen.page.locator('.bias[data-key="2-0"] rect').hover()  # it has no left side, whatever is followed
+        assert lit(seen) == {"2-1-0", "2-2-0"}
         seen.refuse_noise()
+
+
+def test_the_seeds_recursion_stands_beside_where_it_is_asked_for(browser, tmp_path):
+    e = seed_example()
+    with browser.open(made(tmp_path, e, literal=True)) as seen:
+        heads = "[...document.querySelectorAll('#numbers thead tr')].map(r => r.lastElementChild.innerText)"
+        assert seen.page.evaluate(heads) == ["a", "literal", "literal", "literal"]
+        cells = "[...document.querySelectorAll('#numbers tr')].map(r => r.lastElementChild.innerText)"
+        told = [u["literal"] for u in plain(e, fold(e))["units"] if u["layer"] > 1]
+        shown = [cell for cell in seen.page.evaluate(cells) if cell not in ("a", "literal")][2:]
+        assert shown == [printed(value) for value in told]
+        circle(seen, 2, 2).hover()
+        text = seen.page.locator("#sum").inner_text()
+        assert "without g′, from the output to here: δ2(2) = " in text.replace("\n", "") and printed(told[1]) in text
+        assert "carried on by itself it is neither" in seen.page.locator("main").inner_text()
+        seen.refuse_noise()
+    assert "literal" not in page.html(e, fold(e)).partition("<script")[0]
 
 
 def test_the_keyboard_does_the_same(browser, tmp_path):
@@ -193,6 +220,10 @@ def test_a_wide_network_is_folded_and_stays_within_the_window(browser, tmp_path,
         seen.page.locator("#bars .term", has_text="776 more").hover()
         assert "776 edges that are not drawn" in seen.page.locator("#edge").inner_text()
         assert seen.page.locator(".edge.hot").get_attribute("data-key") == f"1-{shown.shown[2][1]}-rest"
+        seen.page.check("input[value=back]")
+        seen.page.locator("#bars .term", has_text="504 more").hover()
+        assert re.search("504 edges that are not drawn.*to s", seen.page.locator("#edge").inner_text(), re.DOTALL)
+        assert seen.page.locator(".edge.hot").get_attribute("data-key") == f"2-rest-{shown.shown[2][1]}"
         seen.refuse_noise()
 
 
@@ -237,7 +268,8 @@ def test_tables_and_sums_are_there_without_scripts_and_on_paper(browser, tmp_pat
             assert not seen.scrolls_sideways
             assert seen.page.locator("#panel").is_visible() == (scripts and media == "screen")
             assert seen.page.locator(".drawing svg").is_visible()
-            assert seen.page.locator("table").count() == 4
+            captions = seen.page.locator("table caption").all_inner_texts()
+            assert captions == ["Layer 1, input", "Layer 2, hidden", "Layer 3, hidden", "Layer 4, output"]
             cells = seen.page.locator("table").nth(1).locator("tbody tr").nth(1).locator("th, td").all_inner_texts()
             numbers = [e.z[2][1], e.a[2][1], e.s[2][1], e.slope[2][1], e.delta[2][1], e.delta[2][1]]
             assert cells == ["2", *map(printed, numbers), "3e−11", "PASS"]

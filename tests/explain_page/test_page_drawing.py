@@ -15,7 +15,7 @@ from page_examples import NASTY, example, nasty, wide
 from gpubp.errors import DataError, UsageError
 from gpubp.explain import drawing
 from gpubp.explain.fold import fold
-from gpubp.explain.layout import layout
+from gpubp.explain.layout import layout, short_example
 from gpubp.explain.notation import number
 from gpubp.explain.seed import seed_example
 from gpubp.explain.shapes import NEGATIVE, POSITIVE, Box, Circle, Line, Raster, Words, bytes_of, png, room
@@ -102,6 +102,14 @@ def test_the_edges_of_a_small_network_carry_their_numbers():
         a = [None, *(np.concatenate([[1.0], e.a[l]]) if by == "contribution" else np.ones(9) for l in (1, 2, 3))]
         worth = {(l, to, i): e.Theta[l][to - 1, i] * a[l][i] for l, to, i in said}
         assert len(said) == 15 and said == {key: number(value, 3) for key, value in worth.items()}
+
+
+def test_the_title_names_a_file_without_its_folders():
+    found = layout(e := example((2, 2, 1), example="row 7 (test) of /data/of many/digits.h5"), fold(e))
+    words = ["".join(p.text for p in s.pieces) for g in found.groups for s in g.shapes if isinstance(s, Words)]
+    assert any(line.startswith("row 7 (test) of digits.h5; C = ") for line in words)
+    assert found.title == "Network 2-2-1: row 7 (test) of digits.h5"
+    assert short_example("x as given, y = cat of a/dog") == "x as given, y = cat of a/dog"
 
 
 def test_numbers_in_units_are_those_of_the_record():

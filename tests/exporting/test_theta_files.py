@@ -76,7 +76,7 @@ def test_every_kind_of_file_gives_the_same_explanation(name, tmp_path):
 
 def test_a_checkpoint_is_such_a_file(tmp_path):
     model = gpubp.train(RNG.normal(size=(30, 4)), np.arange(30) % 3, hidden=(5,), iterations=2, out=tmp_path / "run",
-                        backend="cpu")  # fmt: skip
+                        backend="cpu", kernel="numpy")  # fmt: skip
     newest = sorted((tmp_path / "run").glob("checkpoint-*.h5"))[-1]
     for one, other in zip(read(newest).Theta, model.matrices, strict=True):
         np.testing.assert_array_equal(one, other)

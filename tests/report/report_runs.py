@@ -11,6 +11,8 @@ from running import Result, write
 
 from gpubp.data.demo import demo_file
 
+PLAIN = ("--kernel", "numpy")  # for so few rows nothing is worth compiling
+
 
 def done(*arguments: object) -> Result:
     """A command that ends well."""
@@ -25,7 +27,7 @@ def digits(folder: Path) -> tuple[Path, Path]:
         rows = {f"{split}__{name}": file[split][name][:m] for split, m in (("train", 400), ("test", 300))
                 for name in ("X", "y")}  # fmt: skip
     data, run = write(folder / "digits.h5", **rows), folder / "digits"
-    done("train", data, "--out", run, "--hidden", "12", "--cost", "logistic", "--iterations", "25")
+    done("train", data, "--out", run, "--hidden", "12", "--cost", "logistic", "--iterations", "25", *PLAIN)
     return run, data
 
 
@@ -35,5 +37,6 @@ def numbers(folder: Path) -> tuple[Path, Path]:
     X = rng.normal(size=(600, 4)).astype(np.float32)
     y = np.stack([X[:, 0] * X[:, 1], np.sin(X[:, 2])], axis=1) + 0.1 * rng.normal(size=(600, 2))
     data, run = write(folder / "numbers.h5", X=X, y=y), folder / "numbers"
-    done("train", data, "--out", run, "--hidden", "8", "--iterations", "30", "--validation", "0.25", "--lambda", "0.1")
+    done("train", data, "--out", run, "--hidden", "8", "--iterations", "30", "--validation", "0.25", "--lambda", "0.1",
+         *PLAIN)
     return run, data

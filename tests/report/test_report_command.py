@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from in_process import ran
-from report_runs import done
+from report_runs import PLAIN, done
 from running import write
 
 import gpubp
@@ -43,6 +43,28 @@ def test_without_data_it_is_judged_on_test_rows_and_else_on_those_held_out(of_di
     assert {one["row"] for one in found.numbers["worst"]} <= set(held.tolist())
 
 
+def test_without_test_rows_the_validation_rows_of_the_file_are_taken(tmp_path):
+    X = np.random.default_rng(3).normal(size=(60, 3))
+    y = X[:, 0] * X[:, 1]
+    data = write(tmp_path / "d.h5", train__X=X[:40], train__y=y[:40], val__X=X[40:], val__y=y[40:])
+    done("train", data, "--out", tmp_path / "run", "--hidden", "3", "--iterations", "2", *PLAIN)
+    found = report(tmp_path / "run", limit=False).numbers
+    assert found["judged"] == {"on": "20 rows of d.h5 that were held out for validation", "kind": "validation",
+                               "split": "val"}  # fmt: skip
+    (command,) = [one["command"] for one in found["verdict"]["next"] if "worst row" in one["do"]]
+    assert command.split()[-4:-2] == ["--split", "val"]
+    assert done(*command.split()[1:], "--json").json["truth"] == f"{found['worst'][0]['truth']:.6g}"
+
+
+def test_a_run_that_still_fell_at_its_limit_is_to_go_on(of_digits):
+    run, _ = of_digits
+    history = runs.read_run(run).history
+    assert history[-3]["J"] > 1.001 * history[-1]["J"]  # a tenth of 25 iterations
+    assert {"do": "J was still falling when it ended: go on", "command": f"gpubp resume {run} --iterations 100"} in (
+        report(run, limit=False).numbers["verdict"]["next"]
+    )
+
+
 def test_the_worst_row_of_the_report_is_that_row_of_the_file(of_numbers):
     run, data = of_numbers
     worst = report(run, limit=False).numbers["worst"][0]
@@ -50,10 +72,10 @@ def test_the_worst_row_of_the_report_is_that_row_of_the_file(of_numbers):
         assert worst["truth"] == dataset.target[worst["row"]].tolist()
 
 
-def test_rows_of_the_training_are_said_aloud(of_numbers, tmp_path):
+def test_rows_of_the_training_are_said_aloud(of_numbers, tmp_path, undrawn):
     run, data = of_numbers
     whole = tmp_path / "whole"
-    done("train", data, "--out", whole, "--hidden", "3", "--iterations", "2")
+    done("train", data, "--out", whole, "--hidden", "3", "--iterations", "2", *PLAIN)
     result = done("report", whole, "--no-limit", "--json")
     assert "judged on training rows" in result.stderr and result.json["judged"]["kind"] == "training"
     assert any("--validation 0.2" in one["command"] for one in result.json["verdict"]["next"])
@@ -61,7 +83,7 @@ def test_rows_of_the_training_are_said_aloud(of_numbers, tmp_path):
     assert report(run, data, limit=False).numbers["judged"]["kind"] == "training"
 
 
-def test_data_that_are_gone_leave_a_report_without_quality(of_digits, tmp_path):
+def test_data_that_are_gone_leave_a_report_without_quality(of_digits, tmp_path, undrawn):
     run, data = of_digits
     shutil.copytree(run, tmp_path / "run")
     lost = data.rename(data.with_suffix(".away"))
@@ -115,7 +137,7 @@ def test_lines_that_tell_another_story_are_left_alone(of_numbers):
     assert after["iteration"] == 31 and math.isnan(after["J"])
 
 
-def test_no_iteration_a_failed_run_and_a_class_that_is_absent(tmp_path):
+def test_no_iteration_a_failed_run_and_a_class_that_is_absent(tmp_path, undrawn):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(120, 3))
     y = rng.integers(0, 3, 120)
@@ -136,7 +158,7 @@ def test_a_thousand_classes(tmp_path):
     y = np.arange(3000) % 1000
     X = rng.normal(size=(1000, 6))[y] + 0.1 * rng.normal(size=(3000, 6))
     data = write(tmp_path / "d.h5", X=X, y=y)
-    done("train", data, "--out", tmp_path / "run", "--hidden", "4", "--iterations", "2")
+    done("train", data, "--out", tmp_path / "run", "--hidden", "4", "--iterations", "2", *PLAIN)
     found = report(tmp_path / "run", limit=False)
     told = found.numbers
     assert len(found.html()) < 3_000_000 and len(told["quality"]["each"]) == 1000
@@ -145,7 +167,7 @@ def test_a_thousand_classes(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(json.loads((OLD / "expected.json").read_text())))
-def test_checkpoints_of_earlier_versions(name, tmp_path):
+def test_checkpoints_of_earlier_versions(name, tmp_path, undrawn):
     file = next(OLD / f"{name}{suffix}" for suffix in ("", ".h5") if (OLD / f"{name}{suffix}").is_file())
     shutil.copy(file, tmp_path / "old.h5")
     found = report(tmp_path / "old.h5", limit=False)
@@ -184,7 +206,7 @@ def test_the_command_that_repeats_the_run_repeats_it(of_digits, tmp_path, monkey
     assert (gpubp.load("again").Theta == gpubp.load(run).Theta).all()
 
 
-def test_one_line_for_what_cannot_be(of_digits, tmp_path, monkeypatch):
+def test_one_line_for_what_cannot_be(of_digits, tmp_path, monkeypatch, undrawn):
     run, data = of_digits
     assert error("report", tmp_path / "nothing").startswith("cannot read")
     assert "ends in .html" in error("report", run, "-o", tmp_path / "x.txt")
@@ -285,7 +307,7 @@ def test_the_products_that_are_timed_are_counted():
     assert found["gflops"] > 0 and found["rows"] == 64
 
 
-def test_follow_and_tensorboard_are_called(of_numbers, tmp_path, monkeypatch):
+def test_follow_and_tensorboard_are_called(of_numbers, tmp_path, monkeypatch, undrawn):
     run, data = of_numbers
     called = []
     follow, board = types.ModuleType("gpubp.follow"), types.ModuleType("gpubp.tensorboard")

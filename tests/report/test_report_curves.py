@@ -145,3 +145,6 @@ def test_two_answers_by_hand():
     bins.add(np.array([0.9, 0.9]), np.array([True, False]), np.ones(2))  # sure at 0.9, right half of the time
     assert bins.result().ece == pytest.approx(0.4)
     assert Bins("").result().ece is None
+    bins = Bins("")  # the paper's bins are closed above: (b/15, (b+1)/15]
+    bins.add(np.array([0.0, 0.2, 0.2000001, 0.4, 1.0]), np.ones(5, bool), np.ones(5))
+    assert np.flatnonzero(bins.result().weight).tolist() == [0, 2, 3, 5, 14]

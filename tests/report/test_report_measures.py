@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from running import write
 
 import gpubp
 from gpubp.backend import for_forward
 from gpubp.inference import evaluate
 from gpubp.prepare import array_dataset, rows_for
+from gpubp.report import report, sections
 from gpubp.report.measures import measure
 from gpubp.report.numbers import NumberCollector
 from gpubp.report.plain import _quality
@@ -79,6 +81,39 @@ def test_the_worst_rows_are_those_of_the_largest_cost(name):
     if first.of_truth is not None:
         assert first.of_truth == pytest.approx(float((h * y).sum(axis=1)[first.row]))
         assert first.probability == pytest.approx(float(h[first.row].max()))
+
+
+@pytest.mark.parametrize("name", ["classes", "binary", "labels"])
+def test_calibration_is_that_of_the_probabilities_themselves(name):
+    model, rows = case(name, weighted=True)
+    found = measure(model, rows, backend=for_forward("cpu"), precision="fp64").answers
+    h, y, w = model.predict_proba(X, precision="fp64"), np.asarray(rows.labels), np.asarray(rows.weights)
+    if name == "classes":  # the answer's, and whether it is right
+        p, true = h.max(axis=1), h.argmax(axis=1) == y
+    elif name == "binary":  # the second class's, and whether it is that one
+        p, true = h[:, 1], y.ravel() == 1
+    else:  # each label's
+        p, true, w = h.ravel(), y.ravel() == 1, np.repeat(w, 2)
+    bins = [(p > b / 15) & (p <= (b + 1) / 15) for b in range(15)]
+    assert found.calibration.weight == pytest.approx([w[one].sum() for one in bins])
+    share = [np.average(true[one], weights=w[one]) if w[one].sum() else np.nan for one in bins]
+    assert found.calibration.share == pytest.approx(share, nan_ok=True)
+    off = [abs((w[one] * (true[one] - p[one])).sum()) for one in bins]
+    assert found.calibration.ece == pytest.approx(sum(off) / w.sum(), rel=1e-9)
+
+
+def test_a_cost_whose_rows_are_not_known_is_said_to_be_so(monkeypatch, tmp_path, undrawn):
+    """As a new one is that has no words in `gpubp.choosing.point.row_costs`."""
+    model = gpubp.train(X, SCORE, hidden=(3,), iterations=2, kernel="numpy", out=tmp_path / "run")
+    data = write(tmp_path / "d.h5", X=X, y=SCORE)
+    nothing = lambda network, h, y: np.full(len(h), np.nan)  # noqa: E731
+    monkeypatch.setattr("gpubp.report.measures.row_costs", nothing)
+    monkeypatch.setattr("gpubp.choosing.point.row_costs", nothing)
+    found = report(tmp_path / "run", data, limit=False)
+    assert "nan" not in " ".join(found.material.said.sentences) and model.network.cost == "squares"
+    assert found.material.said.kind == "unknown" and found.numbers["worst"] == []
+    assert "±" not in sections.quality(found.material, found.numbers).partition("Calibration")[0]
+    assert "what a single row costs is not known of squares" in sections.worst(found.material, found.numbers)
 
 
 def test_the_standard_error_is_that_of_a_mean_over_rows():

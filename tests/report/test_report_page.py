@@ -9,7 +9,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from report_runs import done
+from report_runs import PLAIN, done
 from running import write
 
 pytest.importorskip("matplotlib")
@@ -120,13 +120,9 @@ def test_the_page_names_no_place_elsewhere_and_runs_no_script(made):
 
 
 def test_a_report_is_the_same_twice_but_for_what_it_times(made, tmp_path):
-    run, data, _ = made["numbers"]
-    pages = []
-    for name in ("a", "b"):
-        out = tmp_path / f"{name}.html"
-        done("-q", "report", run, data, "-o", out, "--no-limit")
-        pages.append(out.read_text())
-    assert pages[0] == pages[1]
+    run, _, _ = made["numbers"]
+    done("-q", "report", run, "-o", tmp_path / "again.html", "--no-limit")
+    assert (tmp_path / "again.html").read_text() == (run / "report.html").read_text()
 
 
 def test_names_of_classes_are_text_whatever_they_hold(tmp_path, browser):
@@ -135,7 +131,7 @@ def test_names_of_classes_are_text_whatever_they_hold(tmp_path, browser):
     y = rng.integers(0, 4, 200)
     X = rng.normal(size=(200, 3)) + y[:, None]
     data = write(tmp_path / "<b>&.h5", X=X, y=np.array([names[i].encode() for i in y], h5py.string_dtype()))
-    done("train", data, "--out", tmp_path / "$run", "--hidden", "3", "--iterations", "3")
+    done("train", data, "--out", tmp_path / "$run", "--hidden", "3", "--iterations", "3", *PLAIN)
     told = done("-q", "report", tmp_path / "$run", "--json").json
     assert sorted(told["quality"]["classes"]) == sorted(names)
     with browser.open(tmp_path / "$run" / "report.html") as seen:
