@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {"leaves": 64, "block_rows": 50}
 _others: set[threading.Thread] = set()  # of tests before in this process
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _our_threads_alone() -> None:
     _others.update(threading.enumerate())
 
