@@ -212,11 +212,13 @@ class _Stride:
         """A step begins here."""
         self._vectors.copy(state.Theta, self._kept)
 
-    def length(self, state: State) -> float:
+    def end(self, state: State) -> None:
+        """It has ended. By itself, for on a full device each of these is done again until there is room."""
+        self._vectors.subtract(state.Theta, self._kept, out=self._kept)
+
+    def length(self) -> float:
         """‖Θ − the Θ it began at‖₂."""
-        vectors, kept = self._vectors, self._kept
-        vectors.subtract(state.Theta, kept, out=kept)
-        return math.sqrt(vectors.read(vectors.dot(kept, kept))[0])
+        return math.sqrt(self._vectors.read(self._vectors.dot(self._kept, self._kept))[0])
 
 
 class _WatchedCurvature:
@@ -285,13 +287,14 @@ def fit(
             before, evaluations, extra = state.iteration, state.evaluations, state.extra
             wishes = False
             f.seen.clear()
-            stride.begin(state)
+            _with_room(objective, partial(stride.begin, state))
             try:
                 ending = _with_room(objective, partial(optimizer.step, f, state), state)
             except _Stopped:
                 return Ending("stopped", f"stopped by {stop.by} after {count(state.iteration)}"), state
             if state.iteration > before:
                 seconds = time.perf_counter() - began
+                far, failed = _length(objective, stride, state)
                 progress = Progress(
                     state.iteration,
                     state.evaluations,
@@ -301,10 +304,12 @@ def fit(
                     seconds,
                     f.precision,
                     state.passes,
-                    stride.length(state),
+                    far,
                 )
                 watch.note(state, progress.validation)
                 wishes = any([callback(progress, state) for callback in callbacks])  # all of them are called
+                if failed:
+                    raise failed
             stalled = ending is not None and ending.kind == "stalled"
             # at a limit nothing climbs: a larger one goes on as if there had been none. What a step without iteration
             # has cost is no reason: budgets end a run between iterations
@@ -338,6 +343,16 @@ def fit(
 
 def _begun(optimizer: Optimizer, f: _Watched, start: np.ndarray | dict[str, Any]) -> State:
     return optimizer.restore(f, start) if isinstance(start, dict) else optimizer.init(f, start)
+
+
+def _length(objective: Objective, stride: _Stride, state: State) -> tuple[float | None, OutOfMemory | None]:
+    """How far the step went; on a device that stays full over that, the error: the iteration is done all the same, and
+    its line of the history is not to be lost. (One that is lost for good is not to be read any more.)"""
+    try:
+        _with_room(objective, partial(stride.end, state))
+        return _with_room(objective, stride.length), None
+    except OutOfMemory as error:
+        return None, error
 
 
 def _with_room(objective: Objective, work: Callable[[], Result], state: State | None = None) -> Result:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # before NumPy is imported: its BLAS reads these once
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+os.environ.pop("GPUBP_PROGRAM", None)  # by scripts/dev hints begin with its own name
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background, and then in every process begun here
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from gpubp.errors import OutOfMemory
 from gpubp.job import Job
 from gpubp.objective import Objective
 from gpubp.optimizers import Ending, Function, Optimizer, State, names
@@ -112,6 +113,37 @@ def test_the_step_is_how_far_theta_went(optimizer):
     seen: list[Any] = []
     fit(BOWL, optimizer, np.array([6.0, 8.0]), iterations=3, callbacks=[lambda p, s: seen.append(p.step)])
     assert seen == [5.0, 2.5, 1.25]  # from (6, 8) to (3, 4), …
+
+
+@pytest.mark.parametrize("room", [True, False])
+@pytest.mark.parametrize("call", ["copy", "subtract", "dot"])
+def test_a_device_that_is_full_over_the_step_costs_no_iteration(monkeypatch, room, call):
+    """Where rows can make room it is the same number; where not, the iteration has its line before the run ends."""
+    full, before = [3], getattr(HOST, call)
+
+    def sometimes(*arguments: Any, **more: Any) -> Any:
+        if full:
+            full[0] -= 1
+            if full[0] <= 0:
+                raise OutOfMemory("full")
+        return before(*arguments, **more)
+
+    class Full(Bowl):
+        can_make_room = room
+
+        def make_room(self, why: str) -> None:
+            full.clear()
+
+    seen: list[Any] = []
+    state = State(Theta=np.zeros(2), gradient=np.zeros(2))
+    monkeypatch.setattr(type(state.vectors), call, lambda self, *a, **m: sometimes(*a, **m))
+    with nullcontext() if room else pytest.raises(OutOfMemory):
+        fit(cast(Objective, Full()), TriesTwo(), np.array([6.0, 8.0]), iterations=3,
+            callbacks=[lambda p, s: seen.append((p.iteration, p.step))])  # fmt: skip
+    if room:
+        assert seen == [(1, 5.0), (2, 2.5), (3, 1.25)] and not full
+    else:  # the third step has not begun, or has no length
+        assert seen == [(1, 5.0), (2, 2.5)] + ([] if call == "copy" else [(3, None)])
 
 
 @pytest.mark.parametrize("optimizer", names())
