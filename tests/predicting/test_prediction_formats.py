@@ -27,9 +27,9 @@ from gpubp.predictions.formats import formats, named, of_file
 
 X = np.random.default_rng(0).normal(size=(2500, 4)).astype(np.float32)
 NONE = Scaling("none", None, None)
-AWKWARD = ("", '"a", b', "line\nend", "tab\there", "κόσμος")
+AWKWARD = ("", '"a", b', "carriage\rreturn", "line\nend", "tab\there", "κόσμος")
 CASES = {
-    "text": (TargetSpec("classes", AWKWARD, 5), "softmax"),
+    "text": (TargetSpec("classes", AWKWARD, len(AWKWARD)), "softmax"),
     "labels 1 … 10": (TargetSpec("classes", tuple(range(1, 11)), 10), "softmax"),
     "large labels": (TargetSpec("classes", (-1, 0, 2**53), 3), "logistic"),
     "two classes": (TargetSpec("binary", ("no", "yes"), 1), "logistic"),
