@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,9 +60,9 @@ class Nodes:
             self._known[name] = self.constant(name, np.array(value))
         return name
 
-    def labels(self, name: str, classes: Sequence[Any]) -> int:
+    def labels(self, name: str, classes: np.ndarray) -> int:
         """The list of the classes, and its type."""
-        array = np.array(classes, object if isinstance(classes[0], str) else None)
+        array = classes.astype(object) if classes.dtype.kind == "U" else classes
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return self.constants[-1].data_type
 
