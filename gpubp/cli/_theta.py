@@ -1,4 +1,4 @@
-"""--theta FILE in place of RUN, for the commands that take a model and data."""
+"""--theta FILE in place of RUN, for the commands that take a model and rows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ log = logging.getLogger("gpubp")
 
 def model_arguments(function: Command) -> Command:
     """RUN DATA… or, with --theta, DATA… alone; and what a file of matrices does not say itself."""
+    words = click.argument("words", type=DATA, nargs=-1, required=True, metavar="RUN DATA...")
+    return words(theta_options(function))
+
+
+def theta_options(function: Command) -> Command:
+    """--theta, and what a file of matrices does not say itself."""
     for option in (
         click.option(
             "--classes",
@@ -48,7 +54,6 @@ def model_arguments(function: Command) -> Command:
             "scikit-learn's coefs_0, intercepts_0, …, or Linear layers of PyTorch, in .npz, .mat, Octave text, HDF5, "
             "JSON, .safetensors or .pt.",
         ),
-        click.argument("words", type=DATA, nargs=-1, required=True, metavar="RUN DATA..."),
     ):
         function = option(function)
     return function
@@ -61,8 +66,11 @@ def run_and_data(words: tuple[Path, ...], said: dict[str, Any]) -> tuple[Path | 
         UsageError: one of the two is missing, or an option of --theta is said without it.
     """
     from ..errors import UsageError
+    from ..theta_files import is_run
 
     if said["theta"] is not None:
+        if is_run(words[0]):
+            raise UsageError("RUN and --theta at once", wanted="one of them, and DATA")
         return None, words
     if only := [f"--{name}" for name in ("activation", "cost", "classes") if said[name] is not None]:
         raise UsageError(f"{', '.join(only)} with RUN", wanted="none: it has its own", do="they belong to --theta FILE")
@@ -95,7 +103,7 @@ def opened(
     options = {name: said[name] for name in ("activation", "cost", "classes")}
     model = model_of(found, **options)
     dataset = open_for(model, data, y_required=y_required, **names)
-    if found.model is None and y_required:
+    if found.model is None and dataset.target is not None:  # also where only predictions are asked for
         model = model_of(found, y=dataset.target, **options)
     if found.model is None:
         network = model.network

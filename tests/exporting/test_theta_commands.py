@@ -200,6 +200,9 @@ def test_labels_from_0_and_from_1_and_neither(tmp_path, monkeypatch):
     [
         ("evaluate RUN DATA --cost logistic", "--cost with RUN; wanted none: it has its own"),
         ("evaluate RUN", "Missing argument 'DATA...'"),
+        ("evaluate RUN DATA --theta EXPORT", "RUN and --theta at once"),
+        ("evaluate --theta O DATA", "is no file of matrices; wanted"),
+        ("evaluate --theta O DATA", "take the run itself, or its export as npz"),
         ("evaluate --theta EXPORT DATA --activation tanh", "--activation with"),
         ("evaluate --theta T DATA --classes 1:3", "--classes 1:3 for 4 outputs; wanted 4 different ones"),
         ("evaluate --theta T DATA --classes a,b,b,c", "--classes a,b,b,c for 4 outputs"),
@@ -215,10 +218,11 @@ def test_what_does_not_go_together(words, message, run, tmp_path, monkeypatch):
     np.savez("t.npz", **CASE)
     write(tmp_path / "data.h5", X=X, y=np.arange(90) % 4)
     gpubp.export(run, "e.npz")
-    meant = {"RUN": run, "DATA": "data.h5", "T": "t.npz", "EXPORT": "e.npz"}
+    Path("o.onnx").write_bytes(b"\x08\x04\x12\x05gpubp")
+    meant = {"RUN": run, "DATA": "data.h5", "T": "t.npz", "EXPORT": "e.npz", "O": "o.onnx"}
     found = ran(*[meant.get(word, word) for word in words.split()])
     assert found.returncode in (2, 3) and message in found.error
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["data.h5", "e.npz", "t.npz"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["data.h5", "e.npz", "o.onnx", "t.npz"]
 
 
 def test_training_begins_with_the_theta_of_a_file(run, tmp_path, monkeypatch):
@@ -266,6 +270,27 @@ def test_an_export_is_explained_with_its_scaling_and_classes(run, tmp_path):
     by_run, by_file = ran("explain", run, *words).json, ran("explain", "--theta", tmp_path / "m.mat", *words).json
     assert by_file["C"] == by_run["C"] and by_file["C"] != 0
     assert "--cost with an export" in ran("explain", "--theta", tmp_path / "m.mat", *words, "--cost", "softmax").error
+
+
+def test_a_row_of_the_data_is_explained_by_the_theta_of_a_file(run, tmp_path):
+    words = (run.parent / "data.h5", "--row", 7)
+    gpubp.export(run, tmp_path / "m.npz")
+    by_run, by_file = ran("explain", run, *words), ran("explain", "--theta", tmp_path / "m.npz", *words)
+    assert by_file.stdout.partition("\n")[2] == by_run.stdout.partition("\n")[2]  # the first line says where Θ is from
+    assert f"Θ of {tmp_path / 'm.npz'}" in by_file.stdout.partition("\n")[0]
+    both = ran("explain", run, *words, "--theta", tmp_path / "m.npz")
+    assert both.returncode == 2 and both.error.startswith("RUN and --theta at once")
+
+
+def test_predictions_of_bare_theta_have_the_labels_that_y_has(tmp_path, monkeypatch):
+    """As `evaluate` takes them: in the course's files the first output is the digit 1, not 0."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("t.npz", **CASE)
+    write(tmp_path / "octave.h5", X=CASE_X, y=np.array([1, 3, 4]))
+    write(tmp_path / "bare.h5", X=CASE_X)
+    for name, first in (("octave", 1), ("bare", 0)):
+        done = ran("predict", "--theta", "t.npz", f"{name}.h5", "-o", f"{name}.csv", "--json")
+        assert done.json["columns"] == ["prediction", *(f"p_{k}" for k in range(first, first + 4))]
 
 
 def test_help_lists_the_formats():
