@@ -93,6 +93,7 @@ def test_what_has_no_effect_says_so(given, said):
         ({"precision": "fp8"}, "fp8"),
         ({"early_stopping": True, "n_iter_no_change": 0}, "n_iter_no_change = 0"),
         ({"early_stopping": True, "validation_fraction": 0.001}, "The test_size|too small|greater or equal"),
+        ({"early_stopping": True, "validation_fraction": 1.0}, "validation_fraction = 1.0; wanted a number between 0"),
         ({"class_weight": {"elk": 2.0}}, "a class weight for 'elk', which y has not"),
     ],
 )
@@ -100,6 +101,12 @@ def test_what_cannot_be_meant_is_one_line(given, said):
     with pytest.raises(ValueError, match=said) as caught:
         MLPClassifier(**{**SMALL, **given}).fit(X, Y)
     assert "\n" not in str(caught.value)
+
+
+def test_options_of_the_command_line_have_their_names_here():
+    two = MLPClassifier(**{**SMALL, "class_weight": "balanced"})
+    with pytest.raises(ValueError, match=r"^class_weight with 2 labels, .* give rows weights: sample_weight$"):
+        two.fit(X, np.stack([Y == "ape", Y != "ape"], axis=1))
 
 
 def test_other_refusals():
