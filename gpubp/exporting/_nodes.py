@@ -18,6 +18,7 @@ _OPERATORS = {
     "absolute": "Abs", "exp": "Exp", "log": "Log", "tanh": "Tanh", "sqrt": "Sqrt", "maximum": "Max", "minimum": "Min",
     "less": "Less", "greater": "Greater", "where": "Where", "bitwise_and": "And", "bitwise_or": "Or", "invert": "Not",
 }  # fmt: skip
+_OPPOSITES = {"less_equal": "Greater", "greater_equal": "Less"}  # of what opset 9 has not
 
 
 class Nodes:
@@ -104,6 +105,10 @@ class Nodes:
                 made[id(step)] = self.add(reduce, of(operands[0]), axes=[1], keepdims=1)
             elif step.operation == "log1p":
                 made[id(step)] = self.add("Log", self.add("Add", of(operands[0]), self.number(1.0)))
+            elif step.operation == "expm1":
+                made[id(step)] = self.add("Sub", self.add("Exp", of(operands[0])), self.number(1.0))
+            elif step.operation in _OPPOSITES:
+                made[id(step)] = self.add("Not", self.add(_OPPOSITES[step.operation], *map(of, operands)))
             elif step.operation in _OPERATORS:
                 made[id(step)] = self.add(_OPERATORS[step.operation], *map(of, operands))
             else:
