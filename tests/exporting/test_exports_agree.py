@@ -180,6 +180,10 @@ def test_every_scaling_and_rule_in_onnxruntime(scaling, missing, precision, tmp_
     h = onnx_answers(tmp_path / "m.onnx", X)["probability"]
     assert h.dtype == dtype
     assert np.abs(h - h_of(model, X)).max() < (1e-6 if precision == "fp32" else 1e-13)
+    if missing != "mean":  # no gap is filled that the model would refuse
+        X[3, 1] = np.nan
+        h = onnx_answers(tmp_path / "m.onnx", X)["probability"]
+        assert np.isnan(h[3]).all() and np.isfinite(np.delete(h, 3, axis=0)).all()
 
 
 @pytest.mark.parametrize("activation", sorted({a for a, _ in PAIRS}))
@@ -188,6 +192,23 @@ def test_float64_in_onnxruntime(activation, tmp_path):
     X = rows_like(model, np.dtype("f8"), 300)
     export(model, tmp_path / "m.onnx", precision="fp64")
     assert np.abs(onnx_answers(tmp_path / "m.onnx", X)["probability"] - h_of(model, X)).max() < 1e-12
+
+
+def test_the_description_travels_in_every_file(tmp_path):
+    """Beside the numbers: of ONNX in the metadata, of safetensors too, whose values lie at multiples of 8 bytes."""
+    model = model_of(select=("columns=0:6",))
+    export(model, tmp_path / "m.onnx")
+    export(model, tmp_path / "m.safetensors")
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "m.onnx")
+    with pytest.importorskip("safetensors").safe_open(tmp_path / "m.safetensors", "np") as file:
+        metadata = file.metadata()
+    header = int.from_bytes((tmp_path / "m.safetensors").read_bytes()[:8], "little")
+    assert metadata["format"] == "pt" and header % 8 == 0
+    about = json.loads(session.get_modelmeta().custom_metadata_map["gpubp"])
+    assert about == json.loads(metadata["gpubp"])
+    assert about["classes"] == ["cat", "dog", "ä fox"] and about["select"] == ["columns=0:6"]
+    for name, values in {"mean": model.scaling.mean, "scale": model.scaling.scale, "fill": model.fill}.items():
+        assert values is not None and about[name] == values.tolist()
 
 
 def test_a_mean_far_from_zero_loses_no_digits(tmp_path):

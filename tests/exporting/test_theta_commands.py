@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +77,9 @@ def test_the_python_door(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("RUN", "no format; wanted --to mat|npz|onnx|safetensors|torch"),
+        ("RUN", f"no format; wanted --to {'|'.join(exporting.names())}"),
         ("RUN -o a.gguf", "a file named a.gguf; wanted --to"),
-        ("RUN --to gguf", "format 'gguf'; wanted one of mat, npz"),
+        ("RUN --to gguf", f"format 'gguf'; wanted one of {', '.join(exporting.names())}"),
         ("RUN -o nowhere/a.npz", "there is no folder nowhere"),
         ("RUN -o old.npz", "old.npz exists; add --overwrite"),
         ("old.npz -o new.mat", "old.npz holds matrices alone"),
@@ -112,15 +114,36 @@ def test_a_file_that_would_answer_otherwise_gets_no_name(run, tmp_path, monkeypa
     monkeypatch.setattr(safetensors, "pack", off_by_a_weight)
     with pytest.raises(DataError, match="answers otherwise than the model, by up to"):
         gpubp.export(run, tmp_path / "m.safetensors")
-    monkeypatch.setattr(safetensors, "pack", lambda model, dtype: ours(model, dtype).replace(b"fox", b"fax"))
-    with pytest.raises(DataError, match="another model"):
-        gpubp.export(run, tmp_path / "m.safetensors")
+    for was, becomes in ((b"fox", b"fax"), (b'\\"lambda\\": 1.0', b'\\"lambda\\": 2.0')):
+        assert was in ours(gpubp.load(run), np.dtype("f4"))
+        other = lambda model, dtype, was=was, becomes=becomes: ours(model, dtype).replace(was, becomes)  # noqa: E731
+        monkeypatch.setattr(safetensors, "pack", other)
+        with pytest.raises(DataError, match="another model"):
+            gpubp.export(run, tmp_path / "m.safetensors")
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_package_one_line_says_which(run, tmp_path, monkeypatch):
-    import importlib
+def test_a_graph_with_other_names_for_the_classes_gets_no_name(run, tmp_path, monkeypatch):
+    nodes = pytest.importorskip("onnx") and importlib.import_module("gpubp.exporting._nodes").Nodes
+    ours = nodes.labels
+    monkeypatch.setattr(nodes, "labels", lambda self, name, classes: ours(self, name, classes[::-1]))
+    with pytest.raises(DataError, match="names other classes than the model"):
+        gpubp.export(run, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
 
+
+def test_weights_that_float32_does_not_hold_are_refused_there(run, tmp_path):
+    model = gpubp.load(run)
+    Theta = model.Theta.copy()
+    Theta[model.network.P - 1] = 1e39
+    large = replace(model, Theta=Theta)
+    with pytest.raises(DataError, match="weights beyond float32; wanted numbers that it holds; add --precision fp64"):
+        gpubp.export(large, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+    gpubp.export(large, tmp_path / "m.npz")
+
+
+def test_without_a_package_one_line_says_which(run, tmp_path, monkeypatch):
     def without(name: str, *more: Any) -> Any:
         if name.partition(".")[0] in ("onnx", "torch"):
             raise ImportError(name)
@@ -134,7 +157,7 @@ def test_without_a_package_one_line_says_which(run, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-# The network of the community's case for exercise 4 (EVIDENCE: J = 7.406970 at λ = 0, 19.473637 at λ = 4), and the
+# The network of the community's case for exercise 4 (J = 7.406970 at λ = 0, 19.473637 at λ = 4), and the
 # course's own gradient check network (2.100951 at λ = 0, 2.146360 at λ = 3).
 THETA = np.arange(1.0, 19) / 10
 CASE = {"Theta1": THETA[:6].reshape(2, 3, order="F"), "Theta2": THETA[6:].reshape(4, 3, order="F")}
@@ -295,7 +318,7 @@ def test_predictions_of_bare_theta_have_the_labels_that_y_has(tmp_path, monkeypa
 
 def test_help_lists_the_formats():
     text = " ".join(ran("export", "--help").stdout.split())
-    assert "One of mat, npz, onnx, safetensors, torch." in text
+    assert f"One of {', '.join(exporting.names())}." in text
     assert "--theta" in ran("predict", "--help").stdout and "--start" in ran("train", "--help").stdout
 
 

@@ -18,6 +18,7 @@ from in_process import ran
 from running import ENVIRONMENT, write
 
 import gpubp
+from gpubp.predictions.formats import formats
 
 rng = np.random.default_rng(3)
 LABELS = np.array(["a,b", "plain", "κ"])
@@ -77,7 +78,8 @@ def test_what_cannot_be_meant_is_refused(trained, tmp_path, capsys):
         return command(capsys, "predict", trained / "run", trained / "d.h5", *arguments, code=code).line
 
     assert "--json with -o -" in refused("-o", "-", "--json", code=2)
-    assert "predictions as npy on stdout; wanted one of csv, tsv, jsonl" in refused(
+    texts = ", ".join(one.name for one in formats() if one.text)
+    assert f"predictions as npy on stdout; wanted one of {texts}" in refused(
         "-o", "-", "--format", "npy", code=2
     )
     assert "or say --format NAME" in refused("-o", tmp_path / "p.xls", code=2)
