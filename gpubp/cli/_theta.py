@@ -19,7 +19,7 @@ log = logging.getLogger("gpubp")
 
 def model_arguments(function: Command) -> Command:
     """RUN DATA… or, with --theta, DATA… alone; and what a file of matrices does not say itself."""
-    words = click.argument("words", type=DATA, nargs=-1, required=True, metavar="RUN DATA...")
+    words = click.argument("words", type=DATA, nargs=-1, metavar="RUN DATA...")
     return words(theta_options(function))
 
 
@@ -68,14 +68,17 @@ def run_and_data(words: tuple[Path, ...], said: dict[str, Any]) -> tuple[Path | 
     from ..errors import UsageError
     from ..theta_files import is_run
 
+    context = click.get_current_context()
     if said["theta"] is not None:
+        if not words:
+            raise click.UsageError("Missing argument 'DATA...'", context)
         if is_run(words[0]):
             raise UsageError("RUN and --theta at once", wanted="one of them, and DATA")
         return None, words
     if only := [f"--{name}" for name in ("activation", "cost", "classes") if said[name] is not None]:
         raise UsageError(f"{', '.join(only)} with RUN", wanted="none: it has its own", do="they belong to --theta FILE")
     if len(words) < 2:
-        raise click.UsageError("Missing argument 'DATA...'", click.get_current_context())
+        raise click.UsageError(f"Missing argument '{'DATA...' if words else 'RUN DATA...'}'", context)
     return words[0], words[1:]
 
 

@@ -223,6 +223,8 @@ def test_labels_from_0_and_from_1_and_neither(tmp_path, monkeypatch):
     [
         ("evaluate RUN DATA --cost logistic", "--cost with RUN; wanted none: it has its own"),
         ("evaluate RUN", "Missing argument 'DATA...'"),
+        ("evaluate", "Missing argument 'RUN DATA...'"),
+        ("predict --theta T -o p.h5", "Missing argument 'DATA...'; see"),
         ("evaluate RUN DATA --theta EXPORT", "RUN and --theta at once"),
         ("evaluate --theta O DATA", "is no file of matrices; wanted"),
         ("evaluate --theta O DATA", "take the run itself, or its export as npz"),
