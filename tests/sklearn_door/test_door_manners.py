@@ -144,6 +144,24 @@ def test_a_loss_that_is_not_finite_is_an_error():
         MLPRegressor(hidden_layer_sizes=(3,), random_state=0).fit(X, T * 1e200)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_fit_that_does_not_end_leaves_the_estimator_as_it_was(error, monkeypatch):
+    def interrupted(*args: object, **more: object) -> None:
+        raise error
+
+    net = MLPClassifier(**SMALL).fit(X, Y)
+    before = dict(vars(net))
+    monkeypatch.setattr("gpubp.training.fit", interrupted)
+    with pytest.raises(error):
+        net.fit(X[:, :2], np.where(Y == "ape", "one", "two"))
+    assert vars(net).keys() == before.keys() and all(vars(net)[name] is before[name] for name in before)
+    assert set(net.predict(X)) <= set(Y)
+    fresh = MLPClassifier(**SMALL)
+    with pytest.raises(error):
+        fresh.fit(X, Y)
+    assert not [name for name in vars(fresh) if name.endswith("_")]
+
+
 def test_tolerance_ends_a_fit():
     rough, fine = (MLPClassifier(**SMALL, tol=tol).fit(X, Y) for tol in (1e-1, 1e-6))
     assert rough.n_iter_ < fine.n_iter_ and rough.loss_ > fine.loss_
