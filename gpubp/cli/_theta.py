@@ -50,9 +50,9 @@ def theta_options(function: Command) -> Command:
             "--theta",
             type=DATA,
             metavar="FILE",
-            help="In place of RUN: what gpubp export wrote; or Θ alone: Theta1, Theta2, … (the bias in column 0), "
-            "scikit-learn's coefs_0, intercepts_0, …, or Linear layers of PyTorch, in .npz, .mat, Octave text, HDF5, "
-            "JSON, .safetensors or .pt.",
+            help="In place of RUN: what gpubp export wrote, ONNX left out; or Θ alone: Theta1, Theta2, … (the bias in "
+            "column 0), scikit-learn's coefs_0, intercepts_0, …, or Linear layers of PyTorch, in .npz, .mat, Octave "
+            "text, HDF5, JSON, .safetensors or .pt.",
         ),
     ):
         function = option(function)

@@ -231,6 +231,7 @@ def test_labels_from_0_and_from_1_and_neither(tmp_path, monkeypatch):
         ("evaluate --theta EXPORT DATA --activation tanh", "--activation with"),
         ("evaluate --theta T DATA --classes 1:3", "--classes 1:3 for 4 outputs; wanted 4 different ones"),
         ("evaluate --theta T DATA --classes a,b,b,c", "--classes a,b,b,c for 4 outputs"),
+        ("predict --theta ONE DATA -o p.h5 --classes yes,no", "--classes yes,no; wanted ascending order"),
         ("evaluate --theta T DATA --cost squares --classes 1:4", "--classes with the cost squares"),
         ("predict --theta T DATA -o p.h5", "rows of 4 features; wanted 2, as the model was trained on"),
         ("train DATA --out new --start T --hidden 7", "hidden 7 with the Θ of"),
@@ -244,10 +245,11 @@ def test_what_does_not_go_together(words, message, run, tmp_path, monkeypatch):
     write(tmp_path / "data.h5", X=X, y=np.arange(90) % 4)
     gpubp.export(run, "e.npz")
     Path("o.onnx").write_bytes(b"\x08\x04\x12\x05gpubp")
-    meant = {"RUN": run, "DATA": "data.h5", "T": "t.npz", "EXPORT": "e.npz", "O": "o.onnx"}
+    np.savez("one.npz", Theta1=np.ones((1, 5)))
+    meant = {"ONE": "one.npz", "RUN": run, "DATA": "data.h5", "T": "t.npz", "EXPORT": "e.npz", "O": "o.onnx"}
     found = ran(*[meant.get(word, word) for word in words.split()])
     assert found.returncode in (2, 3) and message in found.error
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["data.h5", "e.npz", "o.onnx", "t.npz"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["data.h5", "e.npz", "o.onnx", "one.npz", "t.npz"]
 
 
 def test_training_begins_with_the_theta_of_a_file(run, tmp_path, monkeypatch):
@@ -281,6 +283,9 @@ def test_training_from_python_begins_with_matrices_a_model_or_a_file(run, tmp_pa
         model = gpubp.train(X, Y, start=start, **options)
         np.testing.assert_array_equal(model.Theta, old.Theta)
         assert model.network.activation == ("sigmoid" if isinstance(start, list) else "gelu")
+    classes = np.searchsorted(["cat", "dog", "fox"], Y)
+    one_against_all = gpubp.train(X, classes, cost="logistic", hidden=3, **options)  # and not auto's softmax
+    assert gpubp.train(X, classes, start=one_against_all, **options).network.cost == "logistic"
     wrong: list[Any] = [3, [np.ones(3)], [np.ones((2, 3)), np.ones((2, 2))], []]
     for start in wrong:
         with pytest.raises(UsageError, match=r"start .*wanted a file, a model, or Ng's matrices"):

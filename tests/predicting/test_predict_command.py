@@ -86,6 +86,11 @@ def test_what_cannot_be_meant_is_refused(trained, tmp_path, capsys):
     assert "is the data itself" in refused("-o", trained / "d.h5", "--overwrite", code=2)
     assert "no ordinary file" in refused("-o", "/dev/null", "--overwrite", code=3)
     assert "there is no folder" in refused("-o", tmp_path / "no" / "p.csv", code=3)
+    checkpoint = max((trained / "run").glob("checkpoint-*.h5"))
+    assert "is a checkpoint; wanted a file that predictions may replace" in refused(
+        "-o", checkpoint, "--overwrite", code=3
+    )
+    gpubp.load(trained / "run")
     empty = write(tmp_path / "empty.h5", X=np.empty((0, 4), np.float32))
     assert "empty" in command(capsys, "predict", trained / "run", empty, "-o", tmp_path / "p.csv", code=3).line
     assert not list(tmp_path.glob("p*"))
