@@ -72,6 +72,8 @@ def test_a_release_does_not_begin_by_itself():
     assert build["if"] == publish["if"] == "github.ref_type == 'tag'"
     assert publish["needs"] == "build" and publish["environment"] == "pypi"
     commands = [step.get("run", "") for step in build["steps"]]
+    before = {step.get("run") for step in workflow("ci.yml")["jobs"]["check"]["steps"]} - {None}
+    assert before <= set(commands), "a release is checked with all that a change is checked with"
     checked = next(i for i, line in enumerate(commands) if "gpubp.__version__" in line)
     assert checked < commands.index("bash .ci/run") < next(i for i, c in enumerate(commands) if "hatchling build" in c)
 

@@ -97,6 +97,12 @@ def test_every_command_is_in_it(site: Path):
     assert "--hidden" in text and "--resume" in text
 
 
+def test_the_estimators_are_in_it_with_what_they_share(site: Path):
+    text = (site / "reference/sklearn.html").read_text()
+    for name in ("MLPClassifier", "MLPRegressor"):
+        assert all(f'id="gpubp.sklearn.{name}.{method}"' in text for method in ("fit", "loss_and_gradient", "predict"))
+
+
 def test_a_formula_is_mathml_and_none_is_left_as_tex(site: Path):
     page = (site / "backpropagation.html").read_text()
     plain = re.sub(r"<(code|pre)\b.*?</\1>", "", page, flags=re.S)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import click
 
@@ -138,6 +138,19 @@ def memory_bytes(text: str | None) -> int | None:
     from ..data.memory import parse_size
 
     return None if text is None else parse_size(text)
+
+
+Closable = TypeVar("Closable", bound="_Closes")
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+def closed_at_the_end(opened: Closable) -> Closable:
+    """The same, closed when the command ends, however it does."""
+    click.get_current_context().call_on_close(opened.close)
+    return opened
 
 
 def program() -> str:

@@ -1,4 +1,4 @@
-"""--theta FILE in place of RUN, for the commands that take a model and data."""
+"""--theta FILE in place of RUN, for the commands that take a model and rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._options import DATA, Command, Listing
+from ._options import DATA, Command, Listing, closed_at_the_end
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -19,6 +19,12 @@ log = logging.getLogger("gpubp")
 
 def model_arguments(function: Command) -> Command:
     """RUN DATA… or, with --theta, DATA… alone; and what a file of matrices does not say itself."""
+    words = click.argument("words", type=DATA, nargs=-1, metavar="RUN DATA...")
+    return words(theta_options(function))
+
+
+def theta_options(function: Command) -> Command:
+    """--theta, and what a file of matrices does not say itself."""
     for option in (
         click.option(
             "--classes",
@@ -44,11 +50,10 @@ def model_arguments(function: Command) -> Command:
             "--theta",
             type=DATA,
             metavar="FILE",
-            help="In place of RUN: what gpubp export wrote; or Θ alone: Theta1, Theta2, … (the bias in column 0), "
-            "scikit-learn's coefs_0, intercepts_0, …, or Linear layers of PyTorch, in .npz, .mat, Octave text, HDF5, "
-            "JSON, .safetensors or .pt.",
+            help="In place of RUN: what gpubp export wrote, ONNX left out; or Θ alone: Theta1, Theta2, … (the bias in "
+            "column 0), scikit-learn's coefs_0, intercepts_0, …, or Linear layers of PyTorch, in .npz, .mat, Octave "
+            "text, HDF5, JSON, .safetensors or .pt.",
         ),
-        click.argument("words", type=DATA, nargs=-1, required=True, metavar="RUN DATA..."),
     ):
         function = option(function)
     return function
@@ -61,20 +66,26 @@ def run_and_data(words: tuple[Path, ...], said: dict[str, Any]) -> tuple[Path | 
         UsageError: one of the two is missing, or an option of --theta is said without it.
     """
     from ..errors import UsageError
+    from ..theta_files import is_run
 
+    context = click.get_current_context()
     if said["theta"] is not None:
+        if not words:
+            raise click.UsageError("Missing argument 'DATA...'", context)
+        if is_run(words[0]):
+            raise UsageError("RUN and --theta at once", wanted="one of them, and DATA")
         return None, words
     if only := [f"--{name}" for name in ("activation", "cost", "classes") if said[name] is not None]:
         raise UsageError(f"{', '.join(only)} with RUN", wanted="none: it has its own", do="they belong to --theta FILE")
     if len(words) < 2:
-        raise click.UsageError("Missing argument 'DATA...'", click.get_current_context())
+        raise click.UsageError(f"Missing argument '{'DATA...' if words else 'RUN DATA...'}'", context)
     return words[0], words[1:]
 
 
 def opened(
     words: tuple[Path, ...], said: dict[str, Any], *, y_required: bool = True, **names: Any
 ) -> tuple[Model, Dataset]:
-    """The model that is meant and the rows that it is to see.
+    """The model that is meant and the rows that it is to see, whose files are closed when the command ends.
 
     Args:
         said: theta, activation, cost and classes, as the user said them.
@@ -90,12 +101,12 @@ def opened(
     run, data = run_and_data(words, said)
     if run is not None:
         model = load(run)
-        return model, open_for(model, data, y_required=y_required, **names)
+        return model, closed_at_the_end(open_for(model, data, y_required=y_required, **names))
     found = read(said["theta"])
     options = {name: said[name] for name in ("activation", "cost", "classes")}
     model = model_of(found, **options)
-    dataset = open_for(model, data, y_required=y_required, **names)
-    if found.model is None and y_required:
+    dataset = closed_at_the_end(open_for(model, data, y_required=y_required, **names))
+    if found.model is None and dataset.target is not None:  # also where only predictions are asked for
         model = model_of(found, y=dataset.target, **options)
     if found.model is None:
         network = model.network

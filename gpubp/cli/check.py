@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..precision import LADDER
-from ._options import DATA, data_argument, emit, engine_options, json_option, names_options
+from ._options import DATA, closed_at_the_end, data_argument, emit, engine_options, json_option, names_options
 
 log = logging.getLogger("gpubp")
 
@@ -60,7 +60,7 @@ def command(
     backend, about = choose(engine.pop("backend"), **engine)
     names = [name for name in LADDER if name in backend.precisions] if precision == "all" else [precision]
     on(backend, names[0])  # one that it lacks is refused before the data are read
-    opened = open_for(model, data, x=x, y=y, weights=weights, split=split, allow=allow)
+    opened = closed_at_the_end(open_for(model, data, x=x, y=y, weights=weights, split=split, allow=allow))
     few = rows_for(model, first_rows(opened, rows, gaps=model.fill is not None), labelled=True)
     log.info("%-8s %s", "backend", about)
     slopes, kernel = None, ""

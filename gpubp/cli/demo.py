@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ._evaluate import evaluation_text
-from ._options import DATA, emit, engine_options, json_option, program, table
+from ._options import DATA, closed_at_the_end, emit, engine_options, json_option, program, table
 from ._train import outcome, watched
 
 
@@ -45,7 +45,7 @@ def command(out: Path, iterations: int, seed: int, as_json: bool, **engine: Any)
         iterations=iterations, seed=seed, **engine,
     )  # fmt: skip
     model, code = watched(lambda **watch: start(job, out, overwrite=_is_demo(out, data, load), **watch))
-    rows = rows_for(model, open_for(model, data, split="test"), labelled=True)
+    rows = rows_for(model, closed_at_the_end(open_for(model, data, split="test")), labelled=True)
     tested = evaluate(model, rows, backend=for_forward(engine["backend"], device=engine["device"]))
     result = {**outcome(model, out), **{f"test_{k}": v for k, v in tested.items()}}
     result["accuracy"] = tested["accuracy"]

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._options import DATA, Listing, emit, json_option, program
+from ._options import DATA, emit, json_option, program
+from ._theta import opened, run_and_data, theta_options
 
 if TYPE_CHECKING:
     from ..explain import Explanation
+    from ..inference import Model
 
-_MODES = "RUN DATA, RUN with --x and --y, --theta FILE with --x and --y, or --example"
+_MODES = "RUN or --theta FILE, with DATA or with --x and --y; or --example"
+_OF_DATA = ("row", "split", "allow")
 
 
 @click.command(name="explain", short_help="One example forward and backward, every δ taken apart.")
-@click.argument("run", type=DATA, required=False)
-@click.argument("data", type=DATA, nargs=-1, metavar="[DATA...]")
+@click.argument("words", type=DATA, nargs=-1, metavar="[RUN] [DATA...]")
 @click.option("--row", type=click.IntRange(0), help="Which row of DATA, from 0; the first if nothing is said.")
 @click.option(
     "--x",
@@ -32,26 +34,7 @@ _MODES = "RUN DATA, RUN with --x and --y, --theta FILE with --x and --y, or --ex
 )
 @click.option("--split", help="Rows to take: train, val or test, where DATA has them.", metavar="NAME")
 @click.option("--allow", metavar="DIR", help="Folder in which the source files of virtual datasets may lie.")
-@click.option(
-    "--theta",
-    type=DATA,
-    metavar="FILE",
-    help="In place of RUN: Theta1, Theta2, … in .npz, .mat, HDF5 or JSON, the bias in column 0.",
-)
-@click.option(
-    "--activation",
-    cls=Listing,
-    room="activation",
-    metavar="NAME",
-    help="With --theta: g of the hidden units, sigmoid if nothing is said; one of",
-)
-@click.option(
-    "--cost",
-    cls=Listing,
-    room="cost",
-    metavar="NAME",
-    help="With --theta: the cost with its output function, logistic if nothing is said; one of",
-)
+@theta_options
 @click.option("--example", is_flag=True, help="The small network of the course, with numbers.")
 @click.option("--unit", "units", multiple=True, metavar="L:J", help="Write out unit J of layer L; may be repeated.")
 @click.option("--check", "checked", is_flag=True, help="Each δ beside the finite difference of the cost in its z.")
@@ -78,18 +61,18 @@ _MODES = "RUN DATA, RUN with --x and --y, --theta FILE with --x and --y, or --ex
 )
 @click.option("--overwrite", is_flag=True, help="Replace the files that are written.")
 @json_option
-def command(run: Path | None, data: tuple[Path, ...], as_json: bool, **said: Any) -> None:
+def command(words: tuple[Path, ...], as_json: bool, **said: Any) -> None:
     """One example through a network, forward and backward: every z, a and δ, and the sums that they are.
 
-    The example is a row of DATA, or --x and --y; the network is RUN's (a run folder or a checkpoint), that of --theta,
-    or a small one that is built in (--example). With --check each δ is compared with the slope of the cost in its z;
-    exit code 1 if one is not that slope.
+    The example is a row of DATA, or --x and --y; the network is RUN's (a run folder or a checkpoint), that of --theta
+    in place of RUN, or a small one that is built in (--example). With --check each δ is compared with the slope of the
+    cost in its z; exit code 1 if one is not that slope.
     """
     from ..explain import fold as folds
     from ..explain import plain, slopes, text
 
     files = _files(said)
-    e = _explained(run, data, said)
+    e = _explained(words, said)
     units = [_unit(one) for one in said["units"]]
     top = said["top"]
     written = [text.unit(e, *unit, top=top, literal=said["literal"]) for unit in units]
@@ -114,63 +97,77 @@ def command(run: Path | None, data: tuple[Path, ...], as_json: bool, **said: Any
     sys.exit(0 if checked is None or checked.passed else 1)
 
 
-def _explained(run: Path | None, data: tuple[Path, ...], said: dict[str, Any]) -> Explanation:
-    """The example that is meant, in one of four ways; what does not belong to it is refused."""
-    from .. import pictures
+def _explained(words: tuple[Path, ...], said: dict[str, Any]) -> Explanation:
+    """The example that is meant; what does not belong to it is refused."""
     from ..errors import UsageError
     from ..explain import rows, seed
-    from ..network import Network
-    from ..theta_files import read
 
-    ways = [name for name, is_ in (("RUN", run), ("--theta", said["theta"]), ("--example", said["example"])) if is_]
-    if len(ways) != 1:
-        found = " and ".join(ways) + " at once" if ways else "neither RUN nor --theta nor --example"
-        raise UsageError(found, wanted=_MODES)
-    of_data = ("row", "split", "allow")
+    file = said["theta"]
     if said["example"]:
-        _refuse(said, ("activation", "cost", "image", *of_data), "--example", "it has its own")
+        if words or file:
+            raise UsageError(f"{'RUN' if words else '--theta'} and --example at once", wanted=_MODES)
+        _refuse(said, ("activation", "cost", "classes", "image", *_OF_DATA), "--example", "it has its own")
         x, y = (None if said[name] is None else rows.numbers(said[name], f"--{name}") for name in ("x", "y"))
         return seed.seed_example(said["sign"], seed.X if x is None else x, seed.Y if y is None else y)
-    if not data:
-        _refuse(said, of_data, "--theta" if said["theta"] else "RUN without DATA", "they are of DATA")
-        for name in ("x", "y"):
-            if said[name] is None:
-                raise UsageError(f"no example: --{name} is missing", wanted=_MODES)
-    if said["theta"]:
-        found, x = read(said["theta"]), rows.numbers(said["x"], "--x")
-        picture = None if said["image"] is None else pictures.parse(said["image"], found.sizes[0])
-        name = f"Θ of {said['theta']}"
-        if found.model is not None:  # with its own scaling and classes
-            _refuse(said, ("activation", "cost"), "a whole model", "it has its own")
-            return rows.typed(found.model, x, said["y"], sign=said["sign"], network=name, picture=picture)
-        network, y = Network(found.sizes, said["activation"] or "sigmoid", said["cost"] or "logistic"), said["y"]
-        Theta = network.pack(found.Theta)
-        return rows.bare(network, Theta, x, rows.numbers(y, "--y"), sign=said["sign"], name=name, picture=picture)
-    _refuse(said, ("activation", "cost"), "RUN", "it has its own")
-    assert run is not None
-    return _of_run(run, data, said)
+    if not words and not file:
+        raise UsageError("neither RUN nor --theta nor --example", wanted=_MODES)
+    if not file:
+        _refuse(said, ("activation", "cost", "classes"), "RUN", "it has its own")
+    if len(words) > (not file):
+        return _of_data(words, said)
+    _refuse(said, _OF_DATA, "--theta without DATA" if file else "RUN without DATA", "they are of DATA")
+    for name in ("x", "y"):
+        if said[name] is None:
+            raise UsageError(f"no example: --{name} is missing", wanted=_MODES)
+    return _of_numbers(words, said)
 
 
-def _of_run(run: Path, data: tuple[Path, ...], said: dict[str, Any]) -> Explanation:
+def _of_data(words: tuple[Path, ...], said: dict[str, Any]) -> Explanation:
+    from ..explain import rows
+
+    run, _ = run_and_data(words, said)
+    model, dataset = opened(words, said, **{name: said[name] for name in ("x", "y", "split", "allow")})
+    try:
+        return rows.row_of(model, dataset, said["row"] or 0, **_told(run, model, said))
+    finally:
+        dataset.close()
+
+
+def _of_numbers(words: tuple[Path, ...], said: dict[str, Any]) -> Explanation:
     from .. import pictures
     from ..explain import rows
     from ..loading import load
-    from ..prepare import open_for
+    from ..network import Network
+    from ..theta_files import read
 
-    model = load(run)
+    x, y = rows.numbers(said["x"], "--x"), said["y"]
+    if not said["theta"]:
+        model = load(words[0])
+        return rows.typed(model, x, y, **_told(words[0], model, said))
+    found = read(said["theta"])
+    if found.model is not None:  # with its own scaling and classes
+        _refuse(said, ("activation", "cost", "classes"), "a whole model", "it has its own")
+        return rows.typed(found.model, x, y, **_told(None, found.model, said))
+    _refuse(said, ("classes",), "--x", "--y has the number of the output, from 1")
+    network = Network(found.sizes, said["activation"] or "sigmoid", said["cost"] or "logistic")
+    picture = None if said["image"] is None else pictures.parse(said["image"], found.sizes[0])
+    name, y = f"Θ of {said['theta']}", rows.numbers(y, "--y")
+    return rows.bare(network, network.pack(found.Theta), x, y, sign=said["sign"], name=name, picture=picture)
+
+
+def _told(run: Path | None, model: Model, said: dict[str, Any]) -> dict[str, Any]:
+    """Where the model comes from, for people, and what picture its x is."""
+    from .. import pictures
+
     features, image = model.network.sizes[0], said["image"]
     guess = pictures.guess(features, bytes_=model.scaling.kind == "255")
-    picture = guess if image is None else pictures.parse(image, features)
     iteration = model.reached.get("iteration")
-    name = f"run {run}" + ("" if iteration is None else f", iteration {iteration:,}")
-    common: dict[str, Any] = {"sign": said["sign"], "network": name, "picture": picture}
-    if not data:
-        return rows.typed(model, rows.numbers(said["x"], "--x"), said["y"], **common)
-    dataset = open_for(model, data, x=said["x"], y=said["y"], split=said["split"], allow=said["allow"])
-    try:
-        return rows.row_of(model, dataset, said["row"] or 0, **common)
-    finally:
-        dataset.close()
+    name = f"Θ of {said['theta']}" if run is None else f"run {run}"
+    return {
+        "sign": said["sign"],
+        "network": name if iteration is None else f"{name}, iteration {iteration:,}",
+        "picture": guess if image is None else pictures.parse(image, features),
+    }
 
 
 def _refuse(said: dict[str, Any], names: tuple[str, ...], beside: str, why: str) -> None:

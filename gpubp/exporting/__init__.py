@@ -5,6 +5,7 @@ A format has:
 - `TITLE`, a line for help; `SUFFIX`, how its files end; `PRECISION`, "fp32" or "fp64", what numbers it takes where
   nothing is said;
 - `pack(model, dtype)`: the bytes of the file;
+- `note(model)`, if it wants one: a line about how the file is used;
 - `answers(path, model, X)`: what somebody else makes of the file: the outputs h (rows, K) for the rows X, and the
   predictions or None.
 
@@ -108,14 +109,16 @@ def export(
         raise UsageError(f"precision {precision} for an export", wanted=f"one of {', '.join(_NEAR)}")
     _refuse_target(path, overwrite)
     dtype = np.dtype(np.float32 if precision == "fp32" else np.float64)
-    if not np.isfinite(model.Theta.astype(dtype)).all():
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(model.Theta.astype(dtype)).all()
+    if not finite:
         raise DataError("weights beyond float32", wanted="numbers that it holds", do="add --precision fp64")
+    note = room.note(model) if hasattr(room, "note") else ""
     data = room.pack(model, dtype)
     with writing_whole(path, len(data)) as sink:
         sink.write(data)
         sink.finish(b"")
         difference = _compare(room, temporary_of(path), model, precision)
-    note = room.note(model) if hasattr(room, "note") else ""
     return Exported(path, to, precision, len(data), difference, note)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ _OPERATORS = {
     "absolute": "Abs", "exp": "Exp", "log": "Log", "tanh": "Tanh", "sqrt": "Sqrt", "maximum": "Max", "minimum": "Min",
     "less": "Less", "greater": "Greater", "where": "Where", "bitwise_and": "And", "bitwise_or": "Or", "invert": "Not",
 }  # fmt: skip
+_OPPOSITES = {"less_equal": "Greater", "greater_equal": "Less"}  # of what opset 9 has not
 
 
 class Nodes:
@@ -61,9 +61,9 @@ class Nodes:
             self._known[name] = self.constant(name, np.array(value))
         return name
 
-    def labels(self, name: str, classes: Sequence[Any]) -> int:
+    def labels(self, name: str, classes: np.ndarray) -> int:
         """The list of the classes, and its type."""
-        array = np.array(classes, object if isinstance(classes[0], str) else None)
+        array = classes.astype(object) if classes.dtype.kind == "U" else classes
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return self.constants[-1].data_type
 
@@ -105,6 +105,10 @@ class Nodes:
                 made[id(step)] = self.add(reduce, of(operands[0]), axes=[1], keepdims=1)
             elif step.operation == "log1p":
                 made[id(step)] = self.add("Log", self.add("Add", of(operands[0]), self.number(1.0)))
+            elif step.operation == "expm1":
+                made[id(step)] = self.add("Sub", self.add("Exp", of(operands[0])), self.number(1.0))
+            elif step.operation in _OPPOSITES:
+                made[id(step)] = self.add("Not", self.add(_OPPOSITES[step.operation], *map(of, operands)))
             elif step.operation in _OPERATORS:
                 made[id(step)] = self.add(_OPERATORS[step.operation], *map(of, operands))
             else:

@@ -1,8 +1,8 @@
 """MATLAB's and Octave's .mat, version 5 (``load FILE``): the same variables as in the NumPy archive.
 
-mean, scale and fill are rows. classes is a column of numbers, or a cell array of texts. Written down in MathWorks'
-"MAT-File Format": after a header of 128 bytes one element for each variable, uncompressed; a variable has at most
-2 GB.
+mean, scale and fill are rows. classes is a column of numbers, or a cell array of texts: of names, or of whole numbers
+where a double does not hold one of them. Written down in MathWorks' "MAT-File Format": after a header of 128 bytes one
+element for each variable, uncompressed; a variable has at most 2 GB.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def pack(model: Model, dtype: np.dtype[Any]) -> bytes:
     parts += [_numbers(name, value[None]) for name, value in vectors(model).items()]
     parts += [_text("activation", model.network.activation), _text("cost", model.network.cost)]
     classes = model.targets.classes
-    if classes is not None and isinstance(classes[0], str):
+    if classes is not None and any(isinstance(one, str) or float(one) != one for one in classes):
         parts.append(_cells("classes", [str(one) for one in classes]))
     elif classes is not None:
         parts.append(_numbers("classes", np.array(classes, np.float64)[:, None]))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.targets import decode
 from ..inference import Model
 from ..theta_files.description import KEY, describe, vectors
 from ._again import answers
@@ -26,7 +27,7 @@ def pack(model: Model, dtype: np.dtype[Any]) -> memoryview:
     arrays |= vectors(model)
     arrays |= {"activation": model.network.activation, "cost": model.network.cost}
     if model.targets.classes is not None:
-        arrays["classes"] = np.array(model.targets.classes)
+        arrays["classes"] = decode(np.arange(len(model.targets.classes)), model.targets)
     file = io.BytesIO()
     arrays[KEY] = describe(model, with_vectors=False)
     np.savez(file, **arrays)

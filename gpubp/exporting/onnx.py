@@ -6,6 +6,9 @@ The input is ``x``, float32 or float64, any number of rows. A classifier's outpu
 and ``label`` (rows,): texts or numbers, by a Gather from the list of the classes; several labels a row have ``label``
 (rows, K) of 0 and 1; a regression has ``prediction`` (rows, K). The description of the model is in the metadata.
 
+A graph refuses nothing: where `Model.predict` has an error for a missing value, ``probability`` or ``prediction`` is
+NaN here, and the ``label`` beside it means nothing.
+
 Activations and output functions are traced from their formulas, so that a new one needs nothing here; where ONNX has an
 operator of its own for one, that is taken, for runtimes know it better. Operators are those of opset 9 (2019).
 """
@@ -19,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.targets import decode
 from ..errors import DataError, UsageError
 from ..inference import Model
 from ..theta_files.description import KEY, describe
@@ -130,7 +134,7 @@ def _answers(nodes: Nodes, model: Model, h: str) -> dict[str, tuple[int, Sequenc
         nodes.add("Identity", h, name="probability")
         number = nodes.add("ArgMax", h, axis=1, keepdims=0)
     assert targets.classes is not None
-    kind = nodes.labels("classes", targets.classes)
+    kind = nodes.labels("classes", decode(np.arange(len(targets.classes)), targets))
     nodes.add("Gather", "classes", number, name="label", axis=0)
     return {"label": (kind, ["rows"]), "probability": (nodes.kind, ["rows", len(targets.classes)])}
 

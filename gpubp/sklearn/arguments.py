@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,13 +21,20 @@ ACTIVATIONS = {"logistic": "sigmoid"}  # scikit-learn's name, and gpubp's where 
 _ADAM = {"learning_rate_init": "learning_rate", "beta_1": "beta1", "beta_2": "beta2", "epsilon": "epsilon"}
 _EARLY = ("validation_fraction", "n_iter_no_change")
 _BATCHES = ("batch_size", "shuffle", "learning_rate", "power_t", "momentum", "nesterovs_momentum")
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")  # in what gpubp says
+_NAMES = {
+    "hidden": "hidden_layer_sizes", "iterations": "max_iter", "evaluations": "max_fun", "lambda": "alpha",
+    "optimizer": "solver", "patience": "n_iter_no_change", "seed": "random_state", "set": "solver_options",
+    "tolerance": "tol", "validation": "validation_fraction", "weights": "sample_weight",
+}  # fmt: skip
 _FOREVER = 2**31  # iterations: what an n_iter_no_change of infinity is
 EXACT_IN_FP32 = ("f2", "f4", "u1", "i1", "u2", "i2")  # the types of X whose every value float32 holds
 
 
 @contextmanager
 def as_value_errors() -> Iterator[None]:
-    """Inside, what gpubp says of an argument or of data is a ValueError, as scikit-learn's callers expect.
+    """Inside, what gpubp says of an argument or of data is a ValueError, as scikit-learn's callers expect, and options
+    of the command line have the names of the parameters here.
 
     A device that is missing or fails stays a `BackendError`.
     """
@@ -35,7 +43,8 @@ def as_value_errors() -> Iterator[None]:
     except BackendError:
         raise
     except GpubpError as error:
-        raise ValueError(str(error)) from error
+        said = _OPTION.sub(lambda found: _NAMES.get(found[1], found[1].replace("-", "_")), str(error))
+        raise ValueError(said) from error
 
 
 def job_of(estimator: Any, *, cost: str, dtype: np.dtype[Any], class_weight: Any = None) -> Job:
@@ -65,6 +74,7 @@ def job_of(estimator: Any, *, cost: str, dtype: np.dtype[Any], class_weight: Any
     stopping: dict[str, Any] = {}
     if p.early_stopping:
         _require(p, "n_iter_no_change", lambda v: _not_negative(v, math.inf) and v >= 1, "1 or more")
+        _require(p, "validation_fraction", lambda v: _not_negative(v, 1) and 0 < v < 1, "a number between 0 and 1")
         stopping = {"patience": int(min(p.n_iter_no_change, _FOREVER)), "min_delta": float(p.tol)}
     exact = dtype.str[1:] in EXACT_IN_FP32
     return Job(

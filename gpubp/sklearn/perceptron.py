@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ class Perceptron(BaseEstimator):
         return None
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Minimise the loss on all rows of X.
+        """Minimise the loss on all rows of X. A fit that fails or is interrupted leaves the estimator as it was.
 
         Args:
             X: (n_samples, n_features) numbers: an array, a frame, a sparse matrix (made dense by blocks); or the path
@@ -79,13 +80,24 @@ class Perceptron(BaseEstimator):
         """
         warm = bool(self.warm_start and hasattr(self, "coefs_"))
         warn_of_no_effect(self)
-        with as_value_errors():
+        with self._as_it_was(), as_value_errors():
             self._seed = seed_of(self.random_state)
             dataset = self._data(X, y, sample_weight, reset=not warm)
             with closing(dataset):
                 target, cost, spec = self._meaning(dataset.target, warm)
                 self._train(replace(dataset, target=target), cost, spec, warm)
         return self
+
+    @contextmanager
+    def _as_it_was(self) -> Iterator[None]:
+        """Inside, what raises takes back every attribute: else old coefs_ would stand beside new classes_."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
 
     def loss_and_gradient(
         self, X: Any, y: Any = None, sample_weight: Any = None

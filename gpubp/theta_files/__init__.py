@@ -13,6 +13,6 @@ pickled is loaded, and what is wrong is said in one line.
 """
 
 from .beginning import begin_with
-from .reading import SUFFIXES, Found, model_of, read
+from .reading import SUFFIXES, Found, is_run, model_of, read
 
-__all__ = ["SUFFIXES", "Found", "begin_with", "model_of", "read"]
+__all__ = ["SUFFIXES", "Found", "begin_with", "is_run", "model_of", "read"]

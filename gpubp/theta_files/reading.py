@@ -43,6 +43,11 @@ class Found:
         return (self.Theta[0].shape[1] - 1, *(matrix.shape[0] for matrix in self.Theta))
 
 
+def is_run(path: Path) -> bool:
+    """Whether this is a run folder with a checkpoint, or a checkpoint."""
+    return (path.is_dir() and any(path.glob("checkpoint-*.h5"))) or is_checkpoint(path)
+
+
 def read(path: str | Path) -> Found:
     """Θ out of a file of any kind.
 
@@ -56,7 +61,7 @@ def read(path: str | Path) -> Found:
         CheckpointError: a run folder or a checkpoint that cannot be read.
     """
     path = Path(path)
-    if (path.is_dir() and any(path.glob("checkpoint-*.h5"))) or is_checkpoint(path):
+    if is_run(path):
         model = load(path)
         return Found(path, model.matrices, model)
     path = regular_file(path)

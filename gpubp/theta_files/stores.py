@@ -88,7 +88,8 @@ def store_of(path: Path) -> Iterator[Store]:
         yield _json(path)
     else:
         wanted = ".npz, .mat, Octave text, HDF5, JSON, safetensors or a PyTorch state_dict"
-        raise DataError(f"{path} is no file of matrices", wanted=wanted)
+        do = "take the run itself, or its export as npz" if path.suffix.lower() == ".onnx" else ""
+        raise DataError(f"{path} is no file of matrices", wanted=wanted, do=do)
 
 
 @contextmanager

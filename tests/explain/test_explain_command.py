@@ -165,9 +165,13 @@ def test_pictures_and_pages_are_asked_for(run, data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", "neither RUN nor --theta nor --example; wanted RUN DATA, "),
+        ("", "neither RUN nor --theta nor --example; wanted RUN or --theta FILE, "),
         ("RUN --example", "RUN and --example at once"),
         ("RUN --theta T --x 1 --y 1", "RUN and --theta at once"),
+        ("--theta T --example", "--theta and --example at once"),
+        ("--theta T --x 1,0.5 --y 1 --row 2", "--row with --theta without DATA"),
+        ("--theta T --x 1,0.5 --y 1 --classes 0:1", "--classes with --x"),
+        ("--theta T DATA --row 1", "rows of 64 features; wanted 2"),
         ("RUN", "--x is missing"),
         ("RUN --x 1,2", "--y is missing"),
         ("--theta T --y 1", "--x is missing"),

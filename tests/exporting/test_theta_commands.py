@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +77,9 @@ def test_the_python_door(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("RUN", "no format; wanted --to mat|npz|onnx|safetensors|torch"),
+        ("RUN", f"no format; wanted --to {'|'.join(exporting.names())}"),
         ("RUN -o a.gguf", "a file named a.gguf; wanted --to"),
-        ("RUN --to gguf", "format 'gguf'; wanted one of mat, npz"),
+        ("RUN --to gguf", f"format 'gguf'; wanted one of {', '.join(exporting.names())}"),
         ("RUN -o nowhere/a.npz", "there is no folder nowhere"),
         ("RUN -o old.npz", "old.npz exists; add --overwrite"),
         ("old.npz -o new.mat", "old.npz holds matrices alone"),
@@ -112,15 +114,36 @@ def test_a_file_that_would_answer_otherwise_gets_no_name(run, tmp_path, monkeypa
     monkeypatch.setattr(safetensors, "pack", off_by_a_weight)
     with pytest.raises(DataError, match="answers otherwise than the model, by up to"):
         gpubp.export(run, tmp_path / "m.safetensors")
-    monkeypatch.setattr(safetensors, "pack", lambda model, dtype: ours(model, dtype).replace(b"fox", b"fax"))
-    with pytest.raises(DataError, match="another model"):
-        gpubp.export(run, tmp_path / "m.safetensors")
+    for was, becomes in ((b"fox", b"fax"), (b'\\"lambda\\": 1.0', b'\\"lambda\\": 2.0')):
+        assert was in ours(gpubp.load(run), np.dtype("f4"))
+        other = lambda model, dtype, was=was, becomes=becomes: ours(model, dtype).replace(was, becomes)  # noqa: E731
+        monkeypatch.setattr(safetensors, "pack", other)
+        with pytest.raises(DataError, match="another model"):
+            gpubp.export(run, tmp_path / "m.safetensors")
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_package_one_line_says_which(run, tmp_path, monkeypatch):
-    import importlib
+def test_a_graph_with_other_names_for_the_classes_gets_no_name(run, tmp_path, monkeypatch):
+    nodes = pytest.importorskip("onnx") and importlib.import_module("gpubp.exporting._nodes").Nodes
+    ours = nodes.labels
+    monkeypatch.setattr(nodes, "labels", lambda self, name, classes: ours(self, name, classes[::-1]))
+    with pytest.raises(DataError, match="names other classes than the model"):
+        gpubp.export(run, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
 
+
+def test_weights_that_float32_does_not_hold_are_refused_there(run, tmp_path):
+    model = gpubp.load(run)
+    Theta = model.Theta.copy()
+    Theta[model.network.P - 1] = 1e39
+    large = replace(model, Theta=Theta)
+    with pytest.raises(DataError, match="weights beyond float32; wanted numbers that it holds; add --precision fp64"):
+        gpubp.export(large, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+    gpubp.export(large, tmp_path / "m.npz")
+
+
+def test_without_a_package_one_line_says_which(run, tmp_path, monkeypatch):
     def without(name: str, *more: Any) -> Any:
         if name.partition(".")[0] in ("onnx", "torch"):
             raise ImportError(name)
@@ -134,7 +157,7 @@ def test_without_a_package_one_line_says_which(run, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-# The network of the community's case for exercise 4 (EVIDENCE: J = 7.406970 at λ = 0, 19.473637 at λ = 4), and the
+# The network of the community's case for exercise 4 (J = 7.406970 at λ = 0, 19.473637 at λ = 4), and the
 # course's own gradient check network (2.100951 at λ = 0, 2.146360 at λ = 3).
 THETA = np.arange(1.0, 19) / 10
 CASE = {"Theta1": THETA[:6].reshape(2, 3, order="F"), "Theta2": THETA[6:].reshape(4, 3, order="F")}
@@ -200,9 +223,15 @@ def test_labels_from_0_and_from_1_and_neither(tmp_path, monkeypatch):
     [
         ("evaluate RUN DATA --cost logistic", "--cost with RUN; wanted none: it has its own"),
         ("evaluate RUN", "Missing argument 'DATA...'"),
+        ("evaluate", "Missing argument 'RUN DATA...'"),
+        ("predict --theta T -o p.h5", "Missing argument 'DATA...'; see"),
+        ("evaluate RUN DATA --theta EXPORT", "RUN and --theta at once"),
+        ("evaluate --theta O DATA", "is no file of matrices; wanted"),
+        ("evaluate --theta O DATA", "take the run itself, or its export as npz"),
         ("evaluate --theta EXPORT DATA --activation tanh", "--activation with"),
         ("evaluate --theta T DATA --classes 1:3", "--classes 1:3 for 4 outputs; wanted 4 different ones"),
         ("evaluate --theta T DATA --classes a,b,b,c", "--classes a,b,b,c for 4 outputs"),
+        ("predict --theta ONE DATA -o p.h5 --classes yes,no", "--classes yes,no; wanted ascending order"),
         ("evaluate --theta T DATA --cost squares --classes 1:4", "--classes with the cost squares"),
         ("predict --theta T DATA -o p.h5", "rows of 4 features; wanted 2, as the model was trained on"),
         ("train DATA --out new --start T --hidden 7", "hidden 7 with the Θ of"),
@@ -215,10 +244,12 @@ def test_what_does_not_go_together(words, message, run, tmp_path, monkeypatch):
     np.savez("t.npz", **CASE)
     write(tmp_path / "data.h5", X=X, y=np.arange(90) % 4)
     gpubp.export(run, "e.npz")
-    meant = {"RUN": run, "DATA": "data.h5", "T": "t.npz", "EXPORT": "e.npz"}
+    Path("o.onnx").write_bytes(b"\x08\x04\x12\x05gpubp")
+    np.savez("one.npz", Theta1=np.ones((1, 5)))
+    meant = {"ONE": "one.npz", "RUN": run, "DATA": "data.h5", "T": "t.npz", "EXPORT": "e.npz", "O": "o.onnx"}
     found = ran(*[meant.get(word, word) for word in words.split()])
     assert found.returncode in (2, 3) and message in found.error
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["data.h5", "e.npz", "t.npz"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["data.h5", "e.npz", "o.onnx", "one.npz", "t.npz"]
 
 
 def test_training_begins_with_the_theta_of_a_file(run, tmp_path, monkeypatch):
@@ -252,6 +283,9 @@ def test_training_from_python_begins_with_matrices_a_model_or_a_file(run, tmp_pa
         model = gpubp.train(X, Y, start=start, **options)
         np.testing.assert_array_equal(model.Theta, old.Theta)
         assert model.network.activation == ("sigmoid" if isinstance(start, list) else "gelu")
+    classes = np.searchsorted(["cat", "dog", "fox"], Y)
+    one_against_all = gpubp.train(X, classes, cost="logistic", hidden=3, **options)  # and not auto's softmax
+    assert gpubp.train(X, classes, start=one_against_all, **options).network.cost == "logistic"
     wrong: list[Any] = [3, [np.ones(3)], [np.ones((2, 3)), np.ones((2, 2))], []]
     for start in wrong:
         with pytest.raises(UsageError, match=r"start .*wanted a file, a model, or Ng's matrices"):
@@ -269,9 +303,30 @@ def test_an_export_is_explained_with_its_scaling_and_classes(run, tmp_path):
     assert "--cost with a whole model" in refused.error
 
 
+def test_a_row_of_the_data_is_explained_by_the_theta_of_a_file(run, tmp_path):
+    words = (run.parent / "data.h5", "--row", 7)
+    gpubp.export(run, tmp_path / "m.npz")
+    by_run, by_file = ran("explain", run, *words), ran("explain", "--theta", tmp_path / "m.npz", *words)
+    assert by_file.stdout.partition("\n")[2] == by_run.stdout.partition("\n")[2]  # the first line says where Θ is from
+    assert f"Θ of {tmp_path / 'm.npz'}" in by_file.stdout.partition("\n")[0]
+    both = ran("explain", run, *words, "--theta", tmp_path / "m.npz")
+    assert both.returncode == 2 and both.error.startswith("RUN and --theta at once")
+
+
+def test_predictions_of_bare_theta_have_the_labels_that_y_has(tmp_path, monkeypatch):
+    """As `evaluate` takes them: in the course's files the first output is the digit 1, not 0."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("t.npz", **CASE)
+    write(tmp_path / "octave.h5", X=CASE_X, y=np.array([1, 3, 4]))
+    write(tmp_path / "bare.h5", X=CASE_X)
+    for name, first in (("octave", 1), ("bare", 0)):
+        done = ran("predict", "--theta", "t.npz", f"{name}.h5", "-o", f"{name}.csv", "--json")
+        assert done.json["columns"] == ["prediction", *(f"p_{k}" for k in range(first, first + 4))]
+
+
 def test_help_lists_the_formats():
     text = " ".join(ran("export", "--help").stdout.split())
-    assert "One of mat, npz, onnx, safetensors, torch." in text
+    assert f"One of {', '.join(exporting.names())}." in text
     assert "--theta" in ran("predict", "--help").stdout and "--start" in ran("train", "--help").stdout
 
 

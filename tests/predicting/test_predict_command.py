@@ -18,6 +18,7 @@ from in_process import ran
 from running import ENVIRONMENT, write
 
 import gpubp
+from gpubp.predictions.formats import formats
 
 rng = np.random.default_rng(3)
 LABELS = np.array(["a,b", "plain", "κ"])
@@ -77,13 +78,19 @@ def test_what_cannot_be_meant_is_refused(trained, tmp_path, capsys):
         return command(capsys, "predict", trained / "run", trained / "d.h5", *arguments, code=code).line
 
     assert "--json with -o -" in refused("-o", "-", "--json", code=2)
-    assert "predictions as npy on stdout; wanted one of csv, tsv, jsonl" in refused(
+    texts = ", ".join(one.name for one in formats() if one.text)
+    assert f"predictions as npy on stdout; wanted one of {texts}" in refused(
         "-o", "-", "--format", "npy", code=2
     )
     assert "or say --format NAME" in refused("-o", tmp_path / "p.xls", code=2)
     assert "is the data itself" in refused("-o", trained / "d.h5", "--overwrite", code=2)
     assert "no ordinary file" in refused("-o", "/dev/null", "--overwrite", code=3)
     assert "there is no folder" in refused("-o", tmp_path / "no" / "p.csv", code=3)
+    checkpoint = max((trained / "run").glob("checkpoint-*.h5"))
+    assert "is a checkpoint; wanted a file that predictions may replace" in refused(
+        "-o", checkpoint, "--overwrite", code=3
+    )
+    gpubp.load(trained / "run")
     empty = write(tmp_path / "empty.h5", X=np.empty((0, 4), np.float32))
     assert "empty" in command(capsys, "predict", trained / "run", empty, "-o", tmp_path / "p.csv", code=3).line
     assert not list(tmp_path.glob("p*"))

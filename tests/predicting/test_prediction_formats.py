@@ -7,6 +7,7 @@ import io
 import json
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from gpubp.data.targets import TargetSpec
 from gpubp.errors import DataError, UsageError
 from gpubp.inference import Model
 from gpubp.predictions import print_predictions, write_predictions
+from gpubp.predictions.answers import Answers, Part
 from gpubp.predictions.formats import formats, named, of_file
 
 X = np.random.default_rng(0).normal(size=(2500, 4)).astype(np.float32)
 NONE = Scaling("none", None, None)
-AWKWARD = ("", '"a", b', "line\nend", "tab\there", "κόσμος")
+AWKWARD = ("", '"a", b', "carriage\rreturn", "line\nend", "tab\there", "κόσμος")
 CASES = {
-    "text": (TargetSpec("classes", AWKWARD, 5), "softmax"),
+    "text": (TargetSpec("classes", AWKWARD, len(AWKWARD)), "softmax"),
     "labels 1 … 10": (TargetSpec("classes", tuple(range(1, 11)), 10), "softmax"),
     "large labels": (TargetSpec("classes", (-1, 0, 2**53), 3), "logistic"),
     "two classes": (TargetSpec("binary", ("no", "yes"), 1), "logistic"),
@@ -136,6 +138,9 @@ def test_columns_are_named_by_the_classes(tmp_path):
     assert head("several labels") == "prediction_0,prediction_1,prediction_2,p_0,p_1,p_2"
     assert head("numbers") == "prediction_0,prediction_1,prediction_2" and head("a number") == "prediction"
     assert head("bool", probability=False, overwrite=True) == "prediction"
+    write_predictions(model_of("labels 1 … 10"), rows(), tmp_path / "ten.h5", backend=backend())
+    with h5py.File(tmp_path / "ten.h5") as file:
+        assert file["probability"].attrs["classes"].tolist() == [str(label) for label in range(1, 11)]
     with h5py.File(tmp_path / "none.h5", "w"):
         pass
     held = write_predictions(
@@ -193,10 +198,24 @@ def test_a_pipe_that_takes_a_part_gets_the_rest(format, tmp_path):
     assert pipe.taken == (tmp_path / "whole").read_bytes()
 
 
+@pytest.mark.parametrize("format", [one.name for one in formats() if one.text])
+def test_a_row_is_in_the_pipe_as_soon_as_it_is_known(format):
+    answers = Answers(CASES["bool"][0], 3)
+    file = io.BufferedWriter(raw := io.BytesIO())  # pyright: ignore
+
+    def parts() -> Iterator[Part]:
+        for row in range(3):
+            yield answers.part(np.array([[row / 2]]))
+            assert raw.getvalue().count(b"\n") == row + 1 + (format != "jsonl")
+
+    named(format).write(answers, parts(), file)
+    assert raw.getvalue().count(b"\n") == 3 + (format != "jsonl")
+
+
 def test_what_is_no_format_is_refused_before_the_work(tmp_path):
     with pytest.raises(UsageError, match=r"out\.xls; wanted a name that ends in one of \.h5, .*or say --format"):
         write_predictions(model_of("text"), rows(), tmp_path / "out.xls", backend=backend())
-    with pytest.raises(UsageError, match="predictions as xls; wanted one of hdf5, npy, parquet, csv, tsv, jsonl"):
+    with pytest.raises(UsageError, match=f"predictions as xls; wanted one of {', '.join(NAMES)}"):
         write_predictions(model_of("text"), rows(), tmp_path / "out.csv", backend=backend(), format="xls")
     assert of_file(Path("A.CSV")).name == "csv" and list(tmp_path.iterdir()) == []
 

@@ -60,6 +60,19 @@ def test_the_attributes_are_those_of_scikit_learn():
         assert [b.shape for b in ours.intercepts_] == [b.shape for b in reference.intercepts_]
 
 
+def test_the_best_loss_and_the_rows_that_were_seen():
+    """A row of weight 0 is none that was seen; under a larger α a warm start ends higher than the fit before."""
+    kept = np.arange(150) % 3 > 0
+    net = MLPClassifier(**SMALL, solver="adam", max_iter=12, warm_start=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        net.fit(X, Y, sample_weight=kept)
+        evaluations, left = divmod(net.t_, int(kept.sum()))
+        assert left == 0 and 12 <= evaluations <= 13
+        net.set_params(alpha=1000).fit(X, Y)
+    assert net.best_loss_ == min(net.loss_curve_) < net.loss_
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -93,6 +106,7 @@ def test_what_has_no_effect_says_so(given, said):
         ({"precision": "fp8"}, "fp8"),
         ({"early_stopping": True, "n_iter_no_change": 0}, "n_iter_no_change = 0"),
         ({"early_stopping": True, "validation_fraction": 0.001}, "The test_size|too small|greater or equal"),
+        ({"early_stopping": True, "validation_fraction": 1.0}, "validation_fraction = 1.0; wanted a number between 0"),
         ({"class_weight": {"elk": 2.0}}, "a class weight for 'elk', which y has not"),
     ],
 )
@@ -100,6 +114,12 @@ def test_what_cannot_be_meant_is_one_line(given, said):
     with pytest.raises(ValueError, match=said) as caught:
         MLPClassifier(**{**SMALL, **given}).fit(X, Y)
     assert "\n" not in str(caught.value)
+
+
+def test_options_of_the_command_line_have_their_names_here():
+    two = MLPClassifier(**{**SMALL, "class_weight": "balanced"})
+    with pytest.raises(ValueError, match=r"^class_weight with 2 labels, .* give rows weights: sample_weight$"):
+        two.fit(X, np.stack([Y == "ape", Y != "ape"], axis=1))
 
 
 def test_other_refusals():
@@ -135,6 +155,24 @@ def test_a_standstill_far_from_the_minimum_warns():
 def test_a_loss_that_is_not_finite_is_an_error():
     with pytest.raises(ValueError, match="large values"):
         MLPRegressor(hidden_layer_sizes=(3,), random_state=0).fit(X, T * 1e200)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_fit_that_does_not_end_leaves_the_estimator_as_it_was(error, monkeypatch):
+    def interrupted(*args: object, **more: object) -> None:
+        raise error
+
+    net = MLPClassifier(**SMALL).fit(X, Y)
+    before = dict(vars(net))
+    monkeypatch.setattr("gpubp.training.fit", interrupted)
+    with pytest.raises(error):
+        net.fit(X[:, :2], np.where(Y == "ape", "one", "two"))
+    assert vars(net).keys() == before.keys() and all(vars(net)[name] is before[name] for name in before)
+    assert set(net.predict(X)) <= set(Y)
+    fresh = MLPClassifier(**SMALL)
+    with pytest.raises(error):
+        fresh.fit(X, Y)
+    assert not [name for name in vars(fresh) if name.endswith("_")]
 
 
 def test_tolerance_ends_a_fit():
@@ -185,11 +223,12 @@ def test_a_warm_start_keeps_the_scaling_that_its_coefs_are_for():
     assert ours.fit(3 * X + 1, Y).scaling_ is before
 
 
-@pytest.mark.parametrize("kind", ["classes", "numbers"])
+@pytest.mark.parametrize("kind", ["classes", "labels", "numbers"])
 def test_early_stopping_keeps_what_did_best_on_rows_held_out(kind):
     noisy = np.where(RNG.random(150) < 0.3, RNG.permutation(Y), Y)
-    y = noisy if kind == "classes" else T + RNG.normal(size=150)
-    ours = {"classes": MLPClassifier, "numbers": MLPRegressor}[kind](
+    labels = np.stack([noisy == "ape", noisy != "bee"], axis=1).astype(int)  # a row counts where all are right
+    y = {"classes": noisy, "labels": labels, "numbers": T + RNG.normal(size=150)}[kind]
+    ours = (MLPRegressor if kind == "numbers" else MLPClassifier)(
         hidden_layer_sizes=(40,), activation="tanh", random_state=1, alpha=0, early_stopping=True, n_iter_no_change=5,
         validation_fraction=0.3,
     ).fit(X, y, WEIGHTS)  # fmt: skip
@@ -200,7 +239,7 @@ def test_early_stopping_keeps_what_did_best_on_rows_held_out(kind):
 
     stratify = y if kind == "classes" else None
     _, held = train_test_split(np.arange(150), test_size=0.3, random_state=1, stratify=stratify)
-    score = accuracy_score if kind == "classes" else r2_score
+    score = r2_score if kind == "numbers" else accuracy_score
     assert ours.best_validation_score_ == pytest.approx(
         score(y[held], ours.predict(X[held]), sample_weight=WEIGHTS[held])
     )
@@ -335,6 +374,21 @@ def test_processes_and_threads_give_the_same_scores(backend):
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads about, from Python 3.12 on
         with joblib.parallel_backend(backend, n_jobs=2):
             assert np.array_equal(cross_val_score(model, X, Y, cv=4), alone)
+
+
+def test_a_worker_of_joblib_has_one_thread_unless_told_otherwise():
+    from joblib import Parallel, delayed
+
+    from gpubp.sklearn.arguments import job_of
+
+    def threads(**given: int) -> int | None:
+        net = MLPClassifier(**SMALL, **given)
+        net._seed = 0
+        return job_of(net, cost="softmax", dtype=X.dtype).threads
+
+    assert threads() is None and threads(threads=3) == 3
+    several = Parallel(n_jobs=2, backend="threading")
+    assert several([delayed(threads)(), delayed(threads)(threads=3)]) == [1, 3]
 
 
 def test_a_fitted_estimator_pickles_small_and_knows_all_it_needs():
