@@ -16,17 +16,25 @@ matrix of J is w·(∂z/∂Θ)ᵀ H (∂z/∂Θ), summed over rows. For a matchi
 `curvature(h, v, w)`  w · H v.
 `root(h, e, w)`       √w · B e with B Bᵀ = H: of random signs e, a δ whose mean product with itself is w · H.
 
-To add a cost, add one class with the four and `takes`, what y it can be given; its name is the class's name. Without
-the last two it can be trained by all optimizers but those that need them, and those say so.
+And one goes back, for those who look at single rows of a trained model:
+
+`inverse(h)`  the score whose output is h.
+
+To add a cost, add one class with the first four and `takes`, what y it can be given; its name is the class's name.
+Without `curvature` and `root` it can be trained by all optimizers but those that need them, and those say so; without
+`inverse` nobody knows what a single row costs, and a report says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import UsageError
 from .formula import Formula, elementwise, rowwise, total
+
+LEAST = 1e-12  # of an output under a logarithm
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,7 @@ class Cost:
         takes: what y such a cost can be given: "labels", each output from 0 to 1 by itself; "distribution", the outputs
             of a row sum to one; "numbers", any. Integer and text classes become 0/1 outputs for the first two.
         curvature, root: how it curves, or None.
+        inverse: ``inverse(xp, h) -> s``, plain mathematics, or None.
     """
 
     name: str
@@ -51,6 +60,7 @@ class Cost:
     takes: Literal["labels", "distribution", "numbers"]
     curvature: Formula | None = None
     root: Formula | None = None
+    inverse: Callable[[Any, Any], Any] | None = None
 
 
 _COSTS: dict[str, Cost] = {}
@@ -79,6 +89,7 @@ def _entry(described: Any) -> Any:
         name, (described.__doc__ or "").split("\n")[0],
         described.score, described.cell, described.h, described.delta,
         described.takes, getattr(described, "curvature", None), getattr(described, "root", None),
+        getattr(described, "inverse", None),
     )  # fmt: skip
     return described
 
@@ -113,6 +124,22 @@ def sigmoid_root(xp: Any, h: Any, e: Any, w: Any) -> Any:
     return xp.sqrt(w * (h * (1 - h))) * e
 
 
+def logit(xp: Any, h: Any) -> Any:
+    """s = log(h / (1 − h)), of a sigmoid output; where h has rounded to 0 or 1, ±27.6."""
+    h = xp.clip(h, LEAST, 1 - LEAST)
+    return xp.log(h) - xp.log1p(-h)
+
+
+def logarithm(xp: Any, h: Any) -> Any:
+    """s = log h, of a softmax output; where h has rounded to 0, −27.6."""
+    return xp.log(xp.maximum(h, LEAST))
+
+
+def unchanged(xp: Any, h: Any) -> Any:
+    """s = h."""
+    return h
+
+
 # A row of weight 0 costs nothing even where its cost is not finite: validation rows have training weight 0.
 
 
@@ -130,6 +157,7 @@ class logistic:
     delta = difference
     curvature = sigmoid_curvature
     root = sigmoid_root
+    inverse = logit
 
     @total(
         "T s, T y, T w",
@@ -151,6 +179,7 @@ class softmax:
 
     takes = "distribution"
     delta = difference
+    inverse = logarithm
 
     @rowwise(
         "T z, T b",
@@ -201,6 +230,7 @@ class squares:
     score = weighted_input
     delta = difference
     takes = "numbers"
+    inverse = unchanged
 
     @elementwise("T s", "T h", "h = s")
     def h(xp: Any, s: Any) -> Any:
@@ -227,6 +257,7 @@ class sigmoid_squares:
     takes = "labels"
     score = weighted_input
     h = sigmoid_output
+    inverse = logit
 
     @elementwise("T h, T y, T w", "T d", "d = w * ((h - y) * (h * (T(1) - h)))")
     def delta(xp: Any, h: Any, y: Any, w: Any) -> Any:

@@ -200,32 +200,24 @@ def codes(h: np.ndarray, kind: str) -> np.ndarray:
     return h.argmax(axis=1) if kind == "classes" else (h[:, 0] >= 0.5).astype(np.intp)
 
 
-_LEAST = 1e-12  # under a logarithm
-
-
 def row_costs(network: Network, h: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The cost of each row from its outputs, for standard errors: where h has rounded to 0 or 1, about 28 at most.
 
-    NaN for a cost that is not known here.
+    NaN for a cost that does not say which score an output has.
 
     Args:
         h: (rows, K).
         y: codes (rows,), or (rows, K).
     """
     K = network.K
+    if network.J.inverse is None:
+        return np.full(len(y), np.nan)
     if y.ndim == 1 and K > 1 and network.J.takes != "numbers":
         Y = np.zeros((len(y), K))
         Y[np.arange(len(y)), y.astype(np.intp)] = 1
     else:
         Y = y.reshape(len(y), K).astype(np.float64)
-    if network.cost in ("squares", "sigmoid_squares"):
-        return ((h - Y) ** 2).sum(axis=1) / 2
-    log_h = np.log(np.maximum(h, _LEAST))
-    if network.cost == "softmax":
-        return -(Y * log_h).sum(axis=1)
-    if network.cost == "logistic":
-        return -(Y * log_h + (1 - Y) * np.log(np.maximum(1 - h, _LEAST))).sum(axis=1)
-    return np.full(len(y), np.nan)
+    return network.J.cell(np, network.J.inverse(np, h), Y, 1.0).sum(axis=1)
 
 
 _PIECE = 1 << 16  # rows looked at together

@@ -93,3 +93,18 @@ def test_cost_stays_right_where_h_is_0_or_1(name):
         assert J.cell(np, s, right, one).sum() == pytest.approx(0, abs=1e-300)
         wanted = {"logistic": 1600, "softmax": 1600, "sigmoid_squares": 1}[name]
         assert J.cell(np, s, wrong, one).sum() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", cost.names())
+def test_the_inverse_gives_back_outputs_and_costs(name):
+    """And is finite where an output has rounded to 0 or 1."""
+    J = cost.cost(name)
+    assert J.inverse is not None
+    z, b, y, _ = rows_of(J)
+    s = J.score(np, z, b)
+    h = J.h(np, s)
+    back = J.inverse(np, h)
+    np.testing.assert_allclose(J.h(np, back), h, rtol=1e-9)
+    np.testing.assert_allclose(J.cell(np, back, y, 1.0), J.cell(np, s, y, 1.0), rtol=1e-9, atol=1e-11)
+    edges = np.array([[0.0, 1.0]])
+    assert np.isfinite(J.cell(np, J.inverse(np, edges), edges[:, ::-1], 1.0)).all()

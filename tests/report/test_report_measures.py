@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from running import write
 
 import gpubp
+from gpubp import cost as costs
 from gpubp.backend import for_forward
 from gpubp.inference import evaluate
 from gpubp.prepare import array_dataset, rows_for
@@ -103,12 +106,10 @@ def test_calibration_is_that_of_the_probabilities_themselves(name):
 
 
 def test_a_cost_whose_rows_are_not_known_is_said_to_be_so(monkeypatch, tmp_path, undrawn):
-    """As a new one is that has no words in `gpubp.choosing.point.row_costs`."""
+    """As a new one is that does not say which score an output has."""
     model = gpubp.train(X, SCORE, hidden=(3,), iterations=2, kernel="numpy", out=tmp_path / "run")
     data = write(tmp_path / "d.h5", X=X, y=SCORE)
-    nothing = lambda network, h, y: np.full(len(h), np.nan)  # noqa: E731
-    monkeypatch.setattr("gpubp.report.measures.row_costs", nothing)
-    monkeypatch.setattr("gpubp.choosing.point.row_costs", nothing)
+    monkeypatch.setitem(costs._COSTS, "squares", replace(costs.cost("squares"), inverse=None))
     found = report(tmp_path / "run", data, limit=False)
     assert "nan" not in " ".join(found.material.said.sentences) and model.network.cost == "squares"
     assert found.material.said.kind == "unknown" and found.numbers["worst"] == []
