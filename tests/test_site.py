@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from browser import chromium
 from running import ROOT
 
 for module in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
@@ -38,12 +37,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = built(place)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
     return place
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path):
