@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "gpubp"
 # DESIGN: cli → report, explain → training, inference → optimizers | checkpoint | objective → backprop, data → network →
 # activation, cost → formula, backend, communicator → errors. A room may import rooms of its own floor or below.
 FLOORS = [
-    {"errors", "counter_hash", "precision", "pictures", "tangent", "chart"},
+    {"errors", "counter_hash", "precision", "pictures", "canvas", "tangent", "chart"},
     {"formula", "trace", "tree", "communicator"},
     {"backend"},
     {"activation", "cost"},
@@ -25,7 +25,7 @@ FLOORS = [
     {"factors"},
     {"on_device", "on_host", "walk", "curvature", "optimizers", "checkpoint"},
     {"objective"},
-    {"training", "stopping", "inference", "diagnostics", "bench", "run_folder", "job"},
+    {"training", "stopping", "inference", "diagnostics", "bench", "run_folder", "results", "job"},
     {"allotment", "prepare", "predictions"},
     {"recording"},
     {"loading"},

@@ -7,11 +7,13 @@ Okabe and Ito's palette), in line and in mark.
 from __future__ import annotations
 
 import math
-from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, UsageError
+from .. import canvas
+from ..errors import UsageError
+from ..results import put, refuse_no_folder
 
 _KINDS = (".png", ".svg", ".pdf")
 _TRAINING, _VALIDATION = "#0072B2", "#D55E00"
@@ -27,12 +29,8 @@ def check(path: str | Path) -> None:
     path = Path(path)
     if path.suffix.lower() not in _KINDS:
         raise UsageError(f"a plot named {path.name}", wanted=f"a name that ends in {', '.join(_KINDS)}")
-    if not path.parent.is_dir():
-        raise DataError(f"there is no folder {path.parent}", do="make it first")
-    try:
-        import_module("matplotlib")
-    except ImportError:
-        raise UsageError("--plot without Matplotlib", do="install it with pip install 'gpubp[plot]'") from None
+    refuse_no_folder(path)
+    canvas.require("--plot without Matplotlib")
 
 
 def draw(found: Any, path: str | Path) -> None:
@@ -42,9 +40,7 @@ def draw(found: Any, path: str | Path) -> None:
         UsageError, DataError: as `check`, or the file cannot be written.
     """
     check(path)
-    # no pyplot: it would look for a screen, and keep every figure
-    figure: Any = import_module("matplotlib.figure").Figure(figsize=(6.4, 4.2), layout="constrained")
-    import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    figure = canvas.figure(6.4, 4.2, layout="constrained")
     axes: Any = figure.add_subplot()
     _sweep(axes, found) if hasattr(found, "candidates") else _learning_curve(axes, found)
     axes.set_ylabel("cost without the λ term")
@@ -53,10 +49,9 @@ def draw(found: Any, path: str | Path) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.legend(framealpha=1, edgecolor="none")
-    try:
-        figure.savefig(path, dpi=160)
-    except OSError as error:
-        raise DataError(f"{path} could not be written: {error.strerror or error}") from None
+    drawn = BytesIO()
+    figure.savefig(drawn, format=Path(path).suffix[1:].lower(), dpi=160)
+    put(Path(path), drawn.getvalue())
 
 
 def _curves(axes: Any, xs: list[float], ones: list[Any]) -> None:

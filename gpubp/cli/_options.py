@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
+from ..precision import EXACT
+
 Command = Callable[..., Any]
 
 DATA = click.Path(path_type=Path)
@@ -87,6 +89,28 @@ def device_options(function: Command) -> Command:
             default="auto",
             help="auto: the GPU where one works.",
         ),
+    ):
+        function = option(function)
+    return function
+
+
+def seen_options(function: Command) -> Command:
+    """What `report` and `plot` look at: `names_options`, `device_options`, --image, --precision, --limit."""
+    for option in (
+        click.option(
+            "--limit/--no-limit",
+            default=True,
+            help="Time the matrix products alone for a moment, to compare the run with.",
+        ),
+        click.option("--precision", type=click.Choice(EXACT), default="fp32", help="Of the pass over the rows."),
+        device_options,
+        click.option(
+            "--image",
+            metavar="SHAPE",
+            help="How a row is a picture: 28x28, 32x32x3, 20x20:columns as MATLAB has it, or none. Square ones are "
+            "guessed.",
+        ),
+        names_options,
     ):
         function = option(function)
     return function

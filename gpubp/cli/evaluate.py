@@ -35,6 +35,7 @@ def command(
     With --theta FILE there is no RUN.
     """
     from ..backend import for_forward
+    from ..choosing.point import penalty
     from ..inference import evaluate
     from ..prepare import rows_for
 
@@ -43,8 +44,8 @@ def command(
     result = evaluate(model, rows, backend=for_forward(backend, device=device), precision=precision)
     result = {"split": dataset.split, **result}
     if lambda_ is not None:
-        squares = sum(float((Theta[:, 1:] ** 2).sum()) for Theta in model.matrices)
-        result |= {"lambda": lambda_, "J": result["cost"] + lambda_ / (2 * rows.weight_sum) * squares}
+        term = penalty(model.network, model.Theta, lambda_, rows.weight_sum)
+        result |= {"lambda": lambda_, "J": result["cost"] + term}
     if result.get("dropped"):
         log.warning("%d more rows have a missing value and do not count, as in the training", result["dropped"])
     if dataset.split == "train":

@@ -127,10 +127,7 @@ def _of_data(words: tuple[Path, ...], said: dict[str, Any]) -> Explanation:
 
     run, _ = run_and_data(words, said)
     model, dataset = opened(words, said, **{name: said[name] for name in ("x", "y", "split", "allow")})
-    try:
-        return rows.row_of(model, dataset, said["row"] or 0, **_told(run, model, said))
-    finally:
-        dataset.close()
+    return rows.row_of(model, dataset, said["row"] or 0, **_told(run, model, said))
 
 
 def _of_numbers(words: tuple[Path, ...], said: dict[str, Any]) -> Explanation:
@@ -190,17 +187,15 @@ def _unit(text: str) -> tuple[int, int]:
 
 def _files(said: dict[str, Any]) -> dict[str, Path]:
     """What is to be written, refused before the work begins where it cannot be."""
-    from ..errors import DataError, UsageError
+    from ..errors import UsageError
+    from ..results import refuse_target
 
     kinds = {"svg": (".svg",), "png": (".png", ".pdf"), "html": (".html", ".htm")}
     found = {name: said[name] for name in kinds if said[name] is not None}
     for name, path in found.items():
         if path.suffix.lower() not in kinds[name]:
             raise UsageError(f"--{name} {path}", wanted=f"a name that ends in {' or '.join(kinds[name])}")
-        if not path.parent.is_dir():
-            raise DataError(f"there is no folder {path.parent}", do="make it first")
-        if not said["overwrite"] and (path.exists() or path.is_symlink()):
-            raise DataError(f"{path} exists", do="add --overwrite to replace it")
+        refuse_target(path, f"--{name}", overwrite=said["overwrite"])
     return found
 
 

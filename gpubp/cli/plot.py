@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from ..precision import EXACT
-from ._options import DATA, Listing, device_options, emit, json_option, names_options, program, table
+from ._options import DATA, Listing, emit, json_option, program, seen_options, table
 
 
 @click.command(name="plot", short_help="One picture of a run, or all of them, as PNG, SVG or PDF.")
@@ -20,16 +19,7 @@ from ._options import DATA, Listing, device_options, emit, json_option, names_op
 @click.option(
     "--format", "kind", type=click.Choice(["png", "svg", "pdf"]), default="png", help="Of the pictures of --all."
 )
-@names_options
-@click.option(
-    "--image", metavar="SHAPE",
-    help="How a row is a picture: 28x28, 32x32x3, 20x20:columns as MATLAB has it, or none. Square ones are guessed.",
-)  # fmt: skip
-@device_options
-@click.option("--precision", type=click.Choice(EXACT), default="fp32", help="Of the pass over the rows.")
-@click.option(
-    "--limit/--no-limit", default=True, help="Time the matrix products alone for a moment, to compare the run with."
-)
+@seen_options
 @json_option
 def command(
     run: Path, data: tuple[Path, ...], out: Path | None, picture: str | None, folder: Path | None, kind: str,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..precision import EXACT
-from ._options import DATA, device_options, emit, json_option, names_options, program
+from ._options import DATA, emit, json_option, program, seen_options
 
 log = logging.getLogger("gpubp")
 
@@ -22,16 +22,7 @@ log = logging.getLogger("gpubp")
     help="The page to write; report.html in the run's folder, or beside the checkpoint.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a file that no gpubp report wrote.")
-@names_options
-@click.option(
-    "--image", metavar="SHAPE",
-    help="How a row is a picture: 28x28, 32x32x3, 20x20:columns as MATLAB has it, or none. Square ones are guessed.",
-)  # fmt: skip
-@device_options
-@click.option("--precision", type=click.Choice(EXACT), default="fp32", help="Of the pass over the rows.")
-@click.option(
-    "--limit/--no-limit", default=True, help="Time the matrix products alone for a moment, to compare the run with."
-)
+@seen_options
 @click.option("--follow", is_flag=True, help="Show the run live in the terminal instead, until it ends.")
 @click.option("--tensorboard", type=DATA, metavar="DIR", help="Write the history as TensorBoard's event files as well.")
 @json_option
@@ -53,8 +44,7 @@ def command(
             )
         from ..follow import follow as show
 
-        show(run, as_json=as_json)
-        return
+        sys.exit(show(run, as_json=as_json))
     from ..report import report
     from ..report.file import check, destination, write
     from ..report.style import require

@@ -11,8 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import write_whole
-from ..errors import CheckpointError, DataError, UsageError
+from .. import canvas
+from ..errors import UsageError
+from ..results import put, refuse_no_folder
 from .fold import Fold
 from .layout import By, layout
 from .notation import Pieces
@@ -49,41 +50,14 @@ def save(e: Explanation, fold: Fold, path: str | Path, by: By = "theta") -> None
     if kind not in KINDS:
         raise UsageError(f"a drawing named {path.name}", wanted=f"a name that ends in {', '.join(KINDS)}")
     refuse_no_folder(path)
-    written(path, svg(e, fold, by).encode() if kind == ".svg" else _printed(layout(e, fold, by), kind[1:]))
-
-
-def refuse_no_folder(path: Path) -> None:
-    """Insist on a folder to write into.
-
-    Raises:
-        DataError: there is none.
-    """
-    if not path.parent.is_dir():
-        raise DataError(f"there is no folder {path.parent}", do="make it first")
-
-
-def written(path: Path, data: bytes) -> None:
-    """Put a picture or a page where the user wants it, all at once.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    try:
-        write_whole(path, data)
-    except CheckpointError as error:
-        raise DataError(str(error)) from None
+    put(path, svg(e, fold, by).encode() if kind == ".svg" else _printed(layout(e, fold, by), kind[1:]))
 
 
 def _printed(drawing: Drawing, kind: str) -> bytes:
-    try:
-        matplotlib: Any = import_module("matplotlib")
-    except ImportError:
-        do = "install it with pip install 'gpubp[plot]', or take .svg, which needs nothing"
-        raise UsageError(f"a .{kind} drawing without Matplotlib", do=do) from None
+    canvas.require(f"a .{kind} drawing without Matplotlib", ", or take .svg, which needs nothing")
+    matplotlib: Any = import_module("matplotlib")
     w, h = drawing.width, drawing.height
-    # no pyplot: it would look for a screen, and keep every figure
-    figure: Any = import_module("matplotlib.figure").Figure(figsize=(w / 96, h / 96), facecolor=PAPER)
-    import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    figure = canvas.figure(w / 96, h / 96, facecolor=PAPER)
     axes: Any = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, w), ylim=(h, 0))
     axes.axis("off")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .drawing import refuse_no_folder, written
+from ..results import put, refuse_no_folder
 from .fold import Fold
 from .layout import By, input_name, layout, short_example
 from .notation import as_html, cost_name, number
@@ -40,7 +40,7 @@ def write(
     """
     path = Path(path)
     refuse_no_folder(path)
-    written(path, html(e, fold, by, checked, literal=literal).encode())
+    put(path, html(e, fold, by, checked, literal=literal).encode())
 
 
 def html(e: Explanation, fold: Fold, by: By = "theta", checked: Any = None, *, literal: bool = False) -> str:

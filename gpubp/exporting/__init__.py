@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import is_checkpoint
 from ..checkpoint.whole import temporary_of, writing_whole
 from ..errors import DataError, GpubpError, UsageError
 from ..inference import Model, decide
+from ..results import refuse_target
 
 _ROWS = 64  # that are compared
 _NEAR = {"fp32": 1e-6, "fp64": 1e-12}  # how near an answer must be, beside what rounding does to this network
@@ -107,7 +107,7 @@ def export(
     precision = precision or room.PRECISION
     if precision not in _NEAR:
         raise UsageError(f"precision {precision} for an export", wanted=f"one of {', '.join(_NEAR)}")
-    _refuse_target(path, overwrite)
+    refuse_target(path, "an export", overwrite=overwrite)
     dtype = np.dtype(np.float32 if precision == "fp32" else np.float64)
     with np.errstate(over="ignore"):
         finite = np.isfinite(model.Theta.astype(dtype)).all()
@@ -124,17 +124,6 @@ def export(
 
 def _room(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
-
-
-def _refuse_target(path: Path, overwrite: bool) -> None:
-    if not path.parent.is_dir():
-        raise DataError(f"there is no folder {path.parent}", do="make it first")
-    if path.exists() or path.is_symlink():
-        if not path.is_file() or is_checkpoint(path):
-            what = "a checkpoint" if path.is_file() else "no ordinary file"
-            raise DataError(f"{path} is {what}", wanted="a file that an export may replace")
-        if not overwrite:
-            raise DataError(f"{path} exists", do="add --overwrite to replace it")
 
 
 def rows_like(model: Model, dtype: np.dtype[Any], rows: int = _ROWS) -> np.ndarray:

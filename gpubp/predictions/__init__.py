@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..backend import Backend
-from ..checkpoint import is_checkpoint
 from ..data.rows import Rows
 from ..data.writing.unfinished import Unfinished
 from ..errors import DataError
 from ..inference import Model, outputs
+from ..results import refuse_target
 from .answers import Answers, Part
 from .formats import named, of_file
 
@@ -42,7 +42,7 @@ def write_predictions(
         DataError: the file exists and `overwrite` is False, cannot be written, or rows that do not fit the model.
     """
     path = Path(path)
-    _refuse_target(path, overwrite)
+    refuse_target(path, "predictions", overwrite=overwrite)
     chosen = of_file(path) if format is None else named(format)
     answers = Answers(model.targets, rows.m, probability)
     try:
@@ -82,15 +82,3 @@ def print_predictions(
 def _parts(model: Model, rows: Rows, answers: Answers, backend: Backend, precision: str) -> Iterator[Part]:
     for chunk in outputs(model, rows, backend=backend, precision=precision):
         yield answers.part(chunk.h)
-
-
-def _refuse_target(path: Path, overwrite: bool) -> None:
-    """Before any work: predictions replace nothing but an earlier file."""
-    if not path.parent.is_dir():
-        raise DataError(f"there is no folder {path.parent}", do="make it first")
-    if path.exists() or path.is_symlink():
-        if not path.is_file() or is_checkpoint(path):
-            what = "a checkpoint" if path.is_file() else "no ordinary file"
-            raise DataError(f"{path} is {what}", wanted="a file that predictions may replace")
-        if not overwrite:
-            raise DataError(f"{path} exists", do="add --overwrite to replace it")

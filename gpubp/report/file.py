@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from ..errors import DataError, UsageError
+from ..errors import UsageError
+from ..results import put, refuse_no_folder
 
 _NAME = "report.html"
 _OURS = b": gpubp report</title>"
@@ -27,8 +27,7 @@ def check(path: Path, *, overwrite: bool) -> None:
     """
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"a report named {path.name}", wanted="a name that ends in .html")
-    if not path.parent.is_dir():
-        raise DataError(f"there is no folder {path.parent}", do="make it first")
+    refuse_no_folder(path)
     if path.is_dir() or (path.exists() and not overwrite and not _is_report(path)):
         do = "name another with --out" if path.is_dir() else "add --overwrite to replace it"
         raise UsageError(f"{path} exists and is no gpubp report", wanted="a free name", do=do)
@@ -41,13 +40,7 @@ def write(path: Path, page: str) -> int:
         DataError: it cannot be written.
     """
     content = page.encode()
-    beside = path.with_name(f".{path.name}.tmp.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise DataError(f"{path} could not be written: {error.strerror or error}") from None
+    put(path, content)
     return len(content)
 
 

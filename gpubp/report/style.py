@@ -11,13 +11,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, UsageError, visible
+from .. import canvas
+from ..errors import UsageError, visible
+from ..results import put, refuse_no_folder
 
 KINDS = (".png", ".svg", ".pdf")
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "0.62"
@@ -37,23 +39,13 @@ _RC = {
 }  # fmt: skip
 
 
-def missing() -> str:
-    """Why no picture can be drawn; "" where Matplotlib is there."""
-    try:
-        import_module("matplotlib")
-    except ImportError:
-        return "Matplotlib is not installed"
-    return ""
-
-
 def require() -> None:
     """Refuse to go on without Matplotlib.
 
     Raises:
         UsageError: it is missing.
     """
-    if why := missing():
-        raise UsageError(f"pictures are asked for, and {why}", do="install it with pip install 'gpubp[plot]'")
+    canvas.require("pictures are asked for, and Matplotlib is not installed")
 
 
 @contextmanager
@@ -74,10 +66,7 @@ def name_of(words: str, most: int) -> str:
 
 def blank(width: float = WIDTH, height: float = 3.2) -> Any:
     """An empty figure, inches wide and high."""
-    # no pyplot: it would look for a screen, and keep every figure
-    figure: Any = import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
-    import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    return figure
+    return canvas.figure(width, height, layout="constrained")
 
 
 def plot(width: float = WIDTH, height: float = 3.2) -> tuple[Any, Any]:
@@ -129,12 +118,11 @@ def write(figure: Any, path: Path) -> None:
         DataError: it cannot be written.
     """
     check(path)
-    dated = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix.lower()]
-    try:
-        with styled():
-            figure.savefig(path, dpi=160, metadata=dated, bbox_inches="tight", pad_inches=0.06)
-    except OSError as error:
-        raise DataError(f"{path} could not be written: {error.strerror or error}") from None
+    kind, drawn = path.suffix.lower(), BytesIO()
+    dated = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[kind]
+    with styled():
+        figure.savefig(drawn, format=kind[1:], dpi=160, metadata=dated, bbox_inches="tight", pad_inches=0.06)
+    put(path, drawn.getvalue())
 
 
 def check(path: Path) -> None:
@@ -146,8 +134,7 @@ def check(path: Path) -> None:
     """
     if path.suffix.lower() not in KINDS:
         raise UsageError(f"a picture named {path.name}", wanted=f"a name that ends in {', '.join(KINDS)}")
-    if not path.parent.is_dir():
-        raise DataError(f"there is no folder {path.parent}", do="make it first")
+    refuse_no_folder(path)
     require()
 
 

@@ -219,7 +219,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(tmp_path, monkeypatch):
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(drawing, "import_module", missing)
+    monkeypatch.setattr("gpubp.canvas.import_module", missing)
     drawing.save(e, shown, tmp_path / "net.svg")  # needs nothing
     with pytest.raises(UsageError, match=re.escape("pip install 'gpubp[plot]', or take .svg")):
         drawing.save(e, shown, tmp_path / "net.png")

@@ -9,7 +9,6 @@ import math
 import re
 import shutil
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -307,18 +306,20 @@ def test_the_products_that_are_timed_are_counted():
     assert found["gflops"] > 0 and found["rows"] == 64
 
 
-def test_follow_and_tensorboard_are_called(of_numbers, tmp_path, monkeypatch, undrawn):
+@pytest.mark.parametrize("code", [0, 1, 130])
+def test_follow_ends_the_command_with_its_own_code(of_numbers, monkeypatch, code):
+    """1 for a run that failed, or whose trainer is gone; 130 for a Ctrl-C."""
     run, data = of_numbers
     called = []
-    follow, board = types.ModuleType("gpubp.follow"), types.ModuleType("gpubp.tensorboard")
-    follow.follow = lambda path, *, as_json: called.append(("follow", path, as_json))
-    board.write_events = lambda path, to: called.append(("events", path, to))
-    monkeypatch.setitem(sys.modules, "gpubp.follow", follow)
-    monkeypatch.setitem(sys.modules, "gpubp.tensorboard", board)
-    done("report", run, "--follow", "--json")
+    monkeypatch.setattr("gpubp.follow.follow", lambda path, *, as_json: called.append((path, as_json)) or code)
+    assert ran("report", run, "--follow", "--json").returncode == code
+    assert called == [(run, True)] and "--follow" in error("report", run, data, "--follow")
+
+
+def test_tensorboard_is_written_beside_the_page(of_numbers, tmp_path, undrawn):
+    run, data = of_numbers
     done("-q", "report", run, data, "--tensorboard", tmp_path / "tb", "-o", tmp_path / "r.html", "--no-limit")
-    assert called == [("follow", run, True), ("events", run, tmp_path / "tb")]
-    assert "--follow" in error("report", run, data, "--follow")
+    assert (tmp_path / "r.html").exists() and len(list((tmp_path / "tb").iterdir())) == 1
 
 
 def test_the_map_of_the_room_has_every_module():
