@@ -260,7 +260,7 @@ def test_other_formats_get_the_convert_line(tmp_path, refuses):
     np.savez(tmp_path / "z.npz", X=X)
     (tmp_path / "t.csv").write_text("1,2\n3,4\n")
     (tmp_path / "no-suffix").write_text("a,b\n3,4\n")
-    (tmp_path / "x-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 6])))
+    (tmp_path / "x-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 6]), mtime=0))
     for name, title, target in [
         ("t.csv", "a CSV file", "t.h5"),
         ("z.npz", "an NPZ file", "z.h5"),

@@ -22,7 +22,7 @@ SVM = "".join(f"{y} 1:{a} 2:{b} 3:{c}\n" for (a, b, c), y in zip(X.tolist(), Y, 
 IDX = bytes([0, 0, 14, 2]) + struct.pack(">II", *X.shape) + X.astype(">f8").tobytes()
 SOUND = {
     "t.csv": ("a,b,c,y\n" + ROWS).encode(),
-    "t.csv.gz": gzip.compress(ROWS.encode()),
+    "t.csv.gz": gzip.compress(ROWS.encode(), mtime=0),
     "t.tsv": ROWS.replace(",", "\t").encode(),
     "t.txt": ROWS.replace(",", " ").encode(),
     "t.octave": OCTAVE.encode(),

@@ -30,7 +30,7 @@ def by_columns(name: str, values: np.ndarray, kind: str) -> str:
 def test_matrices(packed, ending, tmp_path, read_parts):
     X, y = RNG.normal(size=(40, 5)) * 10.0 ** RNG.integers(-200, 200, (40, 5)), RNG.integers(1, 11, (40, 1))
     text = (CREATED + matrix("X", X) + matrix("y", y)).replace("\n", ending).encode()
-    (tmp_path / "data.txt").write_bytes(gzip.compress(text) if packed else text)
+    (tmp_path / "data.txt").write_bytes(gzip.compress(text, mtime=0) if packed else text)
     (part,) = read_parts(tmp_path / "data.txt")
     assert np.array_equal(part.X, X) and part.X.dtype == np.float64
     assert part.y is not None and part.y.shape == (40,) and np.array_equal(part.y, y[:, 0])
