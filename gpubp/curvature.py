@@ -139,7 +139,7 @@ class Curvature:
         if self._sample is None:
             self._sample = FactorSample(
                 self.network, self.rows, self.backend, self.dtype, [layer.full for layer in self.layers],
-                seed=self.seed, leaves=self.leaves, threads=self.owners,
+                communicator=self.communicator, seed=self.seed, leaves=self.leaves, threads=self.owners,
             )  # fmt: skip
         A, G, operations = self._sample.factors(self._on_host(Theta), draw)
         return Factors(A, G, operations / self.operations)
@@ -153,7 +153,7 @@ class Curvature:
         curvature = self._told(self.network.J.curvature)
         backend, network = self.backend, self.network
         if self._products is None:
-            self._products = self.walk(lambda: backend.empty((network.P,), self.dtype), self.leaves, self.block_rows)
+            self._products = self.walk((network.P,), self.dtype, self.leaves, self.block_rows)
         v_host = self._on_host(v)
         layers, along = self._uploaded(Theta, 0), self._uploaded(v, 1)
 
@@ -229,7 +229,7 @@ class Curvature:
     def _matrix_walk(self, leaves: int, block_rows: int) -> Walk:
         p = self.network.parameters
         rows = min(block_rows, max(FEWEST_ROWS, DERIVATIVES // p))
-        return self.walk(lambda: self.backend.empty((p, p), _REAL), leaves, rows)
+        return self.walk((p, p), _REAL, leaves, rows)
 
     def _matrix(
         self, Theta: Any, walk: Walk, weight_sum: float, sample: Callable[[int], list[Stretch]] | None
@@ -259,11 +259,11 @@ class Curvature:
             diagonal[weights] += self.decay
         return B
 
-    def walk(self, make: Callable[[], Any], leaves: int, block_rows: int) -> Walk:
-        """A walk over the objective's rows that sums what the nodes of `make` hold."""
+    def walk(self, shape: tuple[int, ...], node: np.dtype, leaves: int, block_rows: int) -> Walk:
+        """A walk over the objective's rows that sums arrays of that shape and type."""
         return Walk(
             self.backend, self.network, self.rows, self.feed, self.dtype, self.communicator,
-            make, leaves, self.owners, block_rows,
+            shape, node, leaves, self.owners, block_rows,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -70,5 +70,13 @@ class OutOfMemory(BackendError):
     """The device's memory does not hold what was asked for; the message names a smaller request."""
 
 
+class CommunicatorError(GpubpError):
+    """Ranks that cannot train together: not started as one, of different data or machines, out of step."""
+
+
+class OtherRankFailed(CommunicatorError):
+    """Another rank failed by something that is not an error of ours."""
+
+
 class Stopped(GpubpError):
     """Someone asked to stop where there is nothing to keep yet."""

@@ -28,6 +28,7 @@ import numpy as np
 from . import backprop
 from .backend import Backend
 from .backprop import Block, Workspace
+from .communicator import Communicator, Part, Solo
 from .counter_hash import hash_bits, hash_uniform
 from .data.rows import Rows
 from .data.scaling import Scaling
@@ -63,6 +64,7 @@ class FactorSample:
         network, rows, backend: see `gpubp.objective.Objective`; its cost has a `root`.
         dtype: the type in which it is computed.
         whole: of each layer whether A and G are full matrices, or their diagonals.
+        communicator: the other processes. Each reads the rows of its own leaves of the sample.
         seed: of the sample and the signs.
         leaves: of the objective.
         threads: the most that share the work; they change no bit.
@@ -70,26 +72,34 @@ class FactorSample:
 
     def __init__(
         self, network: Network, rows: Rows, backend: Backend, dtype: np.dtype, whole: Sequence[tuple[bool, bool]], *,
-        seed: int = 0, leaves: int = 1, threads: int = 1,
+        communicator: Communicator | None = None, seed: int = 0, leaves: int = 1, threads: int = 1,
     ) -> None:  # fmt: skip
         self._network, self._backend, self._dtype, self._seed = network, backend, dtype, seed
         self._whole = whole
         chosen = _chosen(rows, dtype, seed)
         self.rows = len(chosen)
-        x = rows.scaling.apply(_read(rows, chosen)).astype(dtype)
         w = None if rows.weights is None else rows.weights[chosen] / rows.unit
         self._weight_sum = float(self.rows) if w is None else float(w.sum())
+        while leaves > 1 and self.rows // leaves < LEAF_ROWS:
+            leaves //= 2
+        self._leaves = leaves
+        communicator = communicator or Solo()
+        arrays = _arrays(network, dtype, whole)
+        # by whether A^(1) is asked for
+        self._top = {True: communicator.top(leaves, arrays), False: communicator.top(leaves, arrays[2:])}
+        first, stop = self._top[True].own
+        own = self._own = slice(leaf_rows(first, leaves, self.rows)[0], leaf_rows(stop, leaves, self.rows)[0])
+        with communicator.together():
+            x = rows.scaling.apply(_read(rows, chosen[own])).astype(dtype)
         with backend.guard():
-            sample = Rows(ArrayRows(x), x, Scaling("none", None, None))
-            self._feed = Feed(backend, sample, network.K, dtype)
-            self._w = None if w is None else backend.upload(w.astype(dtype)[:, None])
-            while leaves > 1 and self.rows // leaves < LEAF_ROWS:
-                leaves //= 2
-            self._leaves = leaves
+            self._w = None if w is None else backend.upload(w[own].astype(dtype)[:, None])
             longest = -(-self.rows // leaves)
-            owners = min(leaves, threads)
+            owners = max(1, min(stop - first, threads))
+            if first < stop:
+                sample = Rows(ArrayRows(x), x, Scaling("none", None, None))
+                self._feed = Feed(backend, sample, network.K, dtype)
             self._owners = [_Owner(backend, network, dtype, longest) for _ in range(owners)]
-            self._tree = SumTree(leaves, owners, lambda: _Node(backend, network, dtype, whole), self._merge)
+            self._tree = SumTree(leaves, owners, lambda: _Node(backend, arrays), self._merge, (first, stop))
             self._Theta = backend.empty((network.P,), dtype)
         self._first: np.ndarray | None = None  # A^(1)
 
@@ -106,11 +116,19 @@ class FactorSample:
             self._Theta = backend.upload(Theta.astype(self._dtype))
             e = backend.upload(signs)
             first = self._first is None
-            nodes = self._tree.root(lambda owner, leaf, node: self._leaf(self._owners[owner], leaf, node, e, first))
-            (root,) = nodes.values()
-            A = [self._moments(root, l) if l > 1 or first else self._first for l in range(1, network.L)]
-            G = [np.array(backend.to_host(root.G[l]), np.float64) / self._weight_sum for l in range(1, network.L)]
-            self._tree.release([root])
+            skipped = 0 if first else 2  # of A^(1) there is nothing new
+            found: dict[int, _Node] = {}
+
+            def nodes() -> dict[int, list[Any]]:
+                found.update(
+                    self._tree.root(lambda owner, leaf, node: self._leaf(self._owners[owner], leaf, node, e, first))
+                )
+                return {index: node.arrays[skipped:] for index, node in found.items()}
+
+            root = [None] * skipped + [backend.to_host(array) for array in self._top[first].root(nodes)]
+            A = [self._moments(*root[3 * l : 3 * l + 2]) if l or first else self._first for l in range(network.L - 1)]
+            G = [np.array(array, np.float64) / self._weight_sum for array in root[2::3]]
+            self._tree.release(list(found.values()))
         self._first = A[0]
         return (
             [a for a in A if a is not None],
@@ -124,13 +142,14 @@ class FactorSample:
         self._tree.close()
 
     def _signs(self, draw: int) -> np.ndarray:
-        bits = hash_bits(self._seed, f"signs {draw}", np.arange(self.rows * self._network.K, dtype=np.uint64))
-        return ((bits >> np.uint64(63)).astype(self._dtype) * 2 - 1).reshape(self.rows, self._network.K)
+        own, K = self._own, self._network.K
+        bits = hash_bits(self._seed, f"signs {draw}", np.arange(own.start * K, own.stop * K, dtype=np.uint64))
+        return ((bits >> np.uint64(63)).astype(self._dtype) * 2 - 1).reshape(-1, K)
 
     def _leaf(self, owner: _Owner, leaf: int, node: _Node, e: Any, first: bool) -> None:
         backend, network = self._backend, self._network
         with backend.guard():
-            start, stop = leaf_rows(leaf, self._leaves, self.rows)
+            start, stop = (row - self._own.start for row in leaf_rows(leaf, self._leaves, self.rows))
             block, L = owner.work.block(stop - start), network.L
             self._feed.load(start, stop, owner.staging, block, labelled=False)
             layers = network.views(self._Theta)
@@ -168,10 +187,10 @@ class FactorSample:
         else:
             backend.gemm(a, weighed, out=node.A[l], transpose="tn")
 
-    def _moments(self, node: _Node, l: int) -> np.ndarray:
-        """A^(l), with the bias's 1 in front."""
-        found = np.array(self._backend.to_host(node.A[l]), np.float64) / self._weight_sum
-        sums = np.array(self._backend.to_host(node.sums[l]), np.float64)[0] / self._weight_sum
+    def _moments(self, A: Any, a: Any) -> np.ndarray:
+        """A^(l), with the bias's 1 in front, of what the root holds for it."""
+        found = np.array(A, np.float64) / self._weight_sum
+        sums = np.array(a, np.float64)[0] / self._weight_sum
         if len(found) < len(sums):
             return np.concatenate([[1.0], found[0]])
         whole = np.empty((len(sums) + 1, len(sums) + 1))
@@ -194,21 +213,22 @@ class FactorSample:
 
 
 class _Node:
-    """Sums of a part of the sample: of layer l (slot 0 is empty) G, A without the bias, and Σ w a."""
+    """Sums of a part of the sample: of layer l (slot 0 is empty) A without the bias, Σ w a, and G; `arrays`: all."""
 
-    def __init__(self, backend: Backend, network: Network, dtype: np.dtype, whole: Sequence[tuple[bool, bool]]) -> None:
-        sizes = network.sizes
-        self.A: list[Any] = [None]
-        self.G: list[Any] = [None]
-        self.sums: list[Any] = [None]
-        self.arrays: list[Any] = []
-        for inputs, outputs, (full_A, full_G) in zip(sizes[:-1], sizes[1:], whole, strict=True):
-            self.A.append(backend.empty((inputs if full_A else 1, inputs), dtype))
-            self.sums.append(backend.empty((1, inputs), dtype))
-            self.G.append(backend.empty((outputs if full_G else 1, outputs), dtype))
-            self.arrays += [self.A[-1], self.sums[-1], self.G[-1]]
+    def __init__(self, backend: Backend, arrays: Sequence[Part]) -> None:
+        self.arrays = [backend.empty(*one) for one in arrays]
         for array in self.arrays:
             backend.zero(array)
+        self.A, self.sums, self.G = ([None, *self.arrays[i::3]] for i in range(3))
+
+
+def _arrays(network: Network, dtype: np.dtype, whole: Sequence[tuple[bool, bool]]) -> list[Part]:
+    """Shape and type of A, Σ w a and G of each layer."""
+    found: list[Part] = []
+    for inputs, outputs, (full_A, full_G) in zip(network.sizes[:-1], network.sizes[1:], whole, strict=True):
+        shapes = (inputs if full_A else 1, inputs), (1, inputs), (outputs if full_G else 1, outputs)
+        found += [(shape, dtype) for shape in shapes]
+    return found
 
 
 class _Owner:

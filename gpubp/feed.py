@@ -79,7 +79,7 @@ class Feed:
 
     @property
     def resident_rows(self) -> int:
-        """How many rows, the first ones, the device keeps."""
+        """How many rows, the first ones of this process, the device keeps."""
         return len(self._resident)
 
     @property
@@ -96,7 +96,9 @@ class Feed:
 
     def resident(self, start: int, stop: int) -> Any:
         """Rows [start, stop) as stored, where the device keeps them; else None."""
-        return self._resident[start:stop] if stop <= len(self._resident) else None
+        first = self.rows.first
+        there = first <= start and stop <= first + len(self._resident)
+        return self._resident[start - first : stop - first] if there else None
 
     def raw(self, start: int, stop: int, staging: np.ndarray) -> Any:
         """Rows [start, stop) as stored, on the device."""

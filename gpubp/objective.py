@@ -78,8 +78,8 @@ class Objective:
         self._validation: Any = None
         self._seed = seed
         self._curvature: Curvature | None = None
-        self._communicator = communicator or Solo()
-        plan = chosen, self._communicator, leaves, block_rows
+        self.communicator = communicator or Solo()
+        plan = chosen, self.communicator, leaves, block_rows
         place: type[OnDevice] | type[OnHost] = OnDevice if backend.has_engine else OnHost
         self._pass: Any = place(network, rows, self.lambda_, backend, *plan)
         self.leaves, self.block_rows, self.threads = self._pass.leaves, self._pass.block_rows, self._pass.threads
@@ -98,7 +98,7 @@ class Objective:
                 leaves, block_rows = self.backend.leaves_and_block(self.rows.m, self.network.sizes)
             self._curvature = Curvature(
                 self.network, self.rows, self.lambda_, self.backend, self._pass.feed, precision(self.precision).dtype,
-                self._communicator, self.vectors, leaves, self.threads, block_rows, self._seed,
+                self.communicator, self.vectors, leaves, self.threads, block_rows, self._seed,
             )  # fmt: skip
         return self._curvature
 
@@ -176,12 +176,5 @@ class Objective:
         self._pass.close()
 
     def _evaluate(self, Theta: Any, gradient: Any) -> Any:
-        self.rows.check()
-        try:
-            found = self._pass.evaluate(Theta, gradient)
-        except DataError:
-            self.rows.check()  # of a file that changed that is to be said, and not what was found in it
-            raise
-        self.rows.check()  # all rows have been read, also where what they give is still to come from a device
-        J, self._validation = found
+        J, self._validation = self._pass.evaluate(Theta, gradient)
         return J

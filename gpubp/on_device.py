@@ -85,9 +85,10 @@ class OnDevice:
 
     def evaluate(self, Theta: Any, gradient: Any) -> tuple[Any, Any]:
         """Queue one pass: J, and the cost of the validation rows or None; ∇J goes to `gradient` unless that is None."""
-        if type(Theta) is np.ndarray:
-            return self._of_host(Theta, gradient)
-        return self._with_room(lambda: self._queue(Theta, gradient))
+        with self._feed.rows.unchanged():  # all are read in here, also where what they give is still to come
+            if type(Theta) is np.ndarray:
+                return self._of_host(Theta, gradient)
+            return self._with_room(lambda: self._queue(Theta, gradient))
 
     @contextmanager
     def guard(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -87,21 +88,29 @@ class OnHost:
         self.leaves, self.block_rows = leaves or suggested[0], block_rows or suggested[1]
         longest = -(-rows.m // self.leaves)
         buffer_rows = min(self.block_rows, longest)
-        self._communicator = communicator
+        part = (network.P,), dtype
+        costs = (2,), np.dtype(np.float64)
+        # by whether a pass is to give the gradient
+        self._top = {True: communicator.top(self.leaves, [part, costs]), False: communicator.top(self.leaves, [costs])}
+        own = self._top[True].own
         with backend.guard():
-            owners = self.threads = min(backend.owners_for(rows.m, network.sizes), self.leaves)
+            share = rows.m * (own[1] - own[0]) // self.leaves
+            owners = self.threads = max(1, min(backend.owners_for(share, network.sizes), own[1] - own[0]))
             self._feed = Feed(backend, rows, network.K, dtype)
             self._Theta_host = aligned((network.P,), dtype)
             self._Theta_host[...] = 0
-            self._whole = backend.whole_sum(network, self._feed, self._Theta_host, self.leaves, owners, self.block_rows)
+            self._whole = backend.whole_sum(
+                network, self._feed, self._Theta_host, self.leaves, owners, self.block_rows, own
+            )
             self._tree: SumTree[_Node] | None = None
             if self._whole is None:
-                self._tree = SumTree(self.leaves, owners, lambda: _Node(backend, network, dtype), self._merge)
+                self._tree = SumTree(self.leaves, owners, lambda: _Node(backend, network, dtype), self._merge, own)
                 self._owners = [
                     backend.leaf_loop(network, self._feed, dtype, buffer_rows, self.block_rows)
                     or _PlainLeaf(backend, network, self._feed, dtype, buffer_rows, self.block_rows)
                     for _ in range(owners)
                 ]
+        self._used: list[_Node] = []  # nodes of the last sum, which may be read until the next one
         self._folded = np.zeros(network.P)
         pieces = _pieces(network)
         # the host's own vectors are worth several threads where they are long: each takes its part of the pieces
@@ -136,18 +145,17 @@ class OnHost:
         with backend.guard():
             folded = fold(network, self.rows.scaling, Theta, self._folded) if self._feed.folds else Theta
             self._in_parts(lambda piece, _: np.copyto(self._Theta_host[piece], folded[piece], casting="same_kind"))
-            root, release = self._sum(gradient is not None)
-            cost, validation = backend.to_host(root.cost).tolist()
+            flat, costs = self._sum(gradient is not None)
+            cost, validation = backend.to_host(costs).tolist()
             weight_sum = self.rows.weight_sum / self.rows.unit
             sums = gradient
             if gradient is not None:
-                sums = backend.to_host(root.flat)
+                sums = backend.to_host(flat)
                 if self._feed.folds:
                     np.copyto(gradient, sums)
                     unfold(network, self.rows.scaling, gradient)
                     sums = gradient
             J = cost / weight_sum + self._finish(Theta, sums, weight_sum, gradient)
-            release()
         held = 0.0 if self.rows.validation is None else validation / (self.rows.validation_sum / self.rows.unit)
         return J, held
 
@@ -155,22 +163,32 @@ class OnHost:
         """What the bits depend on besides the backend's own conditions."""
         return {}
 
-    def _sum(self, with_gradient: bool) -> tuple[Any, Callable[[], None]]:
-        """The root of the sum at `_Theta_host`, and what to call when it has been read."""
-        if self._whole is not None:
-            nodes = {1: self._whole.root(with_gradient)}
-            return self._communicator.combine(nodes), lambda: None
-        tree = self._tree
-        assert tree is not None
-        flat = self.backend.upload(self._Theta_host)
-        nodes = tree.root(lambda owner, leaf, node: self._leaf(flat, self._owners[owner], leaf, node, with_gradient))
-        return self._communicator.combine(nodes), lambda: tree.release(list(nodes.values()))
+    def _sum(self, with_gradient: bool) -> tuple[Any, Any]:
+        """The root of the sum at `_Theta_host`, Δ (None without a gradient) and the costs; good until the next one."""
+        tree, whole = self._tree, self._whole
+        if tree is not None:
+            tree.release(self._used)
+            self._used = []
 
-    def _leaf(self, Theta: Any, owner: LeafLoop, leaf: int, node: _Node, with_gradient: bool) -> None:
+        def nodes() -> dict[int, tuple[Any, ...]]:
+            with self.rows.unchanged():
+                if whole is not None:
+                    found = whole.nodes(with_gradient)
+                else:
+                    assert tree is not None
+                    flat = self.backend.upload(self._Theta_host)
+                    found = tree.root(partial(self._leaf, flat, with_gradient))
+                    self._used = list(found.values())
+            return {i: (node.flat, node.cost) if with_gradient else (node.cost,) for i, node in found.items()}
+
+        root = self._top[with_gradient].root(nodes)
+        return (root[0], root[1]) if with_gradient else (None, root[0])
+
+    def _leaf(self, Theta: Any, with_gradient: bool, owner: int, leaf: int, node: _Node) -> None:
         self.backend.zero(node.cost)
         node.has_gradient = with_gradient
         start, stop = leaf_rows(leaf, self.leaves, self.rows.m)
-        owner.run(Theta, start, stop, node.flat, node.cost, with_gradient)
+        self._owners[owner].run(Theta, start, stop, node.flat, node.cost, with_gradient)
 
     def _merge(self, a: _Node, b: _Node) -> None:
         if a.has_gradient:

@@ -37,33 +37,60 @@ def blocks(start: int, stop: int, most: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
+def cover(first: int, stop: int, leaves: int) -> list[int]:
+    """The heap indices of the topmost nodes over leaves first … stop − 1, from left to right."""
+    left: list[int] = []
+    right: list[int] = []
+    low, high = first + leaves, stop + leaves
+    while low < high:
+        if low & 1:
+            left.append(low)
+            low += 1
+        if high & 1:
+            high -= 1
+            right.append(high)
+        low, high = low >> 1, high >> 1
+    return left + right[::-1]
+
+
 class SumTree(Generic[Node]):
-    """Computes the root of the tree with several owners.
+    """Computes the root of the tree with several owners, or the topmost nodes over a contiguous part of its leaves.
 
     Args:
         leaves: the number of leaves, a power of two.
+        own: first and stop of those to be computed here; by default all.
         owners: how many threads work on it; the result does not depend on it.
         make: makes a node's buffers.
         merge: ``merge(a, b)`` adds b's sums to a's, in place.
     """
 
-    def __init__(self, leaves: int, owners: int, make: Callable[[], Node], merge: Callable[[Node, Node], None]) -> None:
+    def __init__(
+        self,
+        leaves: int,
+        owners: int,
+        make: Callable[[], Node],
+        merge: Callable[[Node, Node], None],
+        own: tuple[int, int] | None = None,
+    ) -> None:
         if leaves < 1 or leaves & (leaves - 1):
             raise ValueError(f"{leaves} leaves are not a power of two")
         self.leaves = leaves
-        self.owners = max(1, min(owners, leaves))
+        self.own = own or (0, leaves)
+        self.owners = max(1, min(owners, self.own[1] - self.own[0]))
         self._make, self._merge = make, merge
         self._lock = threading.Lock()
         self._free: list[Node] = []
         self._pool = ThreadPoolExecutor(self.owners - 1, "gpubp") if self.owners > 1 else None
 
     def root(self, fill: Callable[[int, int, Node], None]) -> dict[int, Node]:
-        """One sum: ``fill(owner, leaf, node)`` sets the node to the leaf's sums. Returns the topmost nodes.
+        """One sum: ``fill(owner, leaf, node)`` sets the node to the leaf's sums. Returns the topmost nodes
+        by heap index: root 1, children 2i and 2i + 1.
 
         Give them back with `release` when they have been read. An exception in any owner stops all and is raised here.
         """
+        first, count = self.own[0], self.own[1] - self.own[0]
         self._ranges = [
-            [i * self.leaves // self.owners, (i + 1) * self.leaves // self.owners] for i in range(self.owners)
+            [first + i * count // self.owners, first + (i + 1) * count // self.owners] for i in range(self.owners)
         ]
         self._waiting: dict[int, Node] = {}
         self._failed = False

@@ -66,21 +66,23 @@ class Walk:
     """Sums over the rows of an objective.
 
     Args:
-        make: makes a node's array; siblings are added elementwise.
+        shape, node: of a node's array, and its type; siblings are added elementwise.
         leaves, owners: how many, see `gpubp.tree`.
         block_rows: the most rows of a block.
     """
 
     def __init__(
         self, backend: Backend, network: Network, rows: Rows, feed: Feed, dtype: np.dtype, communicator: Communicator,
-        make: Callable[[], Any], leaves: int, owners: int, block_rows: int,
+        shape: tuple[int, ...], node: np.dtype, leaves: int, owners: int, block_rows: int,
     ) -> None:  # fmt: skip
         self._backend, self._network, self._rows = backend, network, rows
-        self._communicator, self._leaves, self._block_rows = communicator, leaves, block_rows
+        self._leaves, self._block_rows = leaves, block_rows
+        self._top = communicator.top(leaves, [(shape, node)])
+        first, stop = self._top.own
         longest = min(block_rows, -(-rows.m // leaves))
         with backend.guard():
-            self._owners = [Owner(backend, network, feed, dtype, longest) for _ in range(min(owners, leaves))]
-            self._tree = SumTree(leaves, owners, make, backend.add)
+            self._owners = [Owner(backend, network, feed, dtype, longest) for _ in range(min(owners, stop - first))]
+            self._tree = SumTree(leaves, owners, lambda: backend.empty(shape, node), backend.add, self._top.own)
 
     def sum(
         self,
@@ -110,11 +112,15 @@ class Walk:
                     backprop.output(backend, network, block)
                     add(it, block, node)
 
-        self._rows.check()
-        nodes = self._tree.root(fill)
-        root = np.array(backend.to_host(self._communicator.combine(nodes)), np.float64)
-        self._tree.release(list(nodes.values()))
-        self._rows.check()  # all rows have been read
+        found: dict[int, Any] = {}
+
+        def nodes() -> dict[int, tuple[Any, ...]]:
+            with self._rows.unchanged():
+                found.update(self._tree.root(fill))
+            return {index: (node,) for index, node in found.items()}
+
+        root = np.array(backend.to_host(self._top.root(nodes)[0]), np.float64)
+        self._tree.release(list(found.values()))
         return root
 
     def close(self) -> None:

@@ -236,8 +236,9 @@ class CupyBackend:
         return None
 
     def whole_sum(
-        self, network: Any, feed: Any, Theta: np.ndarray, leaves: int, owners: int, block_rows: int
-    ) -> WholeSum | None:
+        self, network: Any, feed: Any, Theta: np.ndarray, leaves: int, owners: int, block_rows: int,
+        own: tuple[int, int] | None = None,
+    ) -> WholeSum | None:  # fmt: skip
         return None
 
     def engine(self, network: Any, feed: Any, lambda_: float, precision: Any, answer: Any, **plan: Any) -> Engine:

@@ -24,10 +24,10 @@ class LeafLoop(Protocol):
 
 
 class WholeSum(Protocol):
-    """The root of the sum tree over rows that the device keeps: the same bits as by leaves, in one call."""
+    """The sum tree over rows that the device keeps: the same bits as by leaves, in one call."""
 
-    def root(self, with_gradient: bool) -> Any:
-        """One pass at what Θ holds now; the node has `flat`, Δ, and `cost`, and is to be read before the next pass."""
+    def nodes(self, with_gradient: bool) -> dict[int, Any]:
+        """One pass at what Θ holds now; each topmost node has `flat`, Δ, and `cost`, to be read before the next pass."""
         ...
 
     def close(self) -> None:
@@ -128,13 +128,15 @@ class Backend(Protocol):
         ...
 
     def whole_sum(
-        self, network: Any, feed: Any, Theta: np.ndarray, leaves: int, owners: int, block_rows: int
-    ) -> WholeSum | None:
+        self, network: Any, feed: Any, Theta: np.ndarray, leaves: int, owners: int, block_rows: int,
+        own: tuple[int, int] | None = None,
+    ) -> WholeSum | None:  # fmt: skip
         """All leaves in one call; None where leaves are to be taken one by one.
 
         Args:
             network, feed: as for `leaf_loop`.
             Theta: the host's flat Θ in the type of the pass: where each pass finds it.
+            own: first and stop of the leaves to sum; by default all.
         """
         ...
 

@@ -6,6 +6,8 @@ numbers that come out do not depend on how much was kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
@@ -30,12 +32,15 @@ class Rows:
 
     Args:
         source: where rows come from.
-        kept: the first rows in memory, of the stored dtype; may be empty or all.
+        kept: rows in memory, of the stored dtype, from `first` on; may be empty or all.
         scaling: how x is scaled before it reaches the network.
         labels: (m,) codes 0…K−1, or an (m, K) matrix; None to predict only.
         weights: (m,) float64 weights of the rows in J and ∇J, or None for 1.
         validation: (m,) float64 weights of the rows in the validation cost, or None. A validation row has weight 0.
         dropped: how many rows have weight 0 because a value of x is missing in them.
+        first: the number of the first row kept.
+        until: the rows that this process goes through are those from `first` up to this one; None for all. Where others
+            train with it they have the other rows, whose labels and weights are here all the same.
 
     Raises:
         DataError: a negative or non-finite weight, or weights that are all zero.
@@ -48,6 +53,8 @@ class Rows:
     weights: np.ndarray | None = None
     validation: np.ndarray | None = None
     dropped: int = 0
+    first: int = 0
+    until: int | None = None
 
     def __post_init__(self) -> None:
         for what, w in (("row weights", self.weights), ("weights of the validation rows", self.validation)):
@@ -63,6 +70,20 @@ class Rows:
     def features(self) -> int:
         """The number of columns of X."""
         return self.source.features
+
+    @property
+    def kept_to(self) -> int:
+        """The number of the row after the last one kept."""
+        return self.first + len(self.kept)
+
+    def keeps(self, start: int, stop: int) -> bool:
+        """Whether rows [start, stop) are in memory."""
+        return self.first <= start and stop <= self.kept_to
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether all rows are in memory that this process goes through."""
+        return self.kept_to >= (self.m if self.until is None else self.until)
 
     @cached_property
     def unit(self) -> float:
@@ -90,8 +111,23 @@ class Rows:
 
     def check(self) -> None:
         """Raise DataError if the file has changed that rows are still read from."""
-        if len(self.kept) < self.m:
+        if not self.keeps_all:
             self.source.check()
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Around reading rows. Of a file that has changed that is to be said, and not what was found in it.
+
+        Raises:
+            DataError: see `check`.
+        """
+        self.check()
+        try:
+            yield
+        except DataError:
+            self.check()
+            raise
+        self.check()
 
     def refuse(self, start: int, stop: int) -> NoReturn:
         """Say why rows [start, stop), which a pass failed to read, cannot be read.
@@ -116,8 +152,8 @@ class Rows:
 
     def read(self, start: int, stop: int, buffer: np.ndarray) -> np.ndarray:
         """Rows [start, stop) in the stored dtype: a view of those kept, or read into `buffer`."""
-        if stop <= len(self.kept):
-            return self.kept[start:stop]
+        if self.keeps(start, stop):
+            return self.kept[start - self.first : stop - self.first]
         out = buffer[: stop - start]
         self.direct.read(start, stop, out)
         return out

@@ -109,12 +109,12 @@ def test_more_owners_than_leaves(owners, leaves):
         whole = it.backend.whole_sum(NETWORK, it._pass._feed, Theta, leaves, owners, 50)
         assert whole is not None and len(helpers()) == owners - 1
         for _ in range(5):
-            node = whole.root(True)
+            node = whole.nodes(True)[1]
             assert node.cost[0] / 4000 == pytest.approx(wanted, rel=1e-2)
             results = (node.cost.tobytes(), node.flat.tobytes())
             whole_by_one = it._pass._whole
             assert whole_by_one is not None
-            alone = whole_by_one.root(True)
+            alone = whole_by_one.nodes(True)[1]
             assert results == (alone.cost.tobytes(), alone.flat.tobytes())
         whole.close()
     assert until(lambda: not helpers())

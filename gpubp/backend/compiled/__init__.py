@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...tree import blocks
+from ...tree import blocks, leaf_rows
 from .. import blas
 from ..numpy import NumpyBackend, aligned, row_time
 from . import source
@@ -56,19 +56,21 @@ class CompiledBackend(NumpyBackend):
         return CompiledLeaf(self._blas, network, feed, dtype, rows, block_rows)
 
     def whole_sum(
-        self, network: Any, feed: Any, Theta: np.ndarray, leaves: int, owners: int, block_rows: int
-    ) -> WholeSum | None:
+        self, network: Any, feed: Any, Theta: np.ndarray, leaves: int, owners: int, block_rows: int,
+        own: tuple[int, int] | None = None,
+    ) -> WholeSum | None:  # fmt: skip
         rows, m = feed.rows, feed.rows.m
-        kept = len(rows.kept)
+        first, stop = (leaf_rows(leaf, leaves, m)[0] for leaf in own or (0, leaves))
         # a block that is only partly in memory is read as a whole
-        there = kept == m or rows.direct.covers(max(0, kept - block_rows))
+        there = rows.keeps(first, stop) or rows.direct.covers(max(first, rows.kept_to - block_rows))
         if not (there and rows.kept.flags.c_contiguous):
             return None  # some rows must be read, or put in order, by Python
         from .whole import WholeSum
 
         most = min(block_rows, -(-m // leaves))
         loops = [self.leaf_loop(network, feed, Theta.dtype, most, block_rows) for _ in range(owners)]
-        return WholeSum(loops, rows, Theta, m, leaves, block_rows, 1e-9 * row_time(network.sizes) * m / leaves)
+        seconds = 1e-9 * row_time(network.sizes) * m / leaves
+        return WholeSum(loops, rows, Theta, m, leaves, block_rows, seconds, own)
 
     def conditions(self) -> dict[str, str]:
         import llvmlite.binding
@@ -127,8 +129,9 @@ class CompiledLeaf:
         """What `whole.WholeSum` is told of an owner, for rows that are in memory or in files as they are used."""
         from .leaf import DEPTH, FILES, KEPT, PARTS, ROWS, STEP
 
-        self._data[[ROWS, KEPT]] = rows.kept.ctypes.data, len(rows.kept)
-        if len(rows.kept) < rows.m:
+        row = rows.features * self._feed.stored.itemsize
+        self._data[[ROWS, KEPT]] = rows.kept.ctypes.data - rows.first * row, rows.kept_to
+        if not rows.keeps_all:
             self._opened = rows.direct.opened_again()
             table = self._opened.table
             self._data[[FILES, PARTS, STEP, DEPTH]] = table.ctypes.data, len(table), *rows.direct.ahead

@@ -6,11 +6,13 @@ import threading
 import time
 import weakref
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ...formula import plus
+from ...tree import cover
 from ..numpy import aligned
 from . import build, source
 
@@ -19,14 +21,14 @@ SLICE = 0.1  # seconds after which the calling thread looks whether somebody ask
 
 
 class Node:
-    """The root of the sum: Δ and the costs, to be read before the next pass."""
+    """A sum: Δ and the costs, to be read before the next pass."""
 
     def __init__(self, flat: np.ndarray, cost: np.ndarray) -> None:
         self.flat, self.cost = flat, cost
 
 
 class WholeSum:
-    """The root of the sum tree by threads of its own; the calling thread is one of them.
+    """The sum tree, or the part of it over some leaves, by threads of its own; the calling thread is one of them.
 
     Args:
         loops: a `CompiledLeaf` for each owner.
@@ -34,6 +36,7 @@ class WholeSum:
         Theta: flat, (P,), of the pass; its content is read anew in each pass.
         m, leaves, block_rows: how rows become leaves and blocks.
         leaf_seconds: how long a leaf takes, roughly.
+        own: first and stop of the leaves that are summed here; by default all.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class WholeSum:
         leaves: int,
         block_rows: int,
         leaf_seconds: float,
+        own: tuple[int, int] | None = None,
     ) -> None:
         from . import owners as native
 
@@ -54,7 +58,10 @@ class WholeSum:
         n = len(loops)
         self._shared = np.zeros(native.OWN + n * native.PER_OWNER, np.int64)
         self._ranges = np.zeros(n, np.int64)
-        self._all = np.array([(i * leaves // n) << 32 | (i + 1) * leaves // n for i in range(n)], np.int64)
+        first, stop = own or (0, leaves)
+        edges = [first + i * (stop - first) // n for i in range(n + 1)]
+        self._all = np.array([a << 32 | b for a, b in pairwise(edges)], np.int64)
+        self._cover = cover(first, stop, leaves)
         self._waiting = np.zeros(leaves, np.int64)
         # alive are a leaf for each owner, and what waits along the two ends of each range: a buffer for each level
         most = n * (2 * leaves.bit_length() + 2)
@@ -76,8 +83,8 @@ class WholeSum:
             threading.Thread(target=_help, args=arguments, daemon=True, name=f"gpubp-{owner}").start()
         self._finalizer = weakref.finalize(self, _stop, native, self._shared, self._asleep, self._beds)
 
-    def root(self, with_gradient: bool) -> Node:
-        """One pass: the sums over all rows. An interrupt ends it between two leaves; all is ready for the next one.
+    def nodes(self, with_gradient: bool) -> dict[int, Node]:
+        """One pass: the topmost nodes by heap index. An interrupt ends it between two leaves; all is ready for the next one.
 
         Raises:
             DataError: rows that cannot be read.
@@ -112,8 +119,11 @@ class WholeSum:
             raise error
         if shared[native.FAILED]:
             self._rows.refuse(int(shared[native.FROM]), int(shared[native.TO]))
-        node = int(shared[native.ROOT])
-        return Node(self._flats[node], self._costs[node])
+        found = {}
+        for index in self._cover:  # the first of two siblings waits at their parent, here for another process
+            node = int(shared[native.ROOT] if index == 1 else self._waiting[index >> 1] - 1)
+            found[index] = Node(self._flats[node], self._costs[node])
+        return found
 
     def add_buffer(self) -> None:
         """One more buffer for a node: there are as many as were ever alive at the same time."""

@@ -1,0 +1,160 @@
+"""The processes that train together, its ranks: where the owners of a sum tree's leaves are several processes.
+
+Every rank runs the same program on the same Θ. Of the sum over rows each computes the leaves that are its own, and the
+very same binary tree goes on across them until all have the root (`top`). What follows from the root is the same
+everywhere, so no bit depends on the number of ranks, and optimizers never see one. One process alone is the trivial
+case: all leaves are its own, and its root is the root.
+
+`launcher` knows how the processes were started, `top` the upper part of the tree, `ranks` what all communicators over
+several processes have in common, `mpi` how numbers travel by MPI, `watchdog` ends what waits in vain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+Array = Any
+Part = tuple[tuple[int, ...], np.dtype]  # shape and type of one of a node's arrays
+Value = TypeVar("Value")
+
+
+class Top(Protocol):
+    """The upper part of one sum tree, for sums of one kind, again and again.
+
+    Attributes:
+        own: first and stop of this rank's leaves; equal where it has none.
+    """
+
+    own: tuple[int, int]
+
+    def root(self, nodes: Callable[[], Mapping[int, Sequence[Array]]]) -> Sequence[Array]:
+        """The arrays of the root, to be read before the next sum.
+
+        Args:
+            nodes: computes this rank's topmost nodes: their arrays by heap index (root 1, children 2i and 2i + 1).
+
+        Raises:
+            GpubpError: of `nodes`, or where that failed on another rank, what it raised there.
+        """
+        ...
+
+
+class Communicator(Protocol):
+    """What a training needs of the other processes.
+
+    Attributes:
+        rank, size: this process's number, and how many there are.
+        wish: who asks this rank to stop, the name of a signal; "" for nobody. Set by whoever can be asked.
+    """
+
+    rank: int
+    size: int
+    wish: Callable[[], str]
+
+    @property
+    def asked(self) -> str:
+        """Who asked to stop, as all ranks know since the same sum; "" for nobody."""
+        ...
+
+    def own(self, leaves: int) -> tuple[int, int]:
+        """First and stop of this rank's part of so many leaves."""
+        ...
+
+    def top(self, leaves: int, node: Sequence[Part]) -> Top:
+        """The upper part of a tree of so many leaves, whose nodes have these arrays."""
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """Around work that each rank does by itself: an error on one is raised on all."""
+        ...
+
+    def share(self, value: Value | None = None) -> Value:
+        """What rank 0 gives, on all ranks."""
+        ...
+
+    def gather(self, value: Value) -> list[Value]:
+        """What each rank gives, in their order, on all of them."""
+        ...
+
+    def compare(self, Theta: Callable[[], np.ndarray]) -> None:
+        """See that all ranks have the same Θ.
+
+        Args:
+            Theta: gives this rank's in NumPy's memory; asked for where there are others to compare with.
+
+        Raises:
+            CommunicatorError: they have not.
+        """
+        ...
+
+    def agree(self, wishes: bool, seconds: float) -> tuple[bool, float]:
+        """At the end of an iteration: whether any rank wishes to end the run, and the seconds of rank 0."""
+        ...
+
+
+class Whole:
+    """The upper part of a tree all of whose leaves are here: nothing."""
+
+    def __init__(self, leaves: int) -> None:
+        self.own = 0, leaves
+
+    def root(self, nodes: Callable[[], Mapping[int, Sequence[Array]]]) -> Sequence[Array]:
+        return nodes()[1]
+
+
+class Solo:
+    """One process: rank 0 of 1."""
+
+    rank = 0
+    size = 1
+
+    def __init__(self) -> None:
+        self.wish: Callable[[], str] = lambda: ""
+
+    @property
+    def asked(self) -> str:
+        return self.wish()
+
+    def own(self, leaves: int) -> tuple[int, int]:
+        return 0, leaves
+
+    def top(self, leaves: int, node: Sequence[Part]) -> Top:
+        return Whole(leaves)
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def share(self, value: Any = None) -> Any:
+        return value
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def compare(self, Theta: Callable[[], np.ndarray]) -> None:
+        pass
+
+    def agree(self, wishes: bool, seconds: float) -> tuple[bool, float]:
+        return wishes, seconds
+
+
+def current() -> Communicator:
+    """All processes that were started together with this one.
+
+    Raises:
+        CommunicatorError: there are several, and they cannot be reached; the message says why.
+    """
+    from . import launcher
+
+    return Solo() if launcher.size() == 1 else _all_ranks()
+
+
+@cache
+def _all_ranks() -> Communicator:
+    from .mpi import MpiCommunicator
+
+    return MpiCommunicator.world()

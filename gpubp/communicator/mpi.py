@@ -1,0 +1,124 @@
+"""Ranks that MPI connects. mpi4py and the MPI library are imported here, where a launcher says that there are several.
+
+Waits are asked for and looked after instead of blocking in the library: where ranks share cores, those that wait give
+theirs away, and signals are seen.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from ..errors import CommunicatorError
+from . import launcher
+from .ranks import Ranks
+from .watchdog import Watchdog
+
+SECONDS = 300.0  # of the watchdog
+SPIN = 2e-3  # seconds that a rank looks without a pause whether the others are there
+NAP = 1e-4  # seconds from then on, at first
+LAST = 2.0  # seconds in which MPI may end the job, before this process ends without it
+
+
+class MpiCommunicator(Ranks):
+    """All ranks of a communicator of mpi4py.
+
+    Args:
+        comm: a communicator of mpi4py, of which nobody else uses this copy.
+
+    Attributes:
+        watchdog: ends the job where this rank waits too long.
+    """
+
+    def __init__(self, comm: Any, seconds: float = SECONDS) -> None:
+        self._mpi, self._comm = importlib.import_module("mpi4py.MPI"), comm
+        super().__init__(comm.Get_rank(), comm.Get_size(), comm.allgather(socket.gethostname()))
+        alike = self.hosts.count(self.hosts[self.rank])
+        self._spin = SPIN if alike <= len(os.sched_getaffinity(0)) else 0.0
+        self.watchdog = Watchdog(self.rank, seconds, self._give_up)
+
+    @classmethod
+    def world(cls) -> MpiCommunicator:
+        """All processes that the launcher has started.
+
+        Raises:
+            CommunicatorError: mpi4py or an MPI library is missing, or the library does not know the launcher.
+        """
+        os.environ.setdefault("MPIR_CVAR_SUPPRESS_ABORT_MESSAGE", "1")  # what happened is said by us
+        started = launcher.found()
+        assert started is not None
+        count = launcher.size()
+        said = f"{started.name} has started {count} processes"
+        try:
+            mpi = importlib.import_module("mpi4py.MPI")
+        except (ImportError, RuntimeError) as error:
+            missing = isinstance(error, ModuleNotFoundError)
+            why = "mpi4py is not installed" if missing else " ".join(str(error).split())
+            raise CommunicatorError(f"{said}, and {why}", do="pip install 'gpubp[mpi]'") from None
+        comm = mpi.COMM_WORLD
+        if comm.Get_size() != count:
+            library = mpi.Get_library_version().split("\0")[0].splitlines()[0]
+            raise CommunicatorError(
+                f"{said}, and MPI knows of {comm.Get_size()} ({' '.join(library.split())})",
+                wanted="a launcher of the same MPI",
+                do="start it with that MPI's own mpiexec, or with srun --mpi=pmi2 or --mpi=pmix",
+            )
+        return cls(comm.Dup())
+
+    def all_gather(self, send: np.ndarray, out: np.ndarray, counts: Sequence[int]) -> None:
+        self._wait(self._comm.Iallgatherv([send, self._mpi.BYTE], [out, counts, self._mpi.BYTE]))
+
+    def all_to_all(self, send: np.ndarray, counts: Sequence[int], out: np.ndarray, out_counts: Sequence[int]) -> None:
+        byte = self._mpi.BYTE
+        self._wait(self._comm.Ialltoallv([send, counts, byte], [out, out_counts, byte]))
+
+    def share(self, value: Any = None) -> Any:
+        self._arrive()
+        with self.watchdog.waiting():
+            return self._comm.bcast(value)
+
+    def gather(self, value: Any) -> list[Any]:
+        self._arrive()
+        with self.watchdog.waiting():
+            return self._comm.allgather(value)
+
+    def abort(self, code: int) -> None:
+        """End all ranks at once, this one with them, with that exit code. Does not return."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        timer = threading.Timer(LAST, os._exit, (code,))
+        timer.daemon = True
+        timer.start()
+        self._comm.Abort(code)
+        os._exit(code)
+
+    def _arrive(self) -> None:
+        """Wait until all are here, giving way to those that still work."""
+        self._wait(self._comm.Ibarrier())
+
+    def _wait(self, request: Any) -> None:
+        with self.watchdog.waiting():
+            began, nap = time.perf_counter(), NAP
+            while not request.Test():
+                if time.perf_counter() - began >= self._spin:
+                    time.sleep(nap)
+                    nap = min(1.2 * nap, 1e-3)
+
+    def _give_up(self, waited: float) -> None:
+        kept = self.kept()
+        line = (
+            f"gpubp: error: {self.name(self.rank)} has waited {waited:.0f} s for the other ranks; "
+            "one of them hangs, is gone or cannot be reached" + (f"; {kept}" if kept else "") + "\n"
+        )
+        with suppress(OSError):
+            os.write(2, line.encode())
+        self.abort(CommunicatorError.exit_code)

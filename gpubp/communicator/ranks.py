@@ -1,0 +1,151 @@
+"""What every communicator over several ranks does, however its bytes travel.
+
+Whoever fails or is asked to stop must not leave the others waiting. So each exchange carries a few numbers of every
+rank beside what it is about: an error there becomes an error here, and a wish to stop is known to all ranks after
+the same sum, before any of them begins the next one. A rank that was stopped for good says nothing: `watchdog`.
+"""
+
+from __future__ import annotations
+
+import signal
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..errors import CommunicatorError, GpubpError, OtherRankFailed, Stopped
+from . import Part
+from .top import HEADER, RanksTop, own_leaves
+
+# What a rank says: which exchange this is for it, whether it failed, who asks it to stop; its Θ, wish, seconds.
+STEP, FAILED, ASKED, THETA, WISHES, SECONDS = range(6)
+
+
+class Ranks:
+    """A communicator. A subclass writes `all_gather` and `all_to_all` (see `top.Exchange`), `share` and `gather`.
+
+    Attributes:
+        hosts: the name of each rank's machine.
+        kept: says where the run can be gone on from, for messages; "" where nothing is.
+    """
+
+    def __init__(self, rank: int, size: int, hosts: Sequence[str]) -> None:
+        self.rank, self.size, self.hosts = rank, size, list(hosts)
+        self.wish: Callable[[], str] = lambda: ""
+        self.kept: Callable[[], str] = lambda: ""
+        self.asked = ""
+        self._step = 0
+
+    @abstractmethod
+    def all_gather(self, send: np.ndarray, out: np.ndarray, counts: Sequence[int]) -> None:
+        """See `top.Exchange`."""
+
+    @abstractmethod
+    def all_to_all(self, send: np.ndarray, counts: Sequence[int], out: np.ndarray, out_counts: Sequence[int]) -> None:
+        """See `top.Exchange`."""
+
+    @abstractmethod
+    def share(self, value: Any = None) -> Any:
+        """What rank 0 gives, on all ranks."""
+
+    @abstractmethod
+    def gather(self, value: Any) -> list[Any]:
+        """What each rank gives, in their order, on all of them."""
+
+    def own(self, leaves: int) -> tuple[int, int]:
+        return own_leaves(self.rank, self.size, leaves)
+
+    def top(self, leaves: int, node: Sequence[Part]) -> RanksTop:
+        return RanksTop(self, self.rank, self.size, leaves, node, header=self._header, heard=self._heard)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as failed:
+            if getattr(failed, "agreed", False):  # all know of it already
+                raise
+            error = failed
+        self._said(self._header(error), error)
+
+    def compare(self, Theta: Callable[[], np.ndarray]) -> None:
+        header = self._header(None)
+        header[THETA] = digest(Theta())
+        said = self._said(header, None)[:, THETA]
+        if (said != said[0]).any():
+            other = int(np.argmax(said != said[0]))
+            raise agreed(
+                CommunicatorError(
+                    f"{self.name(other)} has another Theta than {self.name(0)}",
+                    wanted="the same bits everywhere",
+                    do="one of the machines computes wrongly, or is of another kind",
+                )
+            )
+
+    def agree(self, wishes: bool, seconds: float) -> tuple[bool, float]:
+        header = self._header(None)
+        header[WISHES] = wishes
+        header[SECONDS : SECONDS + 1].view(np.float64)[0] = seconds
+        said = self._said(header, None)
+        return bool(said[:, WISHES].any()), float(said[0, SECONDS : SECONDS + 1].view(np.float64)[0])
+
+    def name(self, rank: int) -> str:
+        """A rank as messages call it."""
+        return f"rank {rank} on {self.hosts[rank]}"
+
+    def _header(self, error: BaseException | None) -> np.ndarray:
+        header = np.zeros(HEADER // 8, np.int64)
+        self._step += 1
+        wish = self.wish()
+        header[[STEP, FAILED, ASKED]] = self._step, error is not None, signal.Signals[wish] if wish else 0
+        return header
+
+    def _said(self, header: np.ndarray, error: BaseException | None) -> np.ndarray:
+        """What all ranks say, (ranks, 8) int64, an error of theirs being raised."""
+        out = np.empty((self.size, HEADER // 8), np.int64)
+        self.all_gather(header.view(np.uint8), out.reshape(-1).view(np.uint8), [HEADER] * self.size)
+        self._heard(out, error)
+        return out
+
+    def _heard(self, said: np.ndarray, error: BaseException | None) -> None:
+        if (said[:, STEP] != said[0, STEP]).any():
+            steps = ", ".join(map(str, said[:, STEP].tolist()))
+            raise CommunicatorError(f"ranks out of step: at exchange {steps}", do="this is a mistake in gpubp")
+        if asked := int(said[:, ASKED].max()):
+            self.asked = signal.Signals(asked).name
+        if said[:, FAILED].any():
+            self._raise(error)
+
+    def _raise(self, error: BaseException | None) -> NoReturn:
+        """Raise on every rank what the first that failed has met."""
+        met = self.gather(None if error is None else _told(error))
+        failed = [rank for rank, one in enumerate(met) if one is not None]
+        first, (kind, found, wanted, do) = failed[0], met[failed[0]]
+        alike = len(failed) == self.size and all(one == met[0] for one in met)
+        if error is not None and not isinstance(error, GpubpError):
+            raise agreed(error)
+        where = "" if alike or kind is Stopped else f"{self.name(first)}: "
+        raise agreed(kind(f"{where}{found}", wanted=wanted, do=do)) from error
+
+
+def digest(Theta: np.ndarray) -> int:
+    """A number that two Θ, (P,) float64, have in common where they are the same bits, and else hardly ever."""
+    bits = np.ascontiguousarray(Theta).view(np.int64)
+    return int(np.add.reduce(bits)) ^ int(np.add.reduce(bits[::3]))
+
+
+def agreed(error: Any) -> Any:
+    """The error, marked as one that all ranks have met: each ends by itself."""
+    error.agreed = True
+    return error
+
+
+def _told(error: BaseException) -> tuple[type[GpubpError], str, str, str]:
+    if isinstance(error, GpubpError):
+        return type(error), error.found, error.wanted, error.do
+    if isinstance(error, MemoryError):
+        return OtherRankFailed, "out of memory", "", "keep fewer rows in it with --memory, or take fewer ranks on a host"
+    return OtherRankFailed, f"failed by {type(error).__name__}: {' '.join(str(error).split())}", "", ""
