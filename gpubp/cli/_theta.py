@@ -89,13 +89,13 @@ def opened(
 
     Args:
         said: theta, activation, cost and classes, as the user said them.
-        names: for `gpubp.prepare.open_for`.
+        names: for `gpubp.model_rows.open_for`.
 
     Raises:
         GpubpError: whatever is wrong with either.
     """
     from ..loading import load
-    from ..prepare import open_for
+    from ..model_rows import open_for
     from ..theta_files import model_of, read
 
     run, data = run_and_data(words, said)

@@ -11,6 +11,7 @@ import click
 from ..precision import EXACT
 from ._evaluate import evaluation_text
 from ._options import device_options, emit, json_option, names_options
+from ._ranks import ranks_option
 from ._theta import model_arguments, opened
 
 log = logging.getLogger("gpubp")
@@ -24,6 +25,7 @@ log = logging.getLogger("gpubp")
 @click.option(
     "--lambda", "lambda_", type=click.FloatRange(0), help="Also J, the cost with the term of this λ: λ/2m·ΣΘ²."
 )
+@ranks_option
 @json_option
 def command(
     words: tuple[Path, ...], x: str | None, y: str | None, weights: str | None, split: str | None,
@@ -37,7 +39,7 @@ def command(
     from ..backend import for_forward
     from ..choosing.point import penalty
     from ..inference import evaluate
-    from ..prepare import rows_for
+    from ..model_rows import rows_for
 
     model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow)
     rows = rows_for(model, dataset, labelled=True)

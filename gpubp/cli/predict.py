@@ -12,6 +12,7 @@ import click
 
 from ..precision import EXACT
 from ._options import Listing, device_options, emit, json_option, names_options, of_split, table
+from ._ranks import ranks_option
 from ._theta import model_arguments, opened, run_and_data
 
 log = logging.getLogger("gpubp")
@@ -32,6 +33,7 @@ log = logging.getLogger("gpubp")
 @device_options
 @click.option("--precision", type=click.Choice(EXACT), default="fp32", help="Of the pass.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@ranks_option
 @json_option
 def command(
     words: tuple[Path, ...], out: str, format_: str | None, probability: bool, x: str | None, y: str | None,
@@ -48,8 +50,8 @@ def command(
     from ..backend import for_forward
     from ..data.several import files
     from ..errors import UsageError
+    from ..model_rows import rows_for
     from ..predictions import print_predictions, write_predictions
-    from ..prepare import rows_for
 
     _, data = run_and_data(words, said)
     to_stdout = out == "-"
