@@ -56,6 +56,10 @@ class ThreadRanks(Ranks):
     def gather(self, value: Any) -> list[Any]:
         return self._meeting.exchange(self.rank, value)
 
+    def collect(self, value: Any) -> list[Any]:
+        found = self._meeting.exchange(self.rank, value)
+        return found if self.rank == 0 else []
+
 
 def on_ranks(size: int, work: Callable[[ThreadRanks], Any]) -> list[Any]:
     """``work(communicator)`` on so many ranks: what each gives back. An error of one ends all, and is raised."""

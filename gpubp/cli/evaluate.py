@@ -38,12 +38,16 @@ def command(
     """
     from ..backend import for_forward
     from ..choosing.point import penalty
+    from ..communicator import current
+    from ..hosts import cores
     from ..inference import evaluate
     from ..model_rows import rows_for
 
     model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow)
     rows = rows_for(model, dataset, labelled=True)
-    result = evaluate(model, rows, backend=for_forward(backend, device=device), precision=precision)
+    ranks = current()
+    on = for_forward(backend, device=device, threads=cores(ranks))
+    result = evaluate(model, rows, backend=on, precision=precision, communicator=ranks)
     result = {"split": dataset.split, **result}
     if lambda_ is not None:
         term = penalty(model.network, model.Theta, lambda_, rows.weight_sum)

@@ -48,8 +48,10 @@ def command(
     --theta FILE there is no RUN.
     """
     from ..backend import for_forward
+    from ..communicator import current
     from ..data.several import files
     from ..errors import UsageError
+    from ..hosts import cores
     from ..model_rows import rows_for
     from ..predictions import print_predictions, write_predictions
 
@@ -61,8 +63,9 @@ def command(
         raise UsageError(f"{out} is the data itself", wanted="another file to write the predictions to")
     model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow, y_required=False)
     rows = rows_for(model, dataset, labelled=False)
-    on = for_forward(backend, device=device)
-    how: dict[str, Any] = {"backend": on, "precision": precision, "probability": probability}
+    ranks = current()
+    on = for_forward(backend, device=device, threads=cores(ranks))
+    how: dict[str, Any] = {"backend": on, "precision": precision, "probability": probability, "communicator": ranks}
     counted = f"{rows.m:,}{of_split(dataset.split)}"
     if to_stdout:
         print_predictions(model, rows, sys.stdout.buffer, format=format_ or "csv", **how)

@@ -90,6 +90,10 @@ class Communicator(Protocol):
         """What each rank gives, in their order, on all of them."""
         ...
 
+    def collect(self, value: Value) -> list[Value]:
+        """What each rank gives, in their order, on rank 0; nothing on the others."""
+        ...
+
     def compare(self, Theta: Callable[[], np.ndarray]) -> None:
         """See that all ranks have the same Θ.
 
@@ -110,7 +114,7 @@ class Whole:
     """The upper part of a tree all of whose leaves are here: nothing."""
 
     def __init__(self, leaves: int) -> None:
-        self.own = 0, leaves
+        self.own: tuple[int, int] = (0, leaves)
 
     def root(self, nodes: Callable[[], Mapping[int, Sequence[Array]]]) -> Sequence[Array]:
         return nodes()[1]
@@ -147,6 +151,9 @@ class Solo:
         return value
 
     def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def collect(self, value: Any) -> list[Any]:
         return [value]
 
     def compare(self, Theta: Callable[[], np.ndarray]) -> None:

@@ -109,6 +109,11 @@ class MpiCommunicator(Ranks):
         with self.watchdog.waiting():
             return self._comm.allgather(value)
 
+    def collect(self, value: Any) -> list[Any]:
+        self._arrive()
+        with self.watchdog.waiting():
+            return self._comm.gather(value) or []
+
     def abort(self, code: int) -> None:
         """End all ranks at once, this one with them, with that exit code. Does not return."""
         with suppress(OSError, ValueError):

@@ -24,7 +24,8 @@ STEP, FAILED, ASKED, THETA, WISHES, SECONDS = range(6)
 
 
 class Ranks:
-    """A communicator. A subclass writes `all_gather` and `all_to_all` (see `top.Exchange`), `share` and `gather`.
+    """A communicator. A subclass writes `all_gather` and `all_to_all` (see `top.Exchange`), `share`, `gather`
+    and `collect`.
 
     Attributes:
         hosts: the name of each rank's machine.
@@ -52,6 +53,10 @@ class Ranks:
     @abstractmethod
     def gather(self, value: Any) -> list[Any]:
         """What each rank gives, in their order, on all of them."""
+
+    @abstractmethod
+    def collect(self, value: Any) -> list[Any]:
+        """What each rank gives, in their order, on rank 0; nothing on the others."""
 
     @property
     def local(self) -> tuple[int, int]:

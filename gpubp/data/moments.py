@@ -49,6 +49,9 @@ class Moments:
         )
 
 
+Node = tuple[int, int, Moments]  # its level, its number at that level, from left to right, and what it holds
+
+
 class Tree:
     """Moments merged two by two: like a binary counter, it holds one node for each level that waits for a sibling.
 
@@ -59,7 +62,7 @@ class Tree:
 
     def __init__(self, first: int = 0) -> None:
         self._next = first
-        self.waiting: list[tuple[int, int, Moments]] = []  # level, number at that level, node; from left to right
+        self.waiting: list[Node] = []
 
     def add(self, node: Moments) -> None:
         """The moments of the next block."""

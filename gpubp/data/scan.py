@@ -21,7 +21,7 @@ from ..communicator import Communicator, Solo
 from ..errors import DataError, UsageError
 from .direct import Direct
 from .in_order import in_order
-from .moments import Moments, Tree, block_shape, moments, moments_of_each
+from .moments import Moments, Node, Tree, block_shape, moments, moments_of_each
 from .scaling import Array, Statistics
 from .source import ArrayRows, RowSource
 
@@ -88,7 +88,8 @@ def scan(
         look.keep_the_rest()
         source.check()
     digest = hashlib.blake2b(repr((source.m, source.features, source.dtype.str)).encode(), digest_size=16)
-    every, whole = Tree(), ranks.gather((checksums, tree.waiting))
+    every = Tree()
+    whole: list[tuple[list[int], list[Node]]] = ranks.gather((checksums, tree.waiting))
     for theirs, nodes in whole:
         digest.update(np.array(theirs, "<u4").tobytes())
         with np.errstate(over="ignore", invalid="ignore"):
