@@ -83,8 +83,8 @@ def scan(
                     for node in found:
                         tree.add(node)
                 if progress is not None:
-                    whole = look.pieces[-1][1] - look.pieces[0][0]
-                    progress((stop - look.pieces[0][0]) * source.m // whole)
+                    looked = look.pieces[-1][1] - look.pieces[0][0]
+                    progress((stop - look.pieces[0][0]) * source.m // looked)
         look.keep_the_rest()
         source.check()
     digest = hashlib.blake2b(repr((source.m, source.features, source.dtype.str)).encode(), digest_size=16)
