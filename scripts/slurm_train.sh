@@ -23,8 +23,8 @@
 
 # One line that begins the run the first time and goes on with it every other time, on any number of ranks.
 train=(gpubp train data.h5 --out run --hidden 256,128 --iterations 1000 --resume auto)
-# How ranks find each other: pmi2 for the MPICH of gpubp[mpi], pmix for most Open MPIs; `srun --mpi=list` shows what
-# there is. With none every rank would be alone, which gpubp refuses.
+# How ranks find each other: pmi2 for the MPICH of gpubp[mpi], which does not speak pmix; pmix for most Open MPIs.
+# `srun --mpi=list` shows what there is. With none every rank would be alone, which gpubp refuses.
 mpi=pmi2
 # end of what to change
 
@@ -38,9 +38,9 @@ mpi=pmi2
 [ $# -eq 0 ] || train=("$@")
 
 # More than one rank is a step of srun's, which hands signals on to every rank and leaves with the highest code.
-# --cpus-per-task: from 22.05 on srun takes the job's from nowhere else. A rank that is lost ends the others a minute
-# later (--wait), if they have not noticed before. Not --kill-on-bad-exit=1: it kills at the first code that is not 0,
-# and 75 comes from every rank, from one of them first.
+# --cpus-per-task: from 22.05 on srun takes the job's from nowhere else. Where a rank is killed, Slurm ends the others a
+# minute later (--wait). Not --kill-on-bad-exit=1, also where that is the cluster's default: it ends the step at the first
+# code that is not 0, and 75 comes from every rank, from one of them first.
 ranks=${SLURM_NTASKS:-$((${SLURM_JOB_NUM_NODES:-1} * ${SLURM_NTASKS_PER_NODE:-1}))}
 case $ranks:${train[0]} in
 1:* | *:srun | *:mpiexec) ;;

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import ran
 from running import ENVIRONMENT, ROOT, write
 from test_run import contents, wait_for_iteration
 
@@ -226,3 +227,24 @@ def test_its_lines_for_several_nodes_change_what_it_says_itself():
     assert len(lines) == 2 and "sbatch --nodes=4 scripts/slurm_train.sh" in lines
     assert {option for line in lines for option in re.findall(r" (--[\w-]+)=", line)} <= own
     assert re.search(r"^mpi=pmi2$", body, re.M)
+
+
+def test_real_ranks_stop_before_the_time_limit_and_go_on_to_the_same_bits(cluster, tmp_path):
+    """With `mpiexec` as the step: two ranks, USR1, requeue, three ranks, and the checkpoint of one process."""
+    mpiexec = Path(sys.prefix) / "bin" / "mpiexec"
+    if not mpiexec.exists() or "--watchdog" not in ran("train", "--help").stdout:
+        pytest.skip("there are no ranks: mpi4py and MPICH are not installed (extra mpi)")
+    step = f'while [[ $1 == --* ]]; do shift; done; exec {mpiexec} -n "$SLURM_NTASKS" "$@"'
+    (tmp_path / "bin" / "srun").write_text(f"#!/bin/bash\n{step}\n")
+    job = batch(cluster | {"SLURM_NTASKS": "2"}, tmp_path, *LINE, "--iterations", 100_000)
+    wait_for_iteration(tmp_path / "run", 5, job)
+    job.send_signal(signal.SIGUSR1)
+    _, error = job.communicate(timeout=60)
+    assert job.returncode == 75 and told(tmp_path) == ["requeue 4711"], error
+    done = find_checkpoint(tmp_path / "run").checkpoint.iteration
+    job = batch(cluster | {"SLURM_NTASKS": "3"}, tmp_path, *LINE, "--iterations", done + 5)
+    _, error = job.communicate(timeout=60)
+    assert job.returncode == 0 and f"going on from checkpoint-{done:08d}.h5" in error, error
+    whole = ["whole" if word == "run" else word for word in [*LINE[:-2], "--iterations", str(done + 5)]]
+    subprocess.run(whole, cwd=tmp_path, env=cluster, check=True)
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
