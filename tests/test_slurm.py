@@ -169,9 +169,9 @@ def noted(folder: Path) -> tuple[list[str], list[str]]:
     "job",
     [
         {"SLURM_NTASKS": "4", "SLURM_CPUS_PER_TASK": "8"},
-        {"SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_CPUS_PER_TASK": "8"},
+        {"SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS_PER_NODE": "4", "SLURM_CPUS_PER_TASK": "8"},
     ],
-    ids=["tasks", "nodes"],
+    ids=["tasks", "of a node"],
 )
 def test_a_job_of_several_tasks_is_a_step_of_sruns_and_a_signal_reaches_every_rank(cluster, tmp_path, job):
     run = batch(cluster | job, tmp_path, "sh", "-c", RANK)
