@@ -156,7 +156,7 @@ def test_its_first_lines_are_what_slurm_must_be_told_and_its_own_line_can_be_typ
 
 # --- ranks: more than one task in the job -----------------------------------------------------------------------------
 
-RANK = 'trap "exit 75" USR1; trap "exit 143" TERM; echo up; while :; do sleep 0.05; done'
+RANK = 'trap "exit 75" USR1; trap "exit 143" TERM; echo up; for ((i = 0; i < 200; i++)); do sleep 0.05; done'
 
 
 def noted(folder: Path) -> tuple[list[str], list[str]]:
@@ -174,7 +174,7 @@ def noted(folder: Path) -> tuple[list[str], list[str]]:
     ids=["tasks", "of a node"],
 )
 def test_a_job_of_several_tasks_is_a_step_of_sruns_and_a_signal_reaches_every_rank(cluster, tmp_path, job):
-    run = batch(cluster | job, tmp_path, "sh", "-c", RANK)
+    run = batch(cluster | job, tmp_path, "bash", "-c", RANK)
     assert run.stdout is not None
     for _ in range(4):
         assert run.stdout.readline() == "up\n"
@@ -182,12 +182,12 @@ def test_a_job_of_several_tasks_is_a_step_of_sruns_and_a_signal_reaches_every_ra
     run.communicate(timeout=60)
     assert run.returncode == 75 and told(tmp_path) == ["requeue 4711"]
     options, line = noted(tmp_path)
-    assert line[:2] == ["sh", "-c"]
+    assert line[:2] == ["bash", "-c"]
     assert options == ["--mpi=pmi2", "--cpus-per-task=8", "--kill-on-bad-exit=0", "--wait=60"]
 
 
 def test_term_reaches_every_rank_and_queues_nothing(cluster, tmp_path):
-    run = batch(cluster | {"SLURM_NTASKS": "3"}, tmp_path, "sh", "-c", RANK)
+    run = batch(cluster | {"SLURM_NTASKS": "3"}, tmp_path, "bash", "-c", RANK)
     assert run.stdout is not None
     for _ in range(3):
         assert run.stdout.readline() == "up\n"
