@@ -6,7 +6,8 @@ everywhere, so no bit depends on the number of ranks, and optimizers never see o
 case: all leaves are its own, and its root is the root.
 
 `launcher` knows how the processes were started, `top` the upper part of the tree, `ranks` what all communicators over
-several processes have in common, `mpi` how numbers travel by MPI, `watchdog` ends what waits in vain.
+several processes have in common, `mpi` how numbers travel by MPI, `nccl` how nodes do between GPUs, `watchdog` ends
+what waits in vain.
 """
 
 from __future__ import annotations
@@ -50,11 +51,18 @@ class Communicator(Protocol):
     Attributes:
         rank, size: this process's number, and how many there are.
         wish: who asks this rank to stop, the name of a signal; "" for nobody. Set by whoever can be asked.
+        link: what carries nodes from GPU to GPU, see `nccl`; None where there is none.
     """
 
     rank: int
     size: int
+    link: Any
     wish: Callable[[], str]
+
+    @property
+    def local(self) -> tuple[int, int]:
+        """Which of the ranks of its machine this one is, from 0, and how many those are."""
+        ...
 
     @property
     def asked(self) -> str:
@@ -112,9 +120,14 @@ class Solo:
 
     rank = 0
     size = 1
+    link = None
 
     def __init__(self) -> None:
         self.wish: Callable[[], str] = lambda: ""
+
+    @property
+    def local(self) -> tuple[int, int]:
+        return 0, 1
 
     @property
     def asked(self) -> str:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,9 @@ class MpiCommunicator(Ranks):
         self._arrive()
         with self.watchdog.waiting():
             return self._comm.allgather(value)
+
+    def waiting(self) -> AbstractContextManager[None]:
+        return self.watchdog.waiting()
 
     def abort(self, code: int) -> None:
         """End all ranks at once, this one with them, with that exit code. Does not return."""
