@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from ..communicator import Communicator
-from ..errors import CommunicatorError
+from ..errors import BackendError, CommunicatorError
+from ..precision import on
 from .protocol import Backend
 
 log = logging.getLogger("gpubp")
@@ -66,6 +69,32 @@ def connect(communicator: Communicator, backend: Backend) -> str:
     if ranks.rank == 0:
         log.warning("%s; bits are the same, the way is longer", how)
     return how
+
+
+def leaves_of(
+    backend: Backend, network: Any, m: int, precision: str, *, stored: np.dtype, labels: np.ndarray, weighted: bool
+) -> int:
+    """How many leaves the sum of an objective will have, before there is one: to know which rows a rank is to keep.
+
+    Args:
+        network: a `gpubp.network.Network`.
+        stored, labels: the type of the rows; codes or targets.
+        weighted: whether rows will have weights, or some are for validation.
+    """
+    leaves, _ = backend.leaves_and_block(m, network.sizes)
+    products = on(backend, precision).products
+    if not backend.has_engine or products == "exact" or backend.choice.get("kernel") == "layered":
+        return leaves
+    from .cuda.fused import Task, plan
+    from .cuda.fused_pass import fused_leaves
+
+    codes = labels.ndim == 1
+    task = Task.of(network, products, stored=stored, labels=labels.dtype, one_hot=codes, weighted=weighted)
+    try:
+        plan(task, cast(Any, backend).shared_memory)
+    except BackendError:
+        return leaves
+    return fused_leaves(m)
 
 
 def _seen() -> int:

@@ -77,7 +77,6 @@ class Plan:
 
     Args:
         leaves, node: of the tree, see `Communicator.top`.
-        small: see `SMALL`.
 
     Attributes:
         own: first and stop of this rank's leaves.
@@ -90,7 +89,7 @@ class Plan:
         cuts: by rank, its slice of each array.
     """
 
-    def __init__(self, rank: int, size: int, leaves: int, node: Sequence[Part], small: int = SMALL) -> None:
+    def __init__(self, rank: int, size: int, leaves: int, node: Sequence[Part]) -> None:
         self.rank, self.size = rank, size
         self.own = own_leaves(rank, size, leaves)
         nodes = [cover(*own_leaves(r, size, leaves), leaves) for r in range(size)]
@@ -100,7 +99,7 @@ class Plan:
         self.shapes = [shape for shape, _ in node]
         self.lengths = [(int(np.prod(shape)), np.dtype(dtype)) for shape, dtype in node]
         self.whole = Layout(self.lengths)
-        self.sliced = self.whole.bytes * sum(self.counts) > small
+        self.sliced = self.whole.bytes * sum(self.counts) > SMALL
         self.each: list[int] = []
         for n, dtype in self.lengths:
             unit = ALIGN // dtype.itemsize
@@ -116,17 +115,15 @@ class RanksTop:
         exchange: how bytes travel.
         header: gives the (8,) int64 numbers that this rank says beside its nodes, given the error of computing them.
         heard: is told what all of them said, (ranks, 8), before the root is used; it raises what is to be raised.
-        small: see `SMALL`.
     """
 
     def __init__(
         self, exchange: Exchange, rank: int, size: int, leaves: int, node: Sequence[Part], *,
         header: Callable[[BaseException | None], np.ndarray],
         heard: Callable[[np.ndarray, BaseException | None], None],
-        small: int = SMALL,
     ) -> None:  # fmt: skip
         self._exchange, self._header, self._heard = exchange, header, heard
-        self._plan = Plan(rank, size, leaves, node, small)
+        self._plan = Plan(rank, size, leaves, node)
         self.own = self._plan.own
         self._headers = np.empty((size, HEADER), np.uint8)
         if not self._plan.sliced:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import nccl_on_host
 import numpy as np
 from column_major import ColumnMajor
 from host_program import HostPrograms
@@ -89,6 +90,7 @@ class GpuOnHost(NumpyBackend):
     Attributes:
         launches: the names of the kernels launched so far.
         room: bytes for rows that stay; the rest is sent.
+        place: where it is, for ranks.
         fail_at: raise OutOfMemory at that many allocations from now.
     """
 
@@ -105,7 +107,13 @@ class GpuOnHost(NumpyBackend):
         self._vectors: DeviceVectors | None = None
         self.sent, self.captured, self.room, self.fail_at = 0, 0, 1 << 60, 0
         lock = threading.RLock()
+        self.sharers, self.place = 1, f"the GPU of {id(self):x}"
         self._work, self._copies = _Stream(lock, eager=False), _Stream(lock, eager=True)
+
+        self.stream = nccl_on_host.Stream(self._work)
+
+    def nccl(self) -> Any:
+        return nccl_on_host
 
     # The operations one by one, as `CupyBackend` queues them.
 

@@ -40,7 +40,7 @@ def pinned(cupy: Any, size: int) -> np.ndarray:
         BackendError: the host has no such memory left. Fewer rows on the device would be no help.
     """
     try:
-        return np.frombuffer(cupy.cuda.allocpinned_memory(size), np.uint8, size)
+        return np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
     except cupy.cuda.runtime.CUDARuntimeError as error:
         if failures.status(error) != failures.FULL:
             raise
