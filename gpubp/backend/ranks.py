@@ -37,7 +37,8 @@ def connect(communicator: Communicator, backend: Backend) -> str:
     """
     if communicator.size == 1:
         return ""
-    ranks, gpu = communicator, backend if backend.has_engine else None
+    ranks = communicator
+    gpu: Any = backend if backend.has_engine else None
     with ranks.together():
         about = _about(gpu)
     said = ranks.gather((os.uname().nodename, *about))
