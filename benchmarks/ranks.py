@@ -10,6 +10,7 @@ tree       the same passes, the root by our tree and by `Allreduce`, an evaluati
 weak       as many rows for each rank
 crowded    twice as many ranks as cores: nothing breaks
 exchange   the upper part of the tree alone, by size: nodes whole, by slices, and `Allreduce`
+many       what one of thousands of ranks does itself in an exchange: its copies and additions
 agreement  what follows an iteration: that Θ is the same everywhere, and whether to go on
 peers      the lines of PyTorch that an expert would write, on the same rows
 
@@ -27,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("strong", "tree", "weak", "crowded", "exchange", "agreement", "peers")
+STAGES = ("strong", "tree", "weak", "crowded", "exchange", "many", "agreement", "peers")
 SIZES = (1_000, 10_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 100_000_000)  # bytes of a node
+MANY = ((2, 1 << 14), (64, 1 << 14), (1024, 1 << 14), (8192, 1 << 14), (10_000, 1 << 14), (10_000, 1 << 20))  # leaves
 PARAMETERS = (6_000, 235_000, 2_000_000, 6_000_000)
 CHUNKS = (0, 2048, 8192)  # rows that PyTorch is tried with; 0: all at once
 
@@ -107,6 +109,8 @@ class Bench:
         alone = [("1 rank, 1 thread", 1, 1)]
         if stage in ("exchange", "agreement"):
             jobs: list[tuple[Any, ...]] = [(getattr(self, stage), n) for n in counts if n > 1]
+        elif stage == "many":
+            jobs = [(self.many,)]
         elif stage == "weak":
             jobs = [(self.weak, shape, counts) for shape in shapes]
         else:
@@ -198,6 +202,24 @@ class Bench:
         """The upper part of the tree by size."""
         sizes = SIZES[:2] if self._short else SIZES
         return self._by_size(ranks, "exchange", "bytes", sizes, "a node of")
+
+    def many(self) -> dict[str, Any]:
+        """One of many ranks, without the others."""
+        from on_ranks.team import Team
+        from report import table
+
+        team, found = Team("many", 1), []
+        try:
+            for ranks, leaves in MANY[:2] if self._short else MANY:
+                for bytes in (24_000, 8_000_000):
+                    asked = {"ranks": ranks, "leaves": leaves, "bytes": bytes}
+                    turns = self._turns([team], lambda team, asked=asked: team.ask("many", **asked, least=0.05))
+                    found.append({**asked, **_gathered([turn["root"] for turn in turns["many"]])})
+        finally:
+            team.close()
+        rows = [[f"{one['ranks']:,}", f"{one['leaves']:,}", f"{one['bytes']:,}", _us(one)] for one in found]
+        print("\n".join([*table(("ranks", "leaves", "a node of", "µs"), rows), ""]), flush=True)
+        return {"exchanges": found}
 
     def agreement(self, ranks: int) -> dict[str, Any]:
         """What follows an iteration, by parameters."""

@@ -173,6 +173,28 @@ class Member:
             ways["whole"] = top(1 << 62)
         return self._timed(ways, least)
 
+    def many(self, ranks: int, leaves: int, bytes: int, least: float) -> dict[str, Any]:
+        """What the middle one of so many ranks does itself in an exchange, whose bytes travel in no time."""
+        from gpubp.communicator.top import HEADER, RanksTop, own_leaves
+        from gpubp.tree import cover
+
+        class Nowhere:
+            def all_gather(self, send: Any, out: Any, counts: Any) -> None:
+                pass
+
+            def all_to_all(self, send: Any, counts: Any, out: Any, out_counts: Any) -> None:
+                pass
+
+        rank = ranks // 2
+        own = cover(*own_leaves(rank, ranks, leaves), leaves)
+        nodes = {index: [np.zeros(bytes // 4, np.float32), np.zeros(2)] for index in own}
+        node = [((bytes // 4,), np.dtype(np.float32)), ((2,), np.dtype(np.float64))]
+        header = np.zeros(HEADER // 8, np.int64)
+        made = RanksTop(
+            Nowhere(), rank, ranks, leaves, node, header=lambda error: header, heard=lambda said, error: None
+        )
+        return self._timed({"root": lambda: made.root(lambda: nodes)}, least)
+
     def agreement(self, P: int, least: float) -> dict[str, Any]:
         """What follows an iteration: that Θ is the same, and whether to go on."""
         Theta = np.zeros(P)
