@@ -45,6 +45,9 @@ def main() -> int:
     parser.add_argument("--ranks", help="1,2,4: by default powers of two as far as there are cores")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each contender")
     parser.add_argument("--least", type=float, default=0.3, help="seconds of a turn")
+    parser.add_argument(
+        "--patience", type=float, default=5, help="seconds that a turn waits for cores without other work"
+    )
     parser.add_argument("--mpiexec", metavar="PATH", help="by default the one beside this Python")
     parser.add_argument("--torch", metavar="PYTHON", help="a Python that has PyTorch, for the stage `peers`")
     parser.add_argument("--short", action="store_true", help="a quick look: small problems, two short turns")
@@ -77,7 +80,7 @@ def main() -> int:
     if unknown := [name for name in options.shape.upper().split(",") if name not in SHAPES]:
         parser.error(f"shape {', '.join(unknown)}; wanted some of {', '.join(SHAPES)}")
     shapes = [SHAPES[name].with_rows(options.m) for name in options.shape.upper().split(",")]
-    pace = Pace(rounds=options.rounds, least=options.least, pause=0.1)
+    pace = Pace(rounds=options.rounds, least=options.least, pause=0.1, patience=options.patience)
     if options.short:
         shapes = [SHAPES["D"].with_rows(4000)]
         pace = Pace(rounds=2, least=0.01, pause=0, patience=0)

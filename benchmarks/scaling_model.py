@@ -333,14 +333,39 @@ def tables() -> dict[str, str]:
     )
     constants = [[one.what, plain(one.value), one.source] for one in CONSTANTS.values()]
     made["constants"] = table(["what", "value", "source"], constants)
-    if RECORD.exists():
-        compared = two_ranks(json.loads(RECORD.read_text()))
-        cells = [
-            [one["what"], time(one["model"]), time(one["measured"]), f"{one['model'] / one['measured']:.2f}"]
-            for one in compared
-        ]
-        made["two-ranks"] = table(["two ranks here", "model", "measured", "ratio"], cells)
+    record = json.loads(RECORD.read_text())
+    cells = [
+        [one["what"], time(one["model"]), time(one["measured"]), f"{one['model'] / one['measured']:.2f}"]
+        for one in two_ranks(record)
+    ]
+    made["two-ranks"] = table(["two ranks here", "model", "measured", "ratio"], cells)
+    made["measured"] = measured(record)
+    made["exchange"] = exchanges(record)
     return made
+
+
+def measured(record: dict[str, Any]) -> str:
+    """A row for each contender of each stage."""
+    cells = []
+    for stage in ("strong", "tree", "weak", "crowded", "peers"):
+        for race in record["stages"].get(stage, []):
+            for name, one in race["contenders"].items():
+                low, high = one["quartiles"]
+                where = f"{stage}, {race['shape'].split(':')[0]}"
+                first = one is next(iter(race["contenders"].values()))
+                times = "1" if first else f"{one['times_as_fast']:.2f} ({low:.2f} to {high:.2f})"
+                cells.append([where, name, f"{1e3 * one['median_s']:.1f}", f"{1e3 * one['cpu_s']:.1f}", times])
+    return table(["stage", "contender", "ms", "ms of cores", "times as fast (quartiles)"], cells)
+
+
+def exchanges(record: dict[str, Any]) -> str:
+    """By size, what travels how."""
+    by_size = next(one for one in record["stages"]["exchange"] if one["ranks"] == 2)["by_size"]
+    cells = [
+        [size(int(n)), *(time(one[way]["median_s"]) if way in one else "" for way in ("whole", "slices", "allreduce"))]
+        for n, one in by_size.items()
+    ]
+    return table(["a node of", "whole", "by slices", "MPI's `Allreduce`"], cells)
 
 
 def plain(x: float) -> str:

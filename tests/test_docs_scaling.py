@@ -50,7 +50,7 @@ def network_matrices(sizes):
 
 def test_topmost_nodes_are_one_each_on_a_power_of_two(model):
     assert model.topmost(64, 8) == (1, 8)
-    assert model.topmost(8, 3) == (2, 4)  # [0, 2) is one node, [2, 5) a node and a leaf, [5, 8) a leaf and a node
+    assert model.topmost(8, 3) == (2, 5)  # [0, 2) is one node, [2, 5) a node and a leaf, [5, 8) a leaf and a node
     most, every = model.topmost(1 << 20, 10_000)
     assert most > 1 and every > 10_000
 

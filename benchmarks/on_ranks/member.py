@@ -198,9 +198,14 @@ class Member:
     def agreement(self, P: int, least: float) -> dict[str, Any]:
         """What follows an iteration: that Θ is the same, and whether to go on."""
         Theta = np.zeros(P)
-        ways = {"compare": lambda: self.communicator.compare(lambda: Theta)}
-        ways["agree"] = lambda: self.communicator.agree(False, 0.0)
-        return self._timed(ways, least)
+
+        def compare() -> None:
+            self.communicator.compare(lambda: Theta)
+
+        def agree() -> None:
+            self.communicator.agree(False, 0.0)
+
+        return self._timed({"compare": compare, "agree": agree}, least)
 
     def close(self) -> None:
         for objective in self._objectives.values():
