@@ -6,7 +6,8 @@ says what it holds, and siblings are added pairwise up to the root as they would
 
 Small nodes travel whole, each to everybody, in one exchange; all ranks then do the same few additions. Of large ones
 rank r gets the r-th slice of all, adds these, and the slices of the root go to everybody: each byte of a node is sent
-once and not once to each rank, and additions are shared too. Elements do not know which of the two it was.
+once and not once to each rank, and additions are shared too. (Of two ranks each gets the other's bytes either way.)
+Elements do not know which of the two it was.
 """
 
 from __future__ import annotations
@@ -81,14 +82,14 @@ class RanksTop:
         exchange: how bytes travel.
         header: gives the (8,) int64 numbers that this rank says beside its nodes, given the error of computing them.
         heard: is told what all of them said, (ranks, 8), before the root is used; it raises what is to be raised.
-        small: see `SMALL`.
+        small: bytes up to which nodes travel whole; by default `SMALL`, and any number on two ranks.
     """
 
     def __init__(
         self, exchange: Exchange, rank: int, size: int, leaves: int, node: Sequence[Part], *,
         header: Callable[[BaseException | None], np.ndarray],
         heard: Callable[[np.ndarray, BaseException | None], None],
-        small: int = SMALL,
+        small: int | None = None,
     ) -> None:  # fmt: skip
         self._exchange, self._rank, self._size, self._header, self._heard = exchange, rank, size, header, heard
         self.own = own_leaves(rank, size, leaves)
@@ -101,7 +102,8 @@ class RanksTop:
         self._additions = additions(every)
         self._whole = Layout(lengths)
         self._headers = np.empty((size, HEADER), np.uint8)
-        self._sliced = self._whole.bytes * len(every) > small
+        limit = SMALL if small is None else small
+        self._sliced = self._whole.bytes * len(every) > limit and (size > 2 or small is not None)
         if not self._sliced:
             self._plan_whole()
         else:
