@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from .backend import Backend
+from .communicator import Communicator
 from .optimizers import Optimizer
 from .optimizers.footprint import footprint
 
@@ -15,7 +16,13 @@ LEAST = 16_000_000  # bytes that it may always have: to save those is not worth 
 
 
 def allot(
-    optimizer: Optimizer, P: int, budget: int, backend: Backend, *, fresh: bool
+    optimizer: Optimizer,
+    P: int,
+    budget: int,
+    backend: Backend,
+    *,
+    fresh: bool,
+    ranks: Communicator,
 ) -> tuple[Optimizer, int, dict[str, str]]:
     """The optimizer with its memory in a quarter of the budget, or of what a device has free.
 
@@ -23,6 +30,7 @@ def allot(
         P: the number of parameters.
         budget: bytes of the host's memory for rows and optimizer.
         fresh: whether the run begins. One that goes on keeps what it began with, since its bits depend on it.
+        ranks: all processes; the one that has the least decides for all.
 
     Returns:
         The optimizer, the bytes of the budget that its vectors take, and what is to be said of it.
@@ -30,6 +38,7 @@ def allot(
     room, of = (backend.free_memory(), "GPU's free memory") if backend.has_engine else (budget, "memory budget")
     said = ""
     if fresh and room is not None:
+        room = min(ranks.gather(room))
         most = max(room // SHARE, LEAST)
         optimizer, said = optimizer.within(P, most)
         if said:

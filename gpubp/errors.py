@@ -33,6 +33,7 @@ class GpubpError(Exception):
     """
 
     exit_code = 3
+    agreed = False  # whether all ranks have met it, so that each ends by itself
 
     def __init__(self, found: str, *, wanted: str = "", do: str = "") -> None:
         self.found, self.wanted, self.do = found, wanted, do

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from . import backprop
 from .backend import Backend, for_forward
 from .backprop import Workspace
+from .communicator import Communicator, Solo
 from .data.missing import RULES
 from .data.rows import Rows
 from .data.scaling import Scaling
@@ -162,15 +164,20 @@ class Chunk:
     cost: float
 
 
-def outputs(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp32") -> Iterator[Chunk]:
+def outputs(
+    model: Model, rows: Rows, *, backend: Backend, precision: str = "fp32", communicator: Communicator | None = None
+) -> Iterator[Chunk]:
     """h_Θ(x) for all rows, chunk by chunk in order; blocks of a chunk are shared among the backend's owners.
+
+    Args:
+        communicator: the processes that share the chunks. They come to rank 0, the others get none.
 
     Raises:
         UsageError: another precision than fp32 and fp64.
         DataError: another number of features than the network has; a value of x that is not finite;
             at the end, a file that changed since it was opened.
     """
-    network, dtype = model.network, precision_of(precision).dtype
+    network, dtype, ranks = model.network, precision_of(precision).dtype, communicator or Solo()
     if precision not in EXACT:
         raise UsageError(f"precision {precision} for outputs", wanted=f"one of {', '.join(EXACT)}")
     if rows.features != network.sizes[0]:
@@ -210,20 +217,34 @@ def outputs(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp3
                 )
             return Chunk(start, stop, h, float(backend.to_host(local.cost)[0]) * rows.unit)
 
-    if backend.owners == 1:
-        for piece in pieces:
-            yield one(piece)
+    with ThreadPoolExecutor(backend.owners, "gpubp") if backend.owners > 1 else nullcontext() as pool:
+        work = map if pool is None else pool.map
+        if ranks.size == 1:
+            # finished chunks that may wait for their turn: bounded, whatever m is
+            group = 1 if pool is None else 4 * backend.owners
+            for at in range(0, len(pieces), group):
+                yield from work(one, pieces[at : at + group])
+            rows.check()
+            return
+        group = 4 * min(ranks.gather(backend.owners))
+        for at in range(0, len(pieces), group * ranks.size):
+            first = at + group * ranks.rank
+            found: list[Chunk] = []
+            with ranks.together():
+                found += work(one, pieces[first : first + group])
+            for theirs in ranks.collect(found):
+                yield from theirs
+    with ranks.together():
         rows.check()
-        return
-    group = 4 * backend.owners  # finished chunks that may wait for their turn: bounded, whatever m is
-    with ThreadPoolExecutor(backend.owners, "gpubp") as pool:
-        for at in range(0, len(pieces), group):
-            yield from pool.map(one, pieces[at : at + group])
-    rows.check()
 
 
-def evaluate(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp32") -> dict[str, Any]:
+def evaluate(
+    model: Model, rows: Rows, *, backend: Backend, precision: str = "fp32", communicator: Communicator | None = None
+) -> dict[str, Any]:
     """How well a model does on labelled rows, in one forward pass.
+
+    Args:
+        communicator: the processes that share the rows; all get the result.
 
     Returns:
         ``rows``, ``dropped`` (how many more have a missing value, where there are any), ``cost`` (without the λ term);
@@ -239,7 +260,8 @@ def evaluate(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp
     confusion = np.zeros((K, K))
     right, exact, cost = np.zeros(targets.outputs), 0.0, 0.0
     squared = np.zeros(targets.outputs)
-    for chunk in outputs(model, rows, backend=backend, precision=precision):
+    ranks = communicator or Solo()
+    for chunk in outputs(model, rows, backend=backend, precision=precision, communicator=ranks):
         y, weight, h = labels[chunk.start : chunk.stop], w[chunk.start : chunk.stop], chunk.h
         cost += chunk.cost
         if targets.kind in ("classes", "binary"):
@@ -271,4 +293,4 @@ def evaluate(model: Model, rows: Rows, *, backend: Backend, precision: str = "fp
         if targets.outputs > 1:
             result["rmse_per_output"] = np.sqrt(squared / total).tolist()
             result["r2_per_output"] = [1 - a / b if b > 0 else None for a, b in zip(squared, spread, strict=True)]
-    return result
+    return ranks.share(result)  # the outputs have come to the first rank alone

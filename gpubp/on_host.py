@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import backprop
-from .backend import Backend, LeafLoop
+from .backend import Backend
 from .backend.numpy import aligned
 from .backprop import Workspace
 from .communicator import Communicator

@@ -12,31 +12,31 @@ from typing import Any
 
 import numpy as np
 
-from . import optimizers
+from . import hosts, optimizers
 from .allotment import allot
 from .backend import Backend, choose
+from .communicator import Communicator, Solo
 from .data.class_weights import class_weights, shown
 from .data.dataset import Dataset, check_weights
 from .data.digits import refuse_lost_features, refuse_lost_targets
-from .data.memory import default_budget
-from .data.missing import RULES, look, rows_with_gaps
+from .data.missing import RULES, look
 from .data.rows import Rows
 from .data.scaling import Scaling, choose_scaling
 from .data.scan import scan
 from .data.select import Selection, select
-from .data.several import Paths, open_all, splits_of
+from .data.several import open_all, splits_of
 from .data.source import ArrayRows, StackedRows
 from .data.split import validation_mask
 from .data.targets import TargetSpec, encode, interpret
-from .data.views import Filled, Gapless, Picked, fill_gaps
+from .data.views import Filled, Picked
 from .errors import DataError, UsageError
-from .feed import refuse_non_finite
 from .inference import Model
 from .job import Job
 from .network import Network
 from .objective import Objective
 from .optimizers import Optimizer
 from .precision import on
+from .tree import leaf_rows
 
 log = logging.getLogger("gpubp")
 
@@ -69,8 +69,9 @@ class Prepared:
         backend: Backend = self.objective.backend
         self.objective.close()
         self.objective = Objective(
-            self.network, self.rows, self.job.lambda_, backend=backend, precision=precision, seed=self.job.seed
-        )
+            self.network, self.rows, self.job.lambda_, backend=backend, precision=precision, seed=self.job.seed,
+            communicator=self.objective.communicator,
+        )  # fmt: skip
         return self.objective
 
     def close(self) -> None:
@@ -141,6 +142,7 @@ def prepare(
     precision: str | None = None,
     scanned: Callable[[int, int], None] | None = None,
     roles: Callable[[int], np.ndarray] | None = None,
+    communicator: Communicator | None = None,
 ) -> Prepared:
     """Open the data, read it once, and build network, objective and optimizer.
 
@@ -151,59 +153,66 @@ def prepare(
         scanned: called with (rows done, rows in all) during the first reading.
         roles: in place of the job's `validation`, what the rows that are not kept for validation by the file are for:
             given their number m, (m,) integers, 1 for training, −1 for validation, 0 for neither: those are left out.
+        communicator: the other processes, which prepare the same. What is wrong with one is raised by all.
 
     Raises:
         GpubpError: whatever is wrong with the job or the data, before anything was written.
     """
+    ranks = communicator or Solo()
+    threads = job.threads or hosts.cores(ranks)
     with ExitStack() as opened:  # nothing stays open where something is wrong
-        optimizer = optimizers.make(job.optimizer, **job.options)
-        backend, why = choose(job.backend, device=job.device, threads=job.threads, kernel=job.kernel, blas=job.blas)
-        precision = precision or job.precision
-        on(backend, precision)  # one that it lacks is refused before the data are read
-        dataset, held_out, job = _open(job, dataset, opened)
-        target, source = _labels(dataset), dataset.source
-        where = dataset.y_place
-        cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
-        labels = encode(target, spec, where=where)
-        refuse_lost_targets(labels, spec, precision, where)
-        role = None if roles is None else roles(source.m)
-        mask = validation_mask(source.m, job.validation, job.seed) if role is None else role < 0
-        weights = dataset.weights
-        if role is not None and not role.all():
-            picked = np.flatnonzero(role)
-            source, labels, mask = Picked(source, picked), labels[picked], role[picked] < 0
-            weights = None if weights is None else weights[picked]
-        if held_out is not None:
-            labels = np.concatenate([labels, encode(_labels(held_out), spec, where=held_out.y_place)])
-            mask = np.arange(len(labels)) >= source.m
-            if weights is not None or held_out.weights is not None:
-                weights = np.concatenate([np.ones(source.m) if weights is None else weights, _weights(held_out)])
-            source = StackedRows([source, held_out.source])
-        training = None if mask is None else ~mask
-        if job.patience is not None and mask is None:
-            raise UsageError(
-                f"patience {job.patience} without rows for validation",
-                wanted="rows that are held out: early stopping looks at their cost",
-                do="train with --validation 0.2, or give the file a val split",
-            )
-        network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
-        optimizer.refuse(network.parameters)
-
-        budget = default_budget() if job.memory is None else job.memory
-        optimizer, taken, shortened = allot(optimizer, network.P, budget, backend, fresh=scaling is None)
+        with ranks.together():
+            optimizer = optimizers.make(job.optimizer, **job.options)
+            backend, why = choose(job.backend, device=job.device, threads=threads, kernel=job.kernel, blas=job.blas)
+            precision = precision or job.precision
+            on(backend, precision)  # one that it lacks is refused before the data are read
+            dataset, held_out, job = _open(job, dataset, opened)
+            target, source = labels_of(dataset), dataset.source
+            where = dataset.y_place
+            cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
+            labels = encode(target, spec, where=where)
+            refuse_lost_targets(labels, spec, precision, where)
+            role = None if roles is None else roles(source.m)
+            mask = validation_mask(source.m, job.validation, job.seed) if role is None else role < 0
+            weights = dataset.weights
+            if role is not None and not role.all():
+                picked = np.flatnonzero(role)
+                source, labels, mask = Picked(source, picked), labels[picked], role[picked] < 0
+                weights = None if weights is None else weights[picked]
+            if held_out is not None:
+                labels = np.concatenate([labels, encode(labels_of(held_out), spec, where=held_out.y_place)])
+                mask = np.arange(len(labels)) >= source.m
+                if weights is not None or held_out.weights is not None:
+                    weights = np.concatenate([np.ones(source.m) if weights is None else weights, _weights(held_out)])
+                source = StackedRows([source, held_out.source])
+            training = None if mask is None else ~mask
+            if job.patience is not None and mask is None:
+                raise UsageError(
+                    f"patience {job.patience} without rows for validation",
+                    wanted="rows that are held out: early stopping looks at their cost",
+                    do="train with --validation 0.2, or give the file a val split",
+                )
+            network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
+            optimizer.refuse(network.parameters)
+        hosts.refuse_other_rows(ranks, source, labels, weights)
+        budget = hosts.least(ranks, hosts.memory(ranks) if job.memory is None else job.memory)
+        optimizer, taken, shortened = allot(optimizer, network.P, budget, backend, fresh=scaling is None, ranks=ranks)
         budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask) - taken)
         progress = None if scanned is None else (lambda done: scanned(done, source.m))
         dropped = 0
         rule = RULES.get(job.missing)
         if rule is not None and source.dtype.kind == "f":
-            gaps = look(
-                source, training=training, weights=weights, column_names=dataset.column_names, progress=progress
-            )
+            with ranks.together():
+                gaps = look(
+                    source, training=training, weights=weights, column_names=dataset.column_names, progress=progress
+                )
             fill = np.asarray(getattr(gaps, rule.fill) if fill is None else fill)
             source = Filled(source, fill)
             if rule.drops and gaps.rows is not None:
                 dropped = int(gaps.rows.sum())
                 weights = np.where(gaps.rows, 0.0, 1.0 if weights is None else weights)
+        leaves, _ = backend.leaves_and_block(source.m, network.sizes)
+        first, until = (leaf_rows(leaf, leaves, source.m)[0] for leaf in ranks.own(leaves))
         statistics, kept = scan(
             source,
             training=training,
@@ -211,24 +220,30 @@ def prepare(
             budget=budget,
             feature_names=dataset.column_names,
             progress=progress,
-            threads=job.threads,
+            threads=threads,
             compiled=backend.choice.get("kernel") == "compiled",
+            own=(first, until),
+            ranks=ranks,
         )
-        scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
-        refuse_lost_features(source, statistics, scaling, precision, dataset.column_names)
-        weighed: dict[str, str] = {}
-        if job.class_weight is not None:
-            each = class_weights(job.class_weight, labels, spec, _counted(weights, training))
-            weighed = {"classes": f"weigh {shown(each, spec)}"}
-            of_class = each[labels]
-            weights = of_class if weights is None else weights * of_class
-        w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
-        v = None if mask is None or not mask.any() else np.where(mask, 1.0 if weights is None else weights, 0.0)
-        rows = Rows(source, kept, scaling, labels, w, v)
+        with ranks.together():
+            scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
+            refuse_lost_features(source, statistics, scaling, precision, dataset.column_names)
+            weighed: dict[str, str] = {}
+            if job.class_weight is not None:
+                each = class_weights(job.class_weight, labels, spec, _counted(weights, training))
+                weighed = {"classes": f"weigh {shown(each, spec)}"}
+                of_class = each[labels]
+                weights = of_class if weights is None else weights * of_class
+            w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
+            v = None if mask is None or not mask.any() else np.where(mask, 1.0 if weights is None else weights, 0.0)
+            rows = Rows(source, kept, scaling, labels, w, v, first=first, until=until)
 
-        objective = Objective(network, rows, job.lambda_, backend=backend, precision=precision, seed=job.seed)
+            objective = Objective(
+                network, rows, job.lambda_, backend=backend, precision=precision, seed=job.seed, communicator=ranks
+            )
+        hosts.refuse_other_machines(ranks, objective.conditions())
         if backend.kind == "gpu":
-            sent = source.m - objective.resident_rows
+            sent = until - first - objective.resident_rows
             why += f"; {objective.kernel} passes, " + (f"{sent:,} rows sent in each" if sent else "all rows stay on it")
         remark = optimizer.remark(objective)
         choices = {
@@ -236,6 +251,7 @@ def prepare(
             "cost": f"{cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
             "scale": scaling.describe(),
             "rows": _describe_rows(rows, mask, dropped),
+            **hosts.describe(ranks, objective.leaves),
             **weighed,
             **({"optimizer": f"{job.optimizer}: {remark}"} if remark else {}),
             **shortened,
@@ -277,91 +293,6 @@ def _counted(weights: np.ndarray | None, training: np.ndarray | None) -> np.ndar
     return np.where(training, 1.0 if weights is None else weights, 0.0)
 
 
-def open_for(
-    model: Model,
-    data: Paths,
-    *,
-    x: str | None = None,
-    y: str | None = None,
-    weights: str | None = None,
-    split: str | None = None,
-    y_required: bool = True,
-    allow: str | None = None,
-) -> Dataset:
-    """Data files as a model's user means them: test rows where there are any, the names that the training was told, and
-    the columns that it selected.
-
-    What the training was allowed (`Job.allow`) is not allowed here by that alone: a checkpoint may come from elsewhere.
-
-    Raises:
-        DataError: as `open_all`; or another number of features than the model has.
-    """
-    job = model.job
-    x, y, weights = x or job.get("x"), y or job.get("y"), weights or job.get("weights")
-    if split is None and x is None and "test" in splits_of(data):
-        split = "test"
-    dataset = open_all(data, x=x, y=y, weights=weights, split=split, y_required=y_required, allow=allow)
-    try:
-        dataset = select(dataset, model.selection, rows=False)
-        features = model.network.sizes[0]
-        if dataset.source.features != features:
-            raise DataError(
-                f"{dataset.path}: rows of {dataset.source.features} features",
-                wanted=f"{features}, as the model was trained on",
-            )
-    except BaseException:
-        dataset.close()
-        raise
-    return dataset
-
-
-def first_rows(dataset: Dataset, count: int, *, start: int = 0, gaps: bool = False) -> Dataset:
-    """The first rows of a data set, or those from `start`, in memory.
-
-    Args:
-        gaps: whether NaNs are let through, for a model that fills them.
-    """
-    source = dataset.source
-    stop = min(start + count, source.m)
-    X = np.empty((stop - start, source.features), source.dtype)
-    source.read(start, stop, X)
-    whole = X.copy() if gaps else X
-    if gaps:
-        fill_gaps(whole, np.zeros(source.features))
-    refuse_non_finite(whole, start, source)
-    part = [None if array is None else array[start:stop] for array in (dataset.target, dataset.weights)]
-    return replace(dataset, source=ArrayRows(X), target=part[0], weights=part[1])
-
-
-def rows_for(model: Model, dataset: Dataset, *, labelled: bool) -> Rows:
-    """Rows of another data set as a trained model sees them: its scaling, its classes, its means for what is missing.
-
-    A model that was trained without rows with NaNs gives them the weight 0 where they have labels (`Rows.dropped` says
-    how many there are), and refuses them where predictions are asked for.
-
-    Raises:
-        DataError: a label that the model has no class for; no y where one is needed.
-    """
-    labels = encode(_labels(dataset), model.targets, where=dataset.y_place) if labelled else None
-    source, weights, dropped = dataset.source, dataset.weights if labelled else None, 0
-    if source.dtype.kind == "f" and model.fill is not None:
-        if model.drops and not labelled:
-            source = Gapless(source)
-        else:
-            gone = rows_with_gaps(source) if model.drops else None
-            if gone is not None:
-                weights, dropped = np.where(gone, 0.0, 1.0 if weights is None else weights), int(gone.sum())
-                if not weights.any():
-                    raise DataError(
-                        f"{source.describe()}: every row with a weight has a missing value (NaN)",
-                        wanted="whole rows: the model was trained with --missing drop",
-                        do="train with --missing mean",
-                    )
-            source = Filled(source, model.fill)
-    none = np.empty((0, source.features), source.dtype)
-    return Rows(source, none, model.scaling, labels, weights, dropped=dropped)
-
-
 def _beside(
     labels: np.ndarray, dataset: Dataset, held_out: Dataset | None, weights: np.ndarray | None, mask: np.ndarray | None
 ) -> int:
@@ -376,7 +307,7 @@ def _beside(
     return sum(a.nbytes for a in arrays if a is not None) + len(labels) * (8 * columns + flags)
 
 
-def _labels(dataset: Dataset) -> np.ndarray:
+def labels_of(dataset: Dataset) -> np.ndarray:
     if dataset.target is None:
         raise DataError(
             f"no y in {dataset.path or 'the arrays'}", wanted="labels or targets", do="name the dataset with --y"

@@ -21,7 +21,7 @@ import numpy as np
 
 from . import __version__
 from .checkpoint import Background, Checkpoint
-from .errors import BackendError, CheckpointError, GpubpError, OutOfMemory
+from .errors import BackendError, CheckpointError, CommunicatorError, GpubpError, OutOfMemory
 from .job import interval
 from .objective import Objective
 from .optimizers import Ending, State
@@ -69,6 +69,8 @@ class Recorder:
         self._background = Background()
         self._expense = Expense()
         self._shared = False  # whether what is being written is read from where the state has it
+        if folder is not None:
+            ready.objective.communicator.kept = self._kept
         self._climbed_at = -1  # evaluations: until the next one the state belongs to the precision before
 
     @property
@@ -136,6 +138,7 @@ class Recorder:
             GpubpError: the error, and which checkpoint is left; it is not raised where there is none.
         """
         state, failed = self._latest, isinstance(error, BackendError) and not isinstance(error, OutOfMemory)
+        failed = failed or type(error) is CommunicatorError  # ranks that differ: who knows which of them is right?
         if state is not None and state.whole and not failed and state.evaluations != self._climbed_at:
             with suppress(GpubpError, MemoryError):  # the first error is the one to be heard
                 self._save(state, None)

@@ -9,10 +9,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
-from dataclasses import asdict, replace
-from functools import partial
-from itertools import pairwise
+from contextlib import suppress
+from dataclasses import replace
 from os.path import exists
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import Checkpoint
+from .communicator import current
 from .data.dataset import Dataset
 from .data.several import Paths, files
-from .errors import BackendError, DataError, UsageError
+from .errors import DataError, UsageError
 from .going_on import (
     changed_limits,
     compare_conditions,
@@ -36,14 +35,13 @@ from .going_on import (
 )
 from .inference import Model
 from .job import Job, digest
-from .loading import as_gpubp_writes, model_from, saved_state, warn_of_damaged
-from .network import Network
-from .optimizers import Ending, State
-from .prepare import Prepared, prepare
-from .recording import Recorder, history_rows
+from .leading import Lead, Order
+from .loading import as_gpubp_writes, model_from, warn_of_damaged
+from .prepare import Prepared
+from .recording import history_rows
 from .run_folder import Found, RunFolder, checkpoints, find_checkpoint, temporaries
-from .stopping import Watch
-from .training import Callback, StopRequest, fit
+from .sitting import Sitting, checked
+from .training import Callback, StopRequest
 
 log = logging.getLogger("gpubp")
 
@@ -81,9 +79,13 @@ def start(
         job = replace(job, start=digest(initial))
     job = _placed(job.as_asked())
     scanned = _unless_stopped(scanned, stop)
+    sitting = Sitting(dataset, callbacks, stop, prepared, scanned, current())
     if out is None:
-        with closing(prepare(job, dataset, scanned=scanned)) as ready:
-            return _train(ready, None, None, callbacks, stop, prepared, initial)
+        order = Order(job, initial=initial)
+        with sitting.prepared_for(order) as ready:
+            return sitting.train(ready, None, order)
+    if sitting.ranks.rank > 0:
+        return sitting.follow(out)
 
     def as_asked(checkpoint: Checkpoint) -> tuple[Job, bool]:
         refuse_other_job(job, checkpoint, out)
@@ -92,17 +94,24 @@ def start(
             refuse_left_behind(new_limits(again, checkpoint), checkpoint)
         return again, done
 
-    go_on = partial(_go_on, out, as_asked, dataset, inexact, callbacks, stop, prepared, scanned)
-    if resume == "auto" and _holds_run(out):
-        return go_on()
-    RunFolder.check(out, overwrite=overwrite)
-    with closing(prepare(job, dataset, scanned=scanned)) as ready:
-        initial = None if initial is None else checked(ready.network, initial)  # before there is a folder
-        with RunFolder(out) as folder:
-            if not (resume == "auto" and folder.checkpoints()):  # else another trainer was here meanwhile
-                folder.refuse_if_used(overwrite)
-                return _train(ready, folder, None, callbacks, stop, prepared, initial)
-    return go_on()
+    with Lead(sitting.ranks) as lead:
+        if not (resume == "auto" and _holds_run(out)):
+            RunFolder.check(out, overwrite=overwrite)
+            order = Order(job, initial=initial)
+            lead.tell(order)
+            with sitting.prepared_for(order) as ready:
+                lead.prepared()
+                if initial is not None:
+                    checked(ready.network, initial)  # before there is a folder
+                with RunFolder(out) as folder:
+                    holds = not (resume == "auto" and folder.checkpoints())  # else another trainer was here meanwhile
+                    if holds:
+                        folder.refuse_if_used(overwrite)
+                    lead.tell(holds)
+                    if holds:
+                        return sitting.train(ready, folder, order)
+            lead.prepared()
+        return _go_on(lead, sitting, out, as_asked, inexact)
 
 
 def resume(
@@ -161,7 +170,11 @@ def resume(
             raise DataError(f"{gone[0]}, which {out} was trained on, is not there", do=do)
         return job, done
 
-    return _go_on(out, as_asked, dataset, inexact, callbacks, stop, prepared, _unless_stopped(scanned, stop))
+    sitting = Sitting(dataset, callbacks, stop, prepared, _unless_stopped(scanned, stop), current())
+    if sitting.ranks.rank > 0:
+        return sitting.follow(out)
+    with Lead(sitting.ranks) as lead:
+        return _go_on(lead, sitting, out, as_asked, inexact)
 
 
 def _holds_run(out: str | Path) -> bool:
@@ -170,14 +183,11 @@ def _holds_run(out: str | Path) -> bool:
 
 
 def _go_on(
+    lead: Lead,
+    sitting: Sitting,
     out: str | Path,
     as_asked: Callable[[Checkpoint], tuple[Job, bool]],
-    dataset: Dataset | None,
     inexact: bool,
-    callbacks: Sequence[Callback],
-    stop: StopRequest | None,
-    prepared: Callable[[Prepared], None] | None,
-    scanned: Callable[[int, int], None] | None,
 ) -> Model:
     """Go on with the newest sound checkpoint of a folder; where nothing is left to be done, write nothing.
 
@@ -185,13 +195,13 @@ def _go_on(
         as_asked: given the checkpoint, the run's job with what is to be another from now on, and whether the run has
             ended and that job does not extend it.
     """
-    found, seen = None, _files_of(out)
+    found, seen, dataset = None, _files_of(out), sitting.dataset
     if seen:  # looked at without the lock, which a trainer writes its name into
         found = find_checkpoint(out)
         with as_gpubp_writes(found.checkpoint):
             job, done = as_asked(found.checkpoint)
         if done and _needs_no_data(job, dataset, found) and _tells_all(out, found) and not temporaries(Path(out)):
-            return _nothing_to_do(out, found)
+            return _nothing_to_do(lead, out, found)
     with RunFolder(out, must_exist=True) as folder:
         if found is None or _files_of(out) != seen:
             found = folder.newest()
@@ -202,24 +212,30 @@ def _go_on(
         if done and not _tells_all(out, found):  # a power cut can take lines that no checkpoint waited for
             folder.rewrite_history(history_rows(checkpoint))
         if done and _needs_no_data(job, dataset, found):
-            return _nothing_to_do(out, found)
+            return _nothing_to_do(lead, out, found)
         if dataset is None and not job.data:
             do = "resume it from Python with the same arrays"
             raise UsageError(f"{out} was trained on arrays, not on a file", do=do)
         job, precision = with_an_engine(job, str(checkpoint.conditions.get("precision")), inexact)
         job = _placed(job)
         kept = {"scaling": model.scaling, "targets": model.targets, "fill": model.fill}
-        with closing(prepare(job, dataset, **kept, precision=precision, scanned=scanned)) as ready:
+        order = Order(job, {**kept, "precision": precision}, checkpoint)
+        lead.tell(order)
+        with sitting.prepared_for(order) as ready:
+            lead.prepared()
             refuse_other_data(ready, checkpoint, path)
             if done:
-                return _nothing_to_do(out, found)
+                lead.tell(False)
+                lead.prepared()
+                return _nothing_to_do(lead, out, found)
             warn_of_damaged(found)
             compare_conditions(ready, checkpoint, inexact)
             log.info("going on from %s, iteration %d", path.name, checkpoint.iteration)
             if "mark" in checkpoint.stopping and job.patience is None:
                 left = "early stopping is lifted: the Θ of iteration %d, validation cost %.6g, is kept no longer"
                 log.warning(left, checkpoint.stopping["iteration"], checkpoint.stopping["validation"])
-            return _train(ready, folder, checkpoint, callbacks, stop, prepared)
+            lead.tell(True)
+            return sitting.train(ready, folder, order)
 
 
 def _files_of(out: str | Path) -> list[tuple[str, int, int]]:
@@ -231,10 +247,12 @@ def _files_of(out: str | Path) -> list[tuple[str, int, int]]:
     return []
 
 
-def _nothing_to_do(out: str | Path, found: Found) -> Model:
+def _nothing_to_do(lead: Lead, out: str | Path, found: Found) -> Model:
     warn_of_damaged(found)
     log.info("nothing to do: the run in %s has ended and nothing here extends it; its files stay as they are", out)
-    return model_from(found.checkpoint)
+    model = model_from(found.checkpoint)
+    lead.tell(model)
+    return model
 
 
 def _needs_no_data(job: Job, dataset: Dataset | None, found: Found) -> bool:
@@ -292,95 +310,3 @@ def _placed(job: Job) -> Job:
     if job.allow is not None:
         job = replace(job, allow=os.path.abspath(job.allow))
     return replace(job, data=tuple(map(os.path.abspath, files(job.data)))) if job.data else job
-
-
-def _train(
-    ready: Prepared,
-    folder: RunFolder | None,
-    resumed: Checkpoint | None,
-    callbacks: Sequence[Callback],
-    stop: StopRequest | None,
-    prepared: Callable[[Prepared], None] | None,
-    initial: np.ndarray | Sequence[np.ndarray] | None = None,
-) -> Model:
-    """Train from a fresh Θ, from another or from a checkpoint, keeping the folder if there is one."""
-    fresh = ready.network.initial_Theta(ready.job.seed) if initial is None else checked(ready.network, initial)
-    job, optimizer = ready.job, ready.optimizer
-    if stop is not None and folder is not None:
-        stop.last_rites = partial(_remove_temporaries, folder.path)
-    with Recorder(ready, folder, resumed) as recorder:
-        ready.lowest_validation = recorder.lowest_validation
-        if prepared:
-            prepared(ready)
-        begin: Any = fresh if resumed is None else saved_state(resumed)
-
-        def began(state: State) -> None:
-            if resumed is not None:
-                for saved in (begin, resumed.state):
-                    saved.clear()  # the optimizer has it now: it would be in memory twice
-            recorder.begin(state)
-
-        try:
-            ending, state = fit(
-                ready.objective,
-                optimizer,
-                begin,
-                iterations=job.iterations,
-                callbacks=[recorder.note, *callbacks],
-                stop=stop,
-                seconds=recorder.seconds,
-                ready=began,
-                climb=recorder.climb if job.climb else None,
-                watch=recorder.watch,
-            )
-        except (BackendError, DataError, MemoryError) as error:
-            recorder.interrupted(error)
-            raise
-        history = recorder.history
-        ending = replace(ending, reason=ending.reason + _climbs(job.precision, history, ready.objective.precision))
-        if state is None:
-            return ready.model(fresh, history=history, ending=asdict(ending))
-        ending = replace(ending, reason=ending.reason + _kept(recorder.watch, state, ending))
-        recorder.end(state, ending)
-        Theta = np.array(recorder.watch.Theta_on_host(state))
-        return ready.model(Theta, history=history, ending=asdict(ending), reached=recorder.reached(state))
-
-
-def _remove_temporaries(folder: Path) -> None:
-    """Remove the files that this process has begun and will not bring to an end."""
-    for name in os.listdir(folder):
-        if name.startswith(".") and name.endswith(f".tmp.{os.getpid()}"):
-            (folder / name).unlink(missing_ok=True)
-
-
-def checked(network: Network, Theta: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-    """A flat Θ to begin from, (P,) float64, out of one or of Ng's matrices.
-
-    Raises:
-        UsageError: it does not fit the network, or a number in it is not finite.
-    """
-    given = Theta if isinstance(Theta, np.ndarray) else network.pack(Theta)
-    if given.shape != (network.P,) or given.dtype.kind not in "fiu":
-        raise UsageError(
-            f"an initial Theta of shape {given.shape}, {given.dtype}",
-            wanted=f"({network.P},) numbers for the network {'-'.join(map(str, network.sizes))}",
-            do="take the Theta of a model of the same network",
-        )
-    if not np.isfinite(given).all():
-        raise UsageError("an initial Theta with numbers that are not finite", wanted="finite numbers")
-    return network.pack(network.unpack(given.astype(np.float64)))  # the gaps between layers are zero
-
-
-def _kept(watch: Watch, state: State, ending: Ending) -> str:
-    """Which Θ early stopping has kept, where it is not the last one and the reason does not say so already."""
-    if watch.Theta is None or ending.kind == "early" or watch.iteration == state.iteration:
-        return ""
-    return f"; Θ is that of iteration {watch.iteration}, validation cost {watch.validation:.6g}"
-
-
-def _climbs(first: str, history: list[dict[str, Any]], last: str) -> str:
-    """Where a run went on at another precision, to be added to the reason why it ended; "" if nowhere."""
-    done = history[-1]["iteration"] if history else 0
-    path = [(0, first), *((row["iteration"], row["precision"]) for row in history), (done, last)]
-    steps = [f"from {a} to {b} at iteration {at}" for (at, a), (_, b) in pairwise(path) if a != b]
-    return f"; climbed {', '.join(steps)}" if steps else ""

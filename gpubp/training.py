@@ -174,8 +174,8 @@ class _Watched:
     """The objective as the optimizer sees it: refuses to begin a pass after a request to stop, and remembers the
     validation cost that came with each J of the step, since the accepted point need not be the last one tried."""
 
-    def __init__(self, objective: Objective, stop: StopRequest) -> None:
-        self.objective, self._stop = objective, stop
+    def __init__(self, objective: Objective) -> None:
+        self.objective, self._ranks = objective, objective.communicator
         self.precision = objective.precision
         self.threads, self.vectors = objective.threads, objective.vectors
         self.noise = precision(objective.precision).noise
@@ -190,7 +190,7 @@ class _Watched:
         return J
 
     def _unless_stopped(self) -> None:
-        if self._stop.by:
+        if self._ranks.asked:
             raise _Stopped
 
     def validation(self, J: float) -> float | None:
@@ -258,7 +258,7 @@ def fit(
         start: the flat initial Θ, or the saved state of an interrupted run.
         iterations: the limit, counted from the beginning of the run.
         callbacks: called after each iteration, in order.
-        stop: a request that may come at any time.
+        stop: a request that may come at any time; where there are several ranks, to any of them.
         seconds: training time of earlier sessions.
         ready: called once with the state before the first step.
         climb: closes the objective and gives the same one at another precision; without it a stall is the end.
@@ -268,17 +268,19 @@ def fit(
         Why it ended, and the state; the state is None when the stop came before the first evaluation was done. The Θ
         to return is `watch.Theta_on_host(state)`.
     """
-    stop, watch = stop or StopRequest(), watch or Watch(Stopping())
-    f = _Watched(objective, stop)
+    stop, watch, ranks = stop or StopRequest(), watch or Watch(Stopping()), objective.communicator
+    ranks.wish = lambda: stop.by or ""
+    f = _Watched(objective)
     began = time.perf_counter() - seconds
     with one_thread(), objective.guard():
         try:
             state = _with_room(objective, partial(_begun, optimizer, f, start))
         except _Stopped:
-            return Ending("stopped", f"stopped by {stop.by} before the first evaluation was done"), None
+            return _stopped(stop, ranks.asked, "before the first evaluation was done"), None
         _with_room(objective, partial(watch.begin, state, f.precision, f.validation(state.J)))
-        if ready:
-            ready(state)
+        with ranks.together():
+            if ready:
+                ready(state)
         stride = _with_room(objective, partial(_Stride, state))
         while True:
             ending = watch.ending(state, optimizer, iterations, seconds)
@@ -291,9 +293,10 @@ def fit(
             try:
                 ending = _with_room(objective, partial(optimizer.step, f, state), state)
             except _Stopped:
-                return Ending("stopped", f"stopped by {stop.by} after {count(state.iteration)}"), state
+                return _stopped(stop, ranks.asked, f"after {count(state.iteration)}"), state
             if state.iteration > before:
                 seconds = time.perf_counter() - began
+                ranks.compare(partial(state.vectors.to_host, state.Theta))
                 far, failed = _length(objective, stride, state)
                 progress = Progress(
                     state.iteration,
@@ -307,9 +310,11 @@ def fit(
                     far,
                 )
                 watch.note(state, progress.validation)
-                wishes = any([callback(progress, state) for callback in callbacks])  # all of them are called
-                if failed:
-                    raise failed
+                with ranks.together():
+                    wishes = any([callback(progress, state) for callback in callbacks])  # all of them are called
+                    if failed:
+                        raise failed
+                wishes, seconds = ranks.agree(wishes, seconds)
             stalled = ending is not None and ending.kind == "stalled"
             # at a limit nothing climbs: a larger one goes on as if there had been none. What a step without iteration
             # has cost is no reason: budgets end a run between iterations
@@ -321,17 +326,17 @@ def fit(
             higher = finer(f.precision, objective.backend.precisions) if climb and stalled else None
             if wishes and (ending is None or higher):
                 ending = Ending("stopped", f"stopped by a callback after {count(state.iteration)}")
-            elif higher and stop.by:
+            elif higher and ranks.asked:
                 if not iterated:  # the step is given up: a resumed run takes it again, and stalls
                     state.evaluations, state.extra = evaluations, extra
-                ending = Ending("stopped", f"stopped by {stop.by} after {count(state.iteration)}")
+                ending = _stopped(stop, ranks.asked, f"after {count(state.iteration)}")
             elif climb and higher:
                 log.info(
                     f"stalled at {f.precision} (J = {state.J:.9g}, max|∇J| = {state.steepest:.3g}, "
                     f"wanted {optimizer.tolerance:g} or less): going on at {higher} from iteration {state.iteration}"
                 )
                 objective = climb(higher)
-                f = _Watched(objective, stop)
+                f = _Watched(objective)
                 with state.commit():  # not to be stopped: precision and state are one
                     _with_room(objective, partial(optimizer.renew, objective, state))
                 watch.climbed()
@@ -339,6 +344,11 @@ def fit(
                 ending = None
             if ending is not None:
                 return ending, state
+
+
+def _stopped(stop: StopRequest, by: str, when: str) -> Ending:
+    stop.by = stop.by or by  # another rank may have been asked
+    return Ending("stopped", f"stopped by {by} {when}")
 
 
 def _begun(optimizer: Optimizer, f: _Watched, start: np.ndarray | dict[str, Any]) -> State:

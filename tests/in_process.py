@@ -47,7 +47,7 @@ def ran(*arguments: object) -> Result:
     """Run `gpubp …`; how it ended, as of a process of its own. An error that is no line of ours comes out of here."""
     out, errors = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(errors), as_in_a_process_of_its_own():
-        code, line = _run(words := [str(one) for one in arguments])
+        code, line, _ = _run(words := [str(one) for one in arguments])
     return Result(words, code, out.getvalue(), errors.getvalue() + (f"gpubp: {line}\n" if line else ""))
 
 
@@ -55,7 +55,7 @@ def gpubp(capsys: pytest.CaptureFixture[str], *arguments: object, code: int | No
     """Run `gpubp …` and, unless `code` is None, insist on that exit code; what went wrong is one line, never more."""
     capsys.readouterr()
     with as_in_a_process_of_its_own():
-        found, line = _run([str(a) for a in arguments])
+        found, line, _ = _run([str(a) for a in arguments])
     log = capsys.readouterr().err
     assert "Traceback" not in log and "error: " not in log and "Exception ignored" not in log, log
     assert "\n" not in line and (found in (0, 1, 130, 143, 75) or line.startswith("error: ")), line

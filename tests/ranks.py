@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class ThreadRanks(Ranks):
 
     def all_to_all(self, send: np.ndarray, counts: Any, out: np.ndarray, out_counts: Any) -> None:
         edges = np.cumsum([0, *counts])
-        pieces = self._meeting.exchange(self.rank, [send[a:b].copy() for a, b in zip(edges, edges[1:], strict=False)])
+        pieces = self._meeting.exchange(self.rank, [send[a:b].copy() for a, b in pairwise(edges)])
         mine = [theirs[self.rank] for theirs in pieces]
         assert [len(piece) for piece in mine] == list(out_counts)
         out[...] = np.concatenate(mine)
@@ -54,6 +55,10 @@ class ThreadRanks(Ranks):
 
     def gather(self, value: Any) -> list[Any]:
         return self._meeting.exchange(self.rank, value)
+
+    def collect(self, value: Any) -> list[Any]:
+        found = self._meeting.exchange(self.rank, value)
+        return found if self.rank == 0 else []
 
 
 def on_ranks(size: int, work: Callable[[ThreadRanks], Any]) -> list[Any]:

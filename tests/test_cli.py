@@ -259,7 +259,7 @@ def test_demo_accuracy_over_seeds():
     from gpubp.backend import choose
     from gpubp.data.demo import demo_file
     from gpubp.inference import evaluate
-    from gpubp.prepare import open_for, rows_for
+    from gpubp.model_rows import open_for, rows_for
 
     accuracy = []
     for seed in range(10):

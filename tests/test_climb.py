@@ -20,6 +20,7 @@ import gpubp
 from gpubp import prepare as room
 from gpubp.backend.numpy import NumpyBackend
 from gpubp.checkpoint import read
+from gpubp.communicator import Solo
 from gpubp.errors import MismatchError
 from gpubp.job import Job
 from gpubp.objective import Objective
@@ -227,6 +228,7 @@ class Rounded:
 
     threads, validation_number, vectors = 1, None, None
     guard = nullcontext
+    communicator = Solo()
     backend = SimpleNamespace(precisions=LADDER)
     scales = np.logspace(0, 1, 6)
 

@@ -309,7 +309,8 @@ def test_no_walk_begins_after_a_request_to_stop():
     network = gpubp.Network((3, 2), cost="squares")
     with objective(network, rows_of(network)) as it:
         stop = StopRequest()
-        f = _Watched(it, stop)
+        it.communicator.wish = lambda: stop.by or ""
+        f = _Watched(it)
         out = np.empty(network.P)
         assert f.curvature is not None
         f.curvature.product(theta_of(network), direction(network), out)
@@ -353,7 +354,7 @@ def test_the_matrix_of_a_sample_is_that_of_its_rows(scaled):
 def reached(name: str, it: Objective, passes: float, **options: Any) -> float:
     """J where a run has cost so many passes."""
     optimizer = optimizers.make(name, **options)
-    f = _Watched(it, StopRequest())
+    f = _Watched(it)
     state = optimizer.init(f, it.network.initial_Theta(0))
     J = state.J
     while optimizer.step(f, state) is None and state.passes <= passes:

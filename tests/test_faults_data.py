@@ -169,9 +169,9 @@ def test_a_file_that_changes_between_the_first_look_and_training(case, fault, me
 
 
 def _run() -> Any:
-    import gpubp.run
+    import gpubp.sitting
 
-    return gpubp.run
+    return gpubp.sitting
 
 
 @pytest.mark.parametrize("fault", CHANGES, ids=lambda f: f.__name__)

@@ -15,7 +15,7 @@ from test_checkpoint import record
 from test_run_folder import iterations
 
 import gpubp
-from gpubp import objective, recording, run
+from gpubp import objective, recording, sitting
 from gpubp.checkpoint import Background, layout, whole
 from gpubp.errors import CheckpointError, OutOfMemory
 from gpubp.optimizers import names
@@ -61,7 +61,7 @@ def test_before_its_commit_no_optimizer_changes_what_is_saved(monkeypatch, name,
 
             state.settle = settled
 
-    monkeypatch.setattr(run, "Recorder", Looking)
+    monkeypatch.setattr(sitting, "Recorder", Looking)
     X, y = rows()
     options = {"lambda_": 0.0, "options": {"tolerance": 1e-9}} if climbs else {}
     gpubp.train(X, y, hidden=(4,), optimizer=name, iterations=60 if climbs else 25, climb=climbs, **options)

@@ -26,7 +26,7 @@ from gpubp.data import missing
 from gpubp.errors import CheckpointError, DataError, GpubpError, UsageError
 from gpubp.inference import evaluate
 from gpubp.job import Job
-from gpubp.prepare import open_for, rows_for
+from gpubp.model_rows import open_for, rows_for
 
 RNG = np.random.default_rng(11)
 Y = np.arange(120) % 3

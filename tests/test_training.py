@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from gpubp.communicator import Solo
 from gpubp.errors import OutOfMemory
 from gpubp.job import Job
 from gpubp.objective import Objective
@@ -25,6 +26,7 @@ class Bowl:
     validation_cost: float | None = None
     precision, threads, vectors = "fp64", 1, None
     guard = nullcontext
+    communicator = Solo()
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         out[:] = Theta

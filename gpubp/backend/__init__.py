@@ -66,15 +66,15 @@ def choose(
     return backend, f"{why}; {how}"
 
 
-def for_forward(name: str = "auto", *, device: int = 0) -> Backend:
+def for_forward(name: str = "auto", *, device: int = 0, threads: int | None = None) -> Backend:
     """The backend of that name for forward passes alone, which need no compiled leaves.
 
     Raises:
         UsageError, BackendError: as `choose`.
     """
     if name != "cpu" and gpu_status(device)[0]:
-        return choose(name, device=device)[0]
-    return choose(name, device=device, kernel="auto" if name == "gpu" else "numpy")[0]
+        return choose(name, device=device, threads=threads)[0]
+    return choose(name, device=device, threads=threads, kernel="auto" if name == "gpu" else "numpy")[0]
 
 
 def _cpu(threads: int | None, kernel: str, library_name: str) -> tuple[Backend, str]:

@@ -27,7 +27,8 @@ class WholeSum(Protocol):
     """The sum tree over rows that the device keeps: the same bits as by leaves, in one call."""
 
     def nodes(self, with_gradient: bool) -> dict[int, Any]:
-        """One pass at what Θ holds now; each topmost node has `flat`, Δ, and `cost`, to be read before the next pass."""
+        """One pass at what Θ holds now: the topmost nodes by heap index. Each has `flat`, Δ, and `cost`, to be read
+        before the next pass."""
         ...
 
     def close(self) -> None:

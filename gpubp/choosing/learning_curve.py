@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..communicator import current
 from ..data.dataset import Dataset
 from ..errors import DataError, UsageError
 from ..job import Job
@@ -118,8 +119,9 @@ def learning_curve(
         "kind": "learning curve", "points": points, "least": least, "repeats": repeats, "decrease": decrease,
         "warm": warm, "job": asdict(job),
     }  # fmt: skip
-    with Record(out, plan) as record:
-        with closing(prepare(job, dataset, scanned=scanned)) as whole:
+    ranks = current()
+    with Record(out, plan, ranks) as record:
+        with closing(prepare(job, dataset, scanned=scanned, communicator=ranks)) as whole:
             if whole.rows.validation is None:
                 raise UsageError("no rows held out", wanted="a --validation above 0")
             record.begin(whole.fingerprint, whole.dataset.path or "the arrays")
@@ -133,7 +135,7 @@ def learning_curve(
             for count in counts:
                 # the scaling is that of the rows trained on, so each part is looked at anew
                 of = roles.part(count, job.validation, job.seed, repeat)
-                with closing(prepare(mine, dataset, roles=of, scanned=scanned)) as ready:
+                with closing(prepare(mine, dataset, roles=of, scanned=scanned, communicator=ranks)) as ready:
                     name = f"rows{count}_repeat{repeat}"
                     done = record.load(name, ready.network.P)
                     if done is None:

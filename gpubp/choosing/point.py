@@ -103,7 +103,8 @@ def trained(
         iterations=job.iterations, callbacks=[last, *asked.callbacks], stop=asked.stop,
         climb=ready.at if job.climb else None, watch=watch,
     )  # fmt: skip
-    if state is None or asked.stop.by:
+    ranks = ready.objective.communicator
+    if state is None or ranks.asked:
         raise Interrupted
     Theta = np.array(watch.Theta_on_host(state))
     J = float(state.best[1] if watch.Theta is None else watch.J)
@@ -165,12 +166,13 @@ def judge(ready: Prepared, model: Model) -> dict[str, Any]:
     rows, kind = ready.rows, model.targets.kind
     assert rows.validation is not None and rows.labels is not None
     weights, labels = rows.validation, rows.labels
-    held = Rows(rows.source, rows.kept, rows.scaling, labels, weights)
+    held = Rows(rows.source, rows.kept, rows.scaling, labels, weights, first=rows.first, until=rows.until)
     total, cost, right = held.weight_sum, 0.0, 0.0
     squares = np.zeros(3)  # Σw²c, Σw²c², Σw²
     targets = np.zeros((3, model.network.K))  # Σw y, Σw y², Σw (h − y)²
     precision = ready.job.precision if ready.job.precision in EXACT else "fp32"
-    for chunk in outputs(model, held, backend=ready.objective.backend, precision=precision):
+    backend, ranks = ready.objective.backend, ready.objective.communicator
+    for chunk in outputs(model, held, backend=backend, precision=precision, communicator=ranks):
         w, y = weights[chunk.start : chunk.stop], labels[chunk.start : chunk.stop]
         if not w.any():
             continue
@@ -192,7 +194,8 @@ def judge(ready: Prepared, model: Model) -> dict[str, Any]:
     if kind == "real":
         around = targets[1] - targets[0] ** 2 / total
         score = float(np.mean(1 - targets[2] / around)) if (around > 0).all() else None
-    return {"validation": mean, "validation_se": math.sqrt(spread) / total, "score": score}
+    found = {"validation": mean, "validation_se": math.sqrt(spread) / total, "score": score}
+    return ranks.share(found)  # outputs come to the first rank alone
 
 
 def codes(h: np.ndarray, kind: str) -> np.ndarray:

@@ -27,6 +27,7 @@ import numpy as np
 
 from .. import __version__
 from ..checkpoint import write_whole
+from ..communicator import Communicator
 from ..errors import CheckpointError, MismatchError
 from ..run_folder import RunFolder
 from .point import Point
@@ -48,23 +49,25 @@ class Record:
     Args:
         path: None to keep nothing.
         plan: what was asked, JSON-able, "kind" and "job" in it.
+        ranks: the processes that train together; the first of them has the folder.
 
     Raises:
         MismatchError: the folder holds another sweep or learning curve; the message names what differs.
         CheckpointError: it holds something else, is in use, or cannot be written.
     """
 
-    def __init__(self, path: str | Path | None, plan: Mapping[str, Any]) -> None:
-        self.path = None if path is None else Path(path)
+    def __init__(self, path: str | Path | None, plan: Mapping[str, Any], ranks: Communicator) -> None:
+        self.path = None if path is None or ranks.rank > 0 else Path(path)
+        self._ranks = ranks
         self.plan: dict[str, Any] = json.loads(json.dumps({"gpubp": __version__, **plan}))
         self._folder: RunFolder | None = None
         self._fingerprint: str | None = None
         self._written = False
 
     def __enter__(self) -> Record:
-        if self.path is None:
-            return self
-        self._compare()  # before anything is made or written
+        with self._ranks.together():
+            if self.path is not None:
+                self._compare()  # before anything is made or written
         return self
 
     def __exit__(
@@ -110,6 +113,10 @@ class Record:
             MismatchError: the folder was begun with other data, or by now otherwise.
             CheckpointError: it is in use, or cannot be written.
         """
+        with self._ranks.together():
+            self._begin(fingerprint, what)
+
+    def _begin(self, fingerprint: str, what: str) -> None:
         if self.path is not None:
             self._folder = RunFolder(self.path).__enter__()
             self._compare()  # again, now that nobody else can write
@@ -136,6 +143,9 @@ class Record:
 
     def load(self, name: str, P: int) -> tuple[Point, np.ndarray] | None:
         """A finished point and its flat Θ of length P; None where there is none, or none that is sound."""
+        return self._ranks.share(self._load(name, P))
+
+    def _load(self, name: str, P: int) -> tuple[Point, np.ndarray] | None:
         path = None if self.path is None else self.path / f"point-{name}.npz"
         if path is None or not path.exists():
             return None

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..communicator import current
 from ..data.dataset import Dataset
 from ..data.several import splits_of
 from ..errors import DataError, UsageError
@@ -147,11 +148,12 @@ def sweep(
     points: list[Point] = []
     measure = ""
     total = max(1, folds) * len(hiddens) * len(lambdas)
-    with Record(out, plan) as record:
+    ranks = current()
+    with Record(out, plan, ranks) as record:
         for fold in range(max(1, folds)):
             ours = roles.fold(fold, folds, job.seed) if folds else None
             todo = replace(job, hidden=hiddens[0], lambda_=lambdas[-1])
-            with closing(prepare(todo, dataset, roles=ours, scanned=scanned)) as ready:
+            with closing(prepare(todo, dataset, roles=ours, scanned=scanned, communicator=ranks)) as ready:
                 if fold == 0:
                     if ready.rows.validation is None:
                         raise UsageError("no rows held out", wanted="a --validation above 0, or --cv")

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from ..communicator import launcher
+from ..errors import Stopped
 from ._options import DATA, Command, memory_bytes, program
 from ._progress import Counter
 from ._stopping import for_training
@@ -77,6 +79,7 @@ def chosen(work: Callable[..., Any], job: Any, out: Path | None, plot: Path | No
         name: what a point is called in the log.
     """
     from ..choosing.point import Interrupted
+    from ..communicator import current
     from ..training import StopRequest
 
     if plot is not None:
@@ -95,8 +98,7 @@ def chosen(work: Callable[..., Any], job: Any, out: Path | None, plot: Path | No
             )
 
         def reading(done: int, total: int) -> None:
-            if stop.by:
-                raise Interrupted
+            stop.refuse("while rows were read")
             scanned(done, total)
 
         def each(progress: Any, state: Any) -> None:
@@ -104,12 +106,14 @@ def chosen(work: Callable[..., Any], job: Any, out: Path | None, plot: Path | No
 
         try:
             found = work(stop=stop, callbacks=[each], told=told, scanned=reading, program=program())
-        except Interrupted:
+        except (Interrupted, Stopped):
             counter.clear()
             kept = f": the same command goes on after the last finished training in {out}" if out else ""
-            click.echo(f"stopped by {stop.by}{kept}", err=True)
-            sys.exit(SIGNAL_CODES[str(stop.by)])
-    if plot is not None:
+            by = stop.by or current().asked  # of several ranks another one may have been asked
+            if launcher.rank() == 0:
+                click.echo(f"stopped by {by}{kept}", err=True)
+            sys.exit(SIGNAL_CODES[by])
+    if plot is not None and launcher.rank() == 0:
         from ..choosing import plot as plots
 
         plots.draw(found, plot)

@@ -11,12 +11,13 @@ import sys
 import tomllib
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from .. import __version__
 from ..errors import GpubpError, UsageError, visible
+from . import _ranks
 from ._progress import on_terminal
 
 
@@ -40,6 +41,7 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
+        _ranks.leave_to_the_first(name)
         if name and command:
             known = {str(option.envvar) for option in command.params if isinstance(option, click.Option)}
             for variable in os.environ:
@@ -128,6 +130,7 @@ def cli(verbose: bool, quiet: bool) -> None:
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
     if not logger.handlers:
         logger.addHandler(_Stderr())
+    _ranks.quiet_log(logger)
 
 
 class _Stderr(logging.Handler):
@@ -150,15 +153,26 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek gets a "?" and not a traceback
-    code, line = _run(arguments)
+    _ranks.quiet()
+    code, line, error = _run(arguments)
+    if error is not None:
+        code, line = _ranks.agreed(code, line, error)
     with suppress(OSError):
         if line:
             click.echo(f"gpubp: {line}", err=True)
-    sys.exit(code)
+    _ranks.end(code, error)
 
 
-def _run(arguments: list[str] | None) -> tuple[int, str]:
-    """The exit code, and the line that says what went wrong."""
+class Ended(NamedTuple):
+    """How a command ended: its exit code, the line that says what went wrong, and the error that it was, if any."""
+
+    code: int
+    line: str = ""
+    error: BaseException | None = None
+
+
+def _run(arguments: list[str] | None) -> Ended:
+    """Run the command line."""
     try:
         # scripts/dev says how it was called, so that hints can be typed as they stand
         program = os.environ.get("GPUBP_PROGRAM", "gpubp")
@@ -168,29 +182,30 @@ def _run(arguments: list[str] | None) -> tuple[int, str]:
         return _flushed(end.code if isinstance(end.code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        return 2, ""
+        return Ended(2)
     except click.ClickException as error:
         ctx = error.ctx if isinstance(error, click.UsageError) else None
         hint = f"; see {ctx.command_path} --help" if ctx else ""
         message = error.format_message()
-        return error.exit_code, f"error: {message.removesuffix('.') if hint else message}{hint}"
+        return Ended(error.exit_code, f"error: {message.removesuffix('.') if hint else message}{hint}", error)
     except GpubpError as error:
-        return error.exit_code, f"error: {' '.join(str(error).split())}"
-    except (KeyboardInterrupt, click.Abort):
-        return 130, "interrupted"
+        return Ended(error.exit_code, f"error: {' '.join(str(error).split())}", error)
+    except (KeyboardInterrupt, click.Abort) as error:
+        return Ended(130, "interrupted", error)
     except BrokenPipeError:
         # the reader of our stdout went away: nothing is left to say, and Python must not try at exit
         sys.stdout = None
-        return 141, ""
+        return Ended(141)
     except OSError as error:
         sys.stdout = None
-        return 3, f"error: the result could not be written: {error.strerror or error}"
-    except MemoryError:
-        return 3, "error: out of memory; keep fewer rows in it with --memory, or take a smaller network"
+        return Ended(3, f"error: the result could not be written: {error.strerror or error}", error)
+    except MemoryError as error:
+        line = "error: out of memory; keep fewer rows in it with --memory, or take a smaller network"
+        return Ended(3, line, error)
 
 
-def _flushed(code: int) -> tuple[int, str]:
+def _flushed(code: int) -> Ended:
     """Whether what was printed has left us: a full disk shows here and not in Python's last breath."""
     if sys.stdout is not None:
         sys.stdout.flush()
-    return code, ""
+    return Ended(code)

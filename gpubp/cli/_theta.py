@@ -89,19 +89,25 @@ def opened(
 
     Args:
         said: theta, activation, cost and classes, as the user said them.
-        names: for `gpubp.prepare.open_for`.
+        names: for `gpubp.model_rows.open_for`.
 
     Raises:
         GpubpError: whatever is wrong with either.
     """
+    from ..communicator import current
     from ..loading import load
-    from ..prepare import open_for
+    from ..model_rows import open_for
     from ..theta_files import model_of, read
 
     run, data = run_and_data(words, said)
     if run is not None:
-        model = load(run)
-        return model, closed_at_the_end(open_for(model, data, y_required=y_required, **names))
+        ranks = current()
+        with ranks.together():  # the first of several has the run folder, all have the data
+            model = load(run) if ranks.rank == 0 else None
+        model = ranks.share(model)
+        assert model is not None
+        with ranks.together():
+            return model, closed_at_the_end(open_for(model, data, y_required=y_required, **names))
     found = read(said["theta"])
     options = {name: said[name] for name in ("activation", "cost", "classes")}
     model = model_of(found, **options)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ..communicator import launcher
 from ..errors import Stopped
 from . import interrupted
 from ._options import emit, program, table
@@ -23,6 +24,7 @@ def watched(train: Callable[..., Any]) -> tuple[Any, int]:
 
     `train` takes the keywords stop, callbacks, prepared and scanned of `gpubp.run.start`.
     """
+    from ..communicator import current
     from ..training import StopRequest
 
     stop = StopRequest()
@@ -31,8 +33,10 @@ def watched(train: Callable[..., Any]) -> tuple[Any, int]:
         with stop.listening(for_good=True), Display() as display:
             model = train(stop=stop, callbacks=[display], prepared=display.prepared, scanned=display.scanned)
     except Stopped as error:
-        click.echo(f"gpubp: {error}", err=True)
-        sys.exit(SIGNAL_CODES[str(stop.by)])
+        by = stop.by or current().asked  # of several ranks another one may have been asked
+        if launcher.rank() == 0:
+            click.echo(f"gpubp: {error}", err=True)
+        sys.exit(SIGNAL_CODES[by])
     kind = model.ending["kind"]
     code = 1 if kind == "failed" else 0
     if kind == "stopped" and stop.by:

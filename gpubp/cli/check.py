@@ -52,9 +52,9 @@ def command(
     from ..backend import choose
     from ..diagnostics import gradient_check, numerical_slopes, reference
     from ..loading import load
+    from ..model_rows import first_rows, open_for, rows_for
     from ..objective import Objective
     from ..precision import on
-    from ..prepare import first_rows, open_for, rows_for
 
     model = load(run)
     backend, about = choose(engine.pop("backend"), **engine)

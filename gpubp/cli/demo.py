@@ -35,7 +35,7 @@ def command(out: Path, iterations: int, seed: int, as_json: bool, **engine: Any)
     from ..inference import evaluate
     from ..job import Job
     from ..loading import load
-    from ..prepare import open_for, rows_for
+    from ..model_rows import open_for, rows_for
     from ..run import start
 
     began = time.perf_counter()

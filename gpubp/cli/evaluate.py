@@ -11,6 +11,7 @@ import click
 from ..precision import EXACT
 from ._evaluate import evaluation_text
 from ._options import device_options, emit, json_option, names_options
+from ._ranks import ranks_option
 from ._theta import model_arguments, opened
 
 log = logging.getLogger("gpubp")
@@ -24,6 +25,7 @@ log = logging.getLogger("gpubp")
 @click.option(
     "--lambda", "lambda_", type=click.FloatRange(0), help="Also J, the cost with the term of this λ: λ/2m·ΣΘ²."
 )
+@ranks_option
 @json_option
 def command(
     words: tuple[Path, ...], x: str | None, y: str | None, weights: str | None, split: str | None,
@@ -36,12 +38,16 @@ def command(
     """
     from ..backend import for_forward
     from ..choosing.point import penalty
+    from ..communicator import current
+    from ..hosts import cores
     from ..inference import evaluate
-    from ..prepare import rows_for
+    from ..model_rows import rows_for
 
     model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow)
     rows = rows_for(model, dataset, labelled=True)
-    result = evaluate(model, rows, backend=for_forward(backend, device=device), precision=precision)
+    ranks = current()
+    on = for_forward(backend, device=device, threads=cores(ranks))
+    result = evaluate(model, rows, backend=on, precision=precision, communicator=ranks)
     result = {"split": dataset.split, **result}
     if lambda_ is not None:
         term = penalty(model.network, model.Theta, lambda_, rows.weight_sum)

@@ -20,6 +20,7 @@ from ._choosing import (
     train_options,
 )
 from ._options import data_argument, emit, json_option
+from ._ranks import ranks_option
 
 
 @train_options("--checkpoint-every", "--keep", iterations=400)
@@ -38,6 +39,7 @@ from ._options import data_argument, emit, json_option
 @click.option("--warm/--cold", default=False, help="Begin each training with the Θ of the smaller part before it.")
 @out_option
 @plot_option
+@ranks_option
 @json_option
 def command(
     data: tuple[Path, ...], points: int, least: int | None, repeats: int, validation: float | None, decrease: float,

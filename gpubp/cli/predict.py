@@ -12,6 +12,7 @@ import click
 
 from ..precision import EXACT
 from ._options import Listing, device_options, emit, json_option, names_options, of_split, table
+from ._ranks import ranks_option
 from ._theta import model_arguments, opened, run_and_data
 
 log = logging.getLogger("gpubp")
@@ -32,6 +33,7 @@ log = logging.getLogger("gpubp")
 @device_options
 @click.option("--precision", type=click.Choice(EXACT), default="fp32", help="Of the pass.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@ranks_option
 @json_option
 def command(
     words: tuple[Path, ...], out: str, format_: str | None, probability: bool, x: str | None, y: str | None,
@@ -46,10 +48,12 @@ def command(
     --theta FILE there is no RUN.
     """
     from ..backend import for_forward
+    from ..communicator import current
     from ..data.several import files
     from ..errors import UsageError
+    from ..hosts import cores
+    from ..model_rows import rows_for
     from ..predictions import print_predictions, write_predictions
-    from ..prepare import rows_for
 
     _, data = run_and_data(words, said)
     to_stdout = out == "-"
@@ -59,8 +63,9 @@ def command(
         raise UsageError(f"{out} is the data itself", wanted="another file to write the predictions to")
     model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow, y_required=False)
     rows = rows_for(model, dataset, labelled=False)
-    on = for_forward(backend, device=device)
-    how: dict[str, Any] = {"backend": on, "precision": precision, "probability": probability}
+    ranks = current()
+    on = for_forward(backend, device=device, threads=cores(ranks))
+    how: dict[str, Any] = {"backend": on, "precision": precision, "probability": probability, "communicator": ranks}
     counted = f"{rows.m:,}{of_split(dataset.split)}"
     if to_stdout:
         print_predictions(model, rows, sys.stdout.buffer, format=format_ or "csv", **how)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ._options import DATA, json_option, memory_bytes, memory_option, threads_option
+from ._ranks import ranks_option
 from ._stopping import given, stopping_options
 from ._train import report, watched
 
@@ -37,6 +38,7 @@ from ._train import report, watched
 @click.option("--checkpoint-every", metavar="WHEN", help="From now on: seconds, or iterations, 1it for every one.")
 @click.option("--keep", type=click.IntRange(1), help="From now on: checkpoints that stay in the run folder.")
 @click.option("--inexact", is_flag=True, help="Go on although conditions differ on which the bits depend.")
+@ranks_option
 @json_option
 def command(
     run: Path, iterations: int | None, data: tuple[Path, ...], memory: str | None, threads: int | None,

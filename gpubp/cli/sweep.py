@@ -21,6 +21,7 @@ from ._choosing import (
     train_options,
 )
 from ._options import data_argument, emit, json_option
+from ._ranks import ranks_option
 
 
 def _networks(ctx: click.Context, param: click.Parameter, text: str) -> tuple[tuple[int, ...], ...]:
@@ -51,6 +52,7 @@ def _networks(ctx: click.Context, param: click.Parameter, text: str) -> tuple[tu
 @click.option("--warm/--cold", default=True, help="Begin each training with the Θ of the next larger λ.")
 @out_option
 @plot_option
+@ranks_option
 @json_option
 def command(
     data: tuple[Path, ...], lambdas: tuple[float, ...], networks: tuple[tuple[int, ...], ...],

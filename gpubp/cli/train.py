@@ -19,6 +19,7 @@ from ._options import (
     memory_option,
     names_options,
 )
+from ._ranks import ranks_option
 from ._stopping import for_training, stopping_options
 from ._train import report, watched
 
@@ -153,6 +154,7 @@ def _settings(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
 @click.option(
     "--inexact", is_flag=True, help="With --resume auto: go on although conditions differ on which the bits depend."
 )
+@ranks_option
 @json_option
 def command(
     data: tuple[Path, ...], out: Path, begin: Path | None, memory: str | None, overwrite: bool, again: str,

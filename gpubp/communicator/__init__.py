@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-import numpy as np
+if TYPE_CHECKING:  # `launcher` is asked before anything heavy is loaded
+    import numpy as np
+
+    from ..errors import GpubpError
 
 Array = Any
-Part = tuple[tuple[int, ...], np.dtype]  # shape and type of one of a node's arrays
+Part: TypeAlias = "tuple[tuple[int, ...], np.dtype]"  # shape and type of one of a node's arrays
 Value = TypeVar("Value")
 
 
@@ -50,11 +52,18 @@ class Communicator(Protocol):
     Attributes:
         rank, size: this process's number, and how many there are.
         wish: who asks this rank to stop, the name of a signal; "" for nobody. Set by whoever can be asked.
+        kept: says from where the run can be gone on with, for messages; "" where nothing is kept. Set by whoever keeps.
     """
 
     rank: int
     size: int
     wish: Callable[[], str]
+    kept: Callable[[], str]
+
+    @property
+    def local(self) -> tuple[int, int]:
+        """Which of the ranks of its machine this one is, from 0, and how many those are."""
+        ...
 
     @property
     def asked(self) -> str:
@@ -81,6 +90,10 @@ class Communicator(Protocol):
         """What each rank gives, in their order, on all of them."""
         ...
 
+    def collect(self, value: Value) -> list[Value]:
+        """What each rank gives, in their order, on rank 0; nothing on the others."""
+        ...
+
     def compare(self, Theta: Callable[[], np.ndarray]) -> None:
         """See that all ranks have the same Θ.
 
@@ -101,7 +114,7 @@ class Whole:
     """The upper part of a tree all of whose leaves are here: nothing."""
 
     def __init__(self, leaves: int) -> None:
-        self.own = 0, leaves
+        self.own: tuple[int, int] = (0, leaves)
 
     def root(self, nodes: Callable[[], Mapping[int, Sequence[Array]]]) -> Sequence[Array]:
         return nodes()[1]
@@ -115,6 +128,11 @@ class Solo:
 
     def __init__(self) -> None:
         self.wish: Callable[[], str] = lambda: ""
+        self.kept: Callable[[], str] = lambda: ""
+
+    @property
+    def local(self) -> tuple[int, int]:
+        return 0, 1
 
     @property
     def asked(self) -> str:
@@ -135,6 +153,9 @@ class Solo:
     def gather(self, value: Any) -> list[Any]:
         return [value]
 
+    def collect(self, value: Any) -> list[Any]:
+        return [value]
+
     def compare(self, Theta: Callable[[], np.ndarray]) -> None:
         pass
 
@@ -142,19 +163,49 @@ class Solo:
         return wishes, seconds
 
 
-def current() -> Communicator:
+def current(watchdog: float | None = None) -> Communicator:
     """All processes that were started together with this one.
+
+    Args:
+        watchdog: how long a rank waits for the others, in seconds, from now on.
 
     Raises:
         CommunicatorError: there are several, and they cannot be reached; the message says why.
+        GpubpError: another rank has given up before it came here, see `refuse`.
     """
     from . import launcher
 
-    return Solo() if launcher.size() == 1 else _all_ranks()
+    if launcher.size() == 1:
+        return Solo()
+    if not _made:
+        from .mpi import MpiCommunicator
+
+        _made.append(MpiCommunicator.world(watchdog))
+        _made[0].meet(None)
+    elif watchdog is not None:
+        _made[0].watchdog.seconds = watchdog
+    return _made[0]
 
 
-@cache
-def _all_ranks() -> Communicator:
+_made: list[Any] = []
+
+
+def refuse(error: GpubpError) -> bool:
+    """Tell the others of an error that this rank met before it has met them; False where it has.
+
+    Raises:
+        GpubpError: the error as all ranks raise it.
+    """
+    if _made:
+        return False
     from .mpi import MpiCommunicator
 
-    return MpiCommunicator.world()
+    _made.append(MpiCommunicator.world())
+    _made[0].meet(error)
+    return True
+
+
+def abort(code: int) -> None:
+    """End all ranks at once with that exit code, where they have met."""
+    if _made:
+        _made[0].abort(code)

@@ -49,8 +49,11 @@ class MpiCommunicator(Ranks):
         self.watchdog = Watchdog(self.rank, seconds, self._give_up)
 
     @classmethod
-    def world(cls) -> MpiCommunicator:
+    def world(cls, seconds: float | None = None) -> MpiCommunicator:
         """All processes that the launcher has started.
+
+        Args:
+            seconds: of the watchdog; it also looks after MPI's own beginning, which waits for all of them.
 
         Raises:
             CommunicatorError: mpi4py or an MPI library is missing, or the library does not know the launcher.
@@ -59,13 +62,19 @@ class MpiCommunicator(Ranks):
         started = launcher.found()
         assert started is not None
         count = launcher.size()
+        seconds = SECONDS if seconds is None else seconds
         said = f"{started.name} has started {count} processes"
+        late = threading.Timer(seconds, _end_unmet, (f"{said}, and not all of them came within {seconds:.0f} s",))
+        late.daemon = True
+        late.start()
         try:
             mpi = importlib.import_module("mpi4py.MPI")
         except (ImportError, RuntimeError) as error:
             missing = isinstance(error, ModuleNotFoundError)
             why = "mpi4py is not installed" if missing else " ".join(str(error).split())
             raise CommunicatorError(f"{said}, and {why}", do="pip install 'gpubp[mpi]'") from None
+        finally:
+            late.cancel()
         comm = mpi.COMM_WORLD
         if comm.Get_size() != count:
             library = mpi.Get_library_version().split("\0")[0].splitlines()[0]
@@ -74,7 +83,16 @@ class MpiCommunicator(Ranks):
                 wanted="a launcher of the same MPI",
                 do="start it with that MPI's own mpiexec, or with srun --mpi=pmi2 or --mpi=pmix",
             )
-        return cls(comm.Dup())
+        made = cls(comm.Dup(), seconds)
+        before = sys.excepthook
+
+        def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+            before(kind, error, trace)
+            if not getattr(error, "agreed", False):  # the others would wait for ever
+                made.abort(1)
+
+        sys.excepthook = hook
+        return made
 
     def all_gather(self, send: np.ndarray, out: np.ndarray, counts: Sequence[int]) -> None:
         long = len(out) >= LONG
@@ -96,6 +114,11 @@ class MpiCommunicator(Ranks):
         self._arrive()
         with self.watchdog.waiting():
             return self._comm.allgather(value)
+
+    def collect(self, value: Any) -> list[Any]:
+        self._arrive()
+        with self.watchdog.waiting():
+            return self._comm.gather(value) or []
 
     def abort(self, code: int) -> None:
         """End all ranks at once, this one with them, with that exit code. Does not return."""
@@ -130,3 +153,9 @@ class MpiCommunicator(Ranks):
         with suppress(OSError):
             os.write(2, line.encode())
         self.abort(CommunicatorError.exit_code)
+
+
+def _end_unmet(line: str) -> None:
+    with suppress(OSError):
+        os.write(2, f"gpubp: error: {line}\n".encode())
+    os._exit(CommunicatorError.exit_code)

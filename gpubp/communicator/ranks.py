@@ -24,11 +24,11 @@ STEP, FAILED, ASKED, THETA, WISHES, SECONDS = range(6)
 
 
 class Ranks:
-    """A communicator. A subclass writes `all_gather` and `all_to_all` (see `top.Exchange`), `share` and `gather`.
+    """A communicator. A subclass writes `all_gather` and `all_to_all` (see `top.Exchange`), `share`, `gather`
+    and `collect`.
 
     Attributes:
         hosts: the name of each rank's machine.
-        kept: says where the run can be gone on from, for messages; "" where nothing is.
     """
 
     def __init__(self, rank: int, size: int, hosts: Sequence[str]) -> None:
@@ -54,6 +54,15 @@ class Ranks:
     def gather(self, value: Any) -> list[Any]:
         """What each rank gives, in their order, on all of them."""
 
+    @abstractmethod
+    def collect(self, value: Any) -> list[Any]:
+        """What each rank gives, in their order, on rank 0; nothing on the others."""
+
+    @property
+    def local(self) -> tuple[int, int]:
+        mine = self.hosts[self.rank]
+        return self.hosts[: self.rank].count(mine), self.hosts.count(mine)
+
     def own(self, leaves: int) -> tuple[int, int]:
         return own_leaves(self.rank, self.size, leaves)
 
@@ -69,6 +78,10 @@ class Ranks:
             if getattr(failed, "agreed", False):  # all know of it already
                 raise
             error = failed
+        self.meet(error)
+
+    def meet(self, error: Exception | None) -> None:
+        """See that nobody has met an error, or raise on all ranks the one that the first of them has."""
         self._said(self._header(error), error)
 
     def compare(self, Theta: Callable[[], np.ndarray]) -> None:
@@ -147,5 +160,10 @@ def _told(error: BaseException) -> tuple[type[GpubpError], str, str, str]:
     if isinstance(error, GpubpError):
         return type(error), error.found, error.wanted, error.do
     if isinstance(error, MemoryError):
-        return OtherRankFailed, "out of memory", "", "keep fewer rows in it with --memory, or take fewer ranks on a host"
+        return (
+            OtherRankFailed,
+            "out of memory",
+            "",
+            "keep fewer rows in it with --memory, or take fewer ranks on a host",
+        )
     return OtherRankFailed, f"failed by {type(error).__name__}: {' '.join(str(error).split())}", "", ""

@@ -52,9 +52,7 @@ class Exchange(Protocol):
         """Everybody's bytes to everybody; `counts` of each rank."""
         ...
 
-    def all_to_all(
-        self, send: np.ndarray, counts: Sequence[int], out: np.ndarray, out_counts: Sequence[int]
-    ) -> None:
+    def all_to_all(self, send: np.ndarray, counts: Sequence[int], out: np.ndarray, out_counts: Sequence[int]) -> None:
         """To each rank its own piece: so many bytes are sent to each, and received from each."""
         ...
 
@@ -207,4 +205,3 @@ def _aligned(size: int) -> np.ndarray:
     raw = np.zeros(size + ALIGN, np.uint8)
     start = -raw.ctypes.data % ALIGN
     return raw[start : start + size]
-

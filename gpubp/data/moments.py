@@ -49,22 +49,37 @@ class Moments:
         )
 
 
-class Tree:
-    """Moments merged two by two: like a binary counter, it holds one node for each level that waits for a sibling."""
+Node = tuple[int, int, Moments]  # its level, its number at that level, from left to right, and what it holds
 
-    def __init__(self) -> None:
-        self._waiting: list[tuple[int, Moments]] = []
+
+class Tree:
+    """Moments merged two by two: like a binary counter, it holds one node for each level that waits for a sibling.
+
+    Args:
+        first: the number of the first block: where several processes take their part of the blocks, the nodes of each
+            are put together by `put`, and the root has the same bits.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._next = first
+        self.waiting: list[Node] = []
 
     def add(self, node: Moments) -> None:
-        level = 0
-        while self._waiting and self._waiting[-1][0] == level:
-            node = self._waiting.pop()[1].merged(node)
-            level += 1
-        self._waiting.append((level, node))
+        """The moments of the next block."""
+        self.put(0, self._next, node)
+        self._next += 1
+
+    def put(self, level: int, number: int, node: Moments) -> None:
+        """The next node, which another tree has made of whole blocks."""
+        while number & 1 and self.waiting and self.waiting[-1][:2] == (level, number - 1):
+            node = self.waiting.pop()[2].merged(node)
+            level, number = level + 1, number >> 1
+        self.waiting.append((level, number, node))
 
     def root(self) -> Moments | None:
+        """The moments of all."""
         node: Moments | None = None
-        for _, left in reversed(self._waiting):
+        for *_, left in reversed(self.waiting):
             with np.errstate(over="ignore", invalid="ignore"):
                 node = left if node is None else left.merged(node)
         return node

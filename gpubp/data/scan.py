@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backend.cores import available_cores
+from ..communicator import Communicator, Solo
 from ..errors import DataError, UsageError
 from .direct import Direct
 from .in_order import in_order
-from .moments import Moments, Tree, block_shape, moments, moments_of_each
+from .moments import Moments, Node, Tree, block_shape, moments, moments_of_each
 from .scaling import Array, Statistics
 from .source import ArrayRows, RowSource
 
@@ -40,6 +41,8 @@ def scan(
     progress: Callable[[int], object] | None = None,
     threads: int | None = None,
     compiled: bool = False,
+    own: tuple[int, int] | None = None,
+    ranks: Communicator | None = None,
 ) -> tuple[Statistics, NDArray[Any]]:
     """Read every row once.
 
@@ -53,30 +56,46 @@ def scan(
         threads: how many share the work; by default all cores there are, within reason. It changes no bit.
         compiled: sum large data by code that numba compiles, which must be there and takes 100 MB: for those who load
             it anyhow. It changes no bit.
+        own: first and stop of the rows to be kept; all by default. Where there are other processes, each has its own
+            part of the rows, in their order, and reads that alone.
+        ranks: those. The statistics come to be the same bits as by one process.
 
     Returns:
-        The statistics, and the first rows that fit the budget: (kept, features) of the stored type, C-contiguous,
-        64-byte aligned. An array that already lies in memory as one block is returned itself, whatever the budget.
+        The statistics, and the first of its own rows that fit the budget: (kept, features) of the stored type,
+        C-contiguous, 64-byte aligned. An array that already lies in memory as one block is returned itself, whatever
+        the budget.
 
     Raises:
         DataError: a value is NaN or infinite (file, row and column are named), or so large that its square is infinite;
             no training row is left; the file changed while it was read.
     """
-    kept, resident = _room(source, budget)
-    look = _Look(source, training, weights, kept, resident, feature_names, compiled)
+    ranks, own = ranks or Solo(), own or (0, source.m)
+    checksums: list[int] = []
+    with ranks.together():
+        kept, resident = _room(source, budget, own)
+        look = _Look(source, training, weights, kept, resident, feature_names, compiled, own)
+        tree = Tree(look.blocks_before(look.pieces[0][0]) if look.pieces else 0)
+        many = max(1, min(threads or min(available_cores(), _MOST_THREADS), len(look.pieces)))
+        with in_order(lambda rows: look.piece(*rows), look.pieces, threads=many) as results:
+            for (_, stop), (checksum, found) in results:
+                checksums.append(checksum)
+                with np.errstate(over="ignore", invalid="ignore"):  # `_statistics` refuses what came of it
+                    for node in found:
+                        tree.add(node)
+                if progress is not None:
+                    looked = look.pieces[-1][1] - look.pieces[0][0]
+                    progress((stop - look.pieces[0][0]) * source.m // looked)
+        look.keep_the_rest()
+        source.check()
     digest = hashlib.blake2b(repr((source.m, source.features, source.dtype.str)).encode(), digest_size=16)
-    tree = Tree()
-    many = threads or min(available_cores(), _MOST_THREADS)
-    with in_order(lambda rows: look.piece(*rows), look.pieces, threads=min(many, len(look.pieces))) as results:
-        for (_, stop), (checksum, found) in results:
-            digest.update(checksum.to_bytes(4, "little"))
-            with np.errstate(over="ignore", invalid="ignore"):  # `_statistics` refuses what came of it
-                for node in found:
-                    tree.add(node)
-            if progress is not None:
-                progress(stop)
-    source.check()
-    return _statistics(tree.root(), look.shift, source, digest, feature_names), kept
+    every = Tree()
+    whole: list[tuple[list[int], list[Node]]] = ranks.gather((checksums, tree.waiting))
+    for theirs, nodes in whole:
+        digest.update(np.array(theirs, "<u4").tobytes())
+        with np.errstate(over="ignore", invalid="ignore"):
+            for node in nodes:
+                every.put(*node)
+    return _statistics(every.root(), look.shift, source, digest, feature_names), kept
 
 
 Piece = tuple[int, list[Moments]]  # its checksum, and the moments of its blocks
@@ -86,20 +105,22 @@ class _Look:
     """What a thread does with a piece of the rows.
 
     Attributes:
-        pieces: (start, stop) of each; whole blocks, whatever the budget.
+        pieces: (start, stop) of each that begins among its own rows; whole blocks, whatever the budget.
         shift: the first training row, what all moments are relative to; None where there is none.
     """
 
     def __init__(
         self, source: RowSource, training: NDArray[np.bool_] | None, weights: Array | None, kept: NDArray[Any],
-        resident: bool, feature_names: tuple[str, ...] | None, compiled: bool,
+        resident: bool, feature_names: tuple[str, ...] | None, compiled: bool, own: tuple[int, int],
     ) -> None:  # fmt: skip
         m, d, dtype = source.m, source.features, source.dtype
         self._source, self._direct, self._names = source, Direct(source), feature_names
-        self._training, self._weights, self._kept, self._resident = training, weights, kept, resident
+        self._training, self._weights, self._kept = training, weights, kept
+        self._resident = source.array if resident and isinstance(source, ArrayRows) else None
         self._fold, self._block_rows = block_shape(d)
         self._step = self._block_rows * max(1, _PIECE // (self._block_rows * d * dtype.itemsize))
-        self.pieces = [(start, min(start + self._step, m)) for start in range(0, m, self._step)]
+        self._first, step = own[0], self._step
+        self.pieces = [(at, min(at + step, m)) for at in range(-(-own[0] // step) * step, own[1], step)]
         self._own = threading.local()
         # operations on single blocks are so short that two threads would mostly wait for Python's lock
         self._short = threading.Lock()
@@ -110,7 +131,7 @@ class _Look:
             self._compiled = build.column_sums()
         self.shift: Array | None = None
         row = next(
-            (start + int(np.argmax(c)) for start, stop in self.pieces if (c := self._counts(start, stop)).any()), -1
+            (at + int(np.argmax(c)) for at in range(0, m, step) if (c := self._counts(at, min(at + step, m))).any()), -1
         )
         if row >= 0:
             first = np.empty((1, d), dtype)
@@ -169,20 +190,34 @@ class _Look:
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows start … stop − 1, in their place in `kept` as far as that goes."""
-        kept = self._kept
-        if self._resident:
-            return kept[start:stop]
-        if stop <= kept.shape[0]:
-            piece = kept[start:stop]
+        kept, first = self._kept, self._first
+        if self._resident is not None:
+            return self._resident[start:stop]
+        if stop - first <= kept.shape[0]:
+            piece = kept[start - first : stop - first]
             self._direct.read(start, stop, piece)
             return piece
         if not hasattr(self._own, "buffer"):
             self._own.buffer = _aligned(min(self._step, self._source.m), kept.shape[1], kept.dtype)
         piece = self._own.buffer[: stop - start]
         self._direct.read(start, stop, piece)
-        if start < kept.shape[0]:
-            kept[start:] = piece[: kept.shape[0] - start]
+        if start - first < kept.shape[0]:
+            kept[start - first :] = piece[: kept.shape[0] - (start - first)]
         return piece
+
+    def blocks_before(self, row: int) -> int:
+        """How many blocks before this row, the first of a piece, have a row that counts."""
+        n = self._block_rows
+        if self._training is None and self._weights is None:
+            return row // n
+        return sum(int(self._counts(at, at + n).any()) for at in range(0, row, n))
+
+    def keep_the_rest(self) -> None:
+        """Read what is to be kept and lies before the first piece, which another process looks at."""
+        first = self._first
+        stop = min(self.pieces[0][0] if self.pieces else first + len(self._kept), first + len(self._kept))
+        if first < stop and self._resident is None:
+            self._direct.read(first, stop, self._kept[: stop - first])
 
 
 def _statistics(
@@ -205,11 +240,11 @@ def _statistics(
     return Statistics(found.count, mean, std, found.minimum, found.maximum, digest.hexdigest())
 
 
-def _room(source: RowSource, budget: int) -> tuple[NDArray[Any], bool]:
+def _room(source: RowSource, budget: int, own: tuple[int, int]) -> tuple[NDArray[Any], bool]:
     """The array for the kept rows, and whether they already lie in it."""
     if isinstance(source, ArrayRows) and source.array.flags.c_contiguous:
-        return source.array, True
-    rows = min(source.m, budget // (source.features * source.dtype.itemsize))
+        return source.array if own == (0, source.m) else source.array[own[0] : own[1]], True
+    rows = min(own[1] - own[0], budget // (source.features * source.dtype.itemsize))
     try:
         return _aligned(rows, source.features, source.dtype), False
     except MemoryError:

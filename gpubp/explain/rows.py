@@ -11,9 +11,9 @@ from ..data.dataset import Dataset
 from ..data.targets import TargetSpec, encode
 from ..errors import DataError, UsageError
 from ..inference import Model, decide
+from ..model_rows import first_rows, rows_for
 from ..network import Network
 from ..pictures import Picture
-from ..prepare import first_rows, rows_for
 from .record import Explanation, Names, Sign, explain
 
 
@@ -26,8 +26,8 @@ def row_of(
     network: str = "",
     picture: Picture | None = None,
 ) -> Explanation:
-    """A row of a data set, as `gpubp.prepare.open_for` opens it, through a model: its scaling, its classes, its means
-    for what is missing.
+    """A row of a data set, as `gpubp.model_rows.open_for` opens it, through a model: its scaling, its classes, its
+    means for what is missing.
 
     Args:
         row: from 0.

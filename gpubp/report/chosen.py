@@ -21,7 +21,7 @@ from ..data.views import Picked
 from ..errors import DataError
 from ..inference import Model
 from ..job import Job
-from ..prepare import open_for, rows_for
+from ..model_rows import open_for, rows_for
 
 Kind = Literal["test", "validation", "training", "given"]
 
@@ -67,7 +67,7 @@ def chosen_by_user(model: Model, data: Paths, **names: Any) -> Judged:
     """Rows of data that the user named.
 
     Raises:
-        DataError: as `gpubp.prepare.open_for` and `rows_for`.
+        DataError: as `gpubp.model_rows.open_for` and `rows_for`.
     """
     dataset = open_for(model, data, **names)
     try:

@@ -13,8 +13,8 @@ import gpubp
 from gpubp.errors import DataError, UsageError
 from gpubp.explain import rows
 from gpubp.inference import Model
+from gpubp.model_rows import open_for
 from gpubp.network import Network
-from gpubp.prepare import open_for
 
 RNG = np.random.default_rng(12)
 X = RNG.normal(size=(60, 4)) * [1, 20, 0.1, 3] + [0, 100, 0, -2]

@@ -41,9 +41,9 @@ def test_stdout_gets_what_the_file_gets(trained, tmp_path, capsysbinary, monkeyp
     monkeypatch.chdir(trained)
     for format in ("csv", "tsv", "jsonl"):
         path = tmp_path / f"out.{format}"
-        assert _run(["-q", "predict", "run", "d.h5", "-o", str(path)]) == (0, "")
+        assert _run(["-q", "predict", "run", "d.h5", "-o", str(path)]) == (0, "", None)
         capsysbinary.readouterr()
-        assert _run(["-q", "predict", "run", "d.h5", "-o", "-", "--format", format]) == (0, "")
+        assert _run(["-q", "predict", "run", "d.h5", "-o", "-", "--format", format]) == (0, "", None)
         assert capsysbinary.readouterr() == (path.read_bytes(), b"")
     _run(["predict", "run", "d.h5", "-o", "-"])
     out, log = capsysbinary.readouterr()
@@ -128,7 +128,7 @@ def test_a_pipe_gets_every_byte_and_a_closed_one_ends_quietly(big, unbuffered):
 PEAK = """
 import re, sys
 from gpubp.cli._main import _run
-assert _run(["-q", "predict", "run", *sys.argv[1:], "--overwrite"]) == (0, "")
+assert _run(["-q", "predict", "run", *sys.argv[1:], "--overwrite"]) == (0, "", None)
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
 """
 

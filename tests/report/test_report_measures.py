@@ -12,7 +12,8 @@ import gpubp
 from gpubp import cost as costs
 from gpubp.backend import for_forward
 from gpubp.inference import evaluate
-from gpubp.prepare import array_dataset, rows_for
+from gpubp.model_rows import rows_for
+from gpubp.prepare import array_dataset
 from gpubp.report import report, sections
 from gpubp.report.measures import measure
 from gpubp.report.numbers import NumberCollector

@@ -84,7 +84,8 @@ class WholeSum:
         self._finalizer = weakref.finalize(self, _stop, native, self._shared, self._asleep, self._beds)
 
     def nodes(self, with_gradient: bool) -> dict[int, Node]:
-        """One pass: the topmost nodes by heap index. An interrupt ends it between two leaves; all is ready for the next one.
+        """One pass: the topmost nodes by heap index. An interrupt ends it between two leaves, and all
+        is ready for the next one.
 
         Raises:
             DataError: rows that cannot be read.

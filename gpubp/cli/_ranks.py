@@ -1,0 +1,97 @@
+"""Several ranks, one command line: rank 0 speaks, an error is said once, and nobody is left waiting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import click
+
+from ..communicator import launcher
+from ..errors import CommunicatorError, GpubpError, UsageError
+
+SHARED = ("evaluate", "learning-curve", "predict", "resume", "sweep", "train")  # what ranks do together
+MOMENT = 1.0  # seconds in which rank 0 may say what is wrong, before another rank does
+
+
+def ranks_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--watchdog."""
+    return click.option(
+        "--watchdog",
+        type=click.FloatRange(0, min_open=True),
+        default=300.0,
+        metavar="SECONDS",
+        expose_value=False,
+        callback=_watch,
+        help="Where several ranks train together: how long one waits for the others before it ends all, beside twice "
+        "the time that its own part took.",
+    )(function)
+
+
+def _watch(ctx: click.Context, param: click.Parameter, seconds: float) -> float:
+    if launcher.size() > 1 and not ctx.resilient_parsing:
+        from ..communicator import current
+
+        current(watchdog=seconds)
+    return seconds
+
+
+def leave_to_the_first(command: str | None) -> None:
+    """End all ranks but the first where the command is one that ranks do not share."""
+    if launcher.rank() > 0 and command not in SHARED:
+        raise SystemExit(0)
+
+
+def quiet() -> None:
+    """Of the ranks one prints."""
+    if launcher.rank() > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  as long as the process
+
+
+def quiet_log(logger: logging.Logger) -> None:
+    """Of the ranks one logs."""
+    if launcher.rank() > 0:
+        logger.setLevel(logging.CRITICAL)
+
+
+def agreed(code: int, line: str, error: BaseException) -> tuple[int, str]:
+    """The exit code and what this rank says of an error, once it is known whether others have met it too."""
+    if launcher.size() == 1:
+        return code, line
+    from ..communicator import refuse
+
+    if not getattr(error, "agreed", False) and isinstance(error, GpubpError | click.ClickException):
+        try:
+            told = error if isinstance(error, GpubpError) else UsageError(line.removeprefix("error: "))
+            if refuse(told):
+                error.agreed = True  # type: ignore[union-attr]
+        except CommunicatorError as missing:  # MPI itself: then that is what is wrong, or at least as much so
+            if launcher.rank() == 0 and not line:
+                line = f"error: {missing}"
+            error.agreed = True  # type: ignore[union-attr]
+        except GpubpError as met:
+            error.agreed = True  # type: ignore[union-attr]
+            code, line = met.exit_code, f"error: {met}"
+    if getattr(error, "agreed", False):
+        return code, line if launcher.rank() == 0 else ""
+    if launcher.rank() > 0:
+        time.sleep(MOMENT)  # where rank 0 has met it too, it says so and ends us
+        line = line.replace("error: ", f"error: rank {launcher.rank()} on {os.uname().nodename}: ", 1)
+    return code, line
+
+
+def end(code: int, error: BaseException | None) -> NoReturn:
+    """Leave with that code; all others with us, where they do not know that we leave."""
+    if error is not None and launcher.size() > 1 and not getattr(error, "agreed", False):
+        from ..communicator import abort
+
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        abort(code)
+    sys.exit(code)

@@ -1,0 +1,112 @@
+"""Rank 0 decides what is to be done, the others do it with it: a run folder is seen and written by one rank alone.
+
+Between two words the others prepare data and train, and whatever goes wrong there is met by all (`Communicator`). While
+they wait for a word, an error of rank 0 is the word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import Checkpoint
+from .communicator import Communicator
+from .errors import CommunicatorError, GpubpError
+from .inference import Model
+from .job import Job
+from .prepare import Prepared
+
+
+@dataclass(frozen=True)
+class Order:
+    """A training to be prepared.
+
+    Attributes:
+        job: what was asked for.
+        kept: of `prepare`, what a run that goes on has found before.
+        resumed: the checkpoint to go on from.
+        initial: the Θ to begin from, where it is not drawn.
+    """
+
+    job: Job
+    kept: dict[str, Any] = field(default_factory=dict)
+    resumed: Checkpoint | None = None
+    initial: np.ndarray | Sequence[np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Nothing is to be done, and why not."""
+
+    kind: type[GpubpError]
+    found: str
+    wanted: str
+    do: str
+
+
+Word = Order | Model | Refused | bool
+
+
+class Lead:
+    """Rank 0 with the others waiting for its word; use as a context manager."""
+
+    def __init__(self, ranks: Communicator) -> None:
+        self._ranks, self._awaited = ranks, True
+
+    def tell(self, word: Word) -> None:
+        """An `Order`, then whether it holds (or else another one); or the model where there is nothing to do."""
+        self._ranks.share(word)
+        self._awaited = False
+
+    def prepared(self) -> None:
+        """The order is carried out so far that the others wait for the next word."""
+        self._awaited = True
+
+    def __enter__(self) -> Lead:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._awaited and isinstance(error, Exception) and not getattr(error, "agreed", False):
+            if isinstance(error, GpubpError):
+                self.tell(Refused(type(error), error.found, error.wanted, error.do))
+                error.agreed = True
+            else:
+                self.tell(Refused(CommunicatorError, f"rank 0 failed by {type(error).__name__}: {error}", "", ""))
+
+
+def follow(
+    ranks: Communicator,
+    prepare: Callable[[Order], Any],
+    train: Callable[[Prepared, Order], Model],
+) -> Model:
+    """What every other rank does: prepare what rank 0 orders, and train where that holds.
+
+    Args:
+        prepare: gives a context manager with what `train` takes.
+
+    Raises:
+        GpubpError: rank 0 has refused, or any rank has failed.
+    """
+    while True:
+        order = _word(ranks)
+        if isinstance(order, Model):
+            return order
+        assert isinstance(order, Order)
+        with prepare(order) as ready:
+            if _word(ranks):
+                return train(ready, order)
+
+
+def _word(ranks: Communicator) -> Word:
+    word: Word = ranks.share()
+    if isinstance(word, Refused):
+        error = word.kind(word.found, wanted=word.wanted, do=word.do)
+        error.agreed = True
+        raise error
+    return word
