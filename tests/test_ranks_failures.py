@@ -110,9 +110,10 @@ def test_a_hanging_rank_ends_all_by_the_watchdog(data, tmp_path, rank):
     assert sound(tmp_path / "run") >= 1
 
 
-def test_a_launcher_that_is_killed_leaves_nobody(data, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_launcher_that_is_killed_leaves_nobody(data, tmp_path, number):
     with Launch(2, "train", data, "--out", "run", *ENDLESS, cwd=tmp_path).reaches("run", 1) as launch:
-        launch.signal(signal.SIGKILL)
+        launch.signal(number)
         done = launch.wait()
     done.quiet()
     assert "gpubp: error" not in done.errors and sound(tmp_path / "run") >= 0
@@ -203,7 +204,7 @@ def test_an_error_that_is_not_ours(data, tmp_path, rank):
     done = ran(3, "train", data, "--out", "run", *ENDLESS, cwd=tmp_path, before=before)
     done.quiet()
     assert done.ended(1) and done.errors.count("Traceback") == 1 and "ZeroDivisionError: what now" in done.errors, done
-    assert done.seconds < SOON and sound(tmp_path / "run") >= 2
+    assert "gpubp: error" not in done.errors and done.seconds < SOON and sound(tmp_path / "run") >= 2
 
 
 READ = """
@@ -211,18 +212,27 @@ from gpubp.data.rows import Rows
 real, count = Rows.check, []
 def check(self):
     count.append(1)
-    if len(count) > 4: raise ZeroDivisionError("what now")
+    if len(count) > 4: raise {}
     real(self)
 Rows.check = check
 """
 
 
 def test_an_error_that_is_not_ours_inside_a_pass(data, tmp_path):
-    done = ran(3, "train", data, "--out", "run", *ENDLESS, cwd=tmp_path, before=on_rank(1, READ))
+    before = on_rank(1, READ.format("ZeroDivisionError('what now')"))
+    done = ran(3, "train", data, "--out", "run", *ENDLESS, cwd=tmp_path, before=before)
     done.quiet()
     assert done.ended(1) and done.errors.count("Traceback") == 1 and "ZeroDivisionError: what now" in done.errors, done
     assert f"gpubp: error: rank 1 on {os.uname().nodename}: failed by ZeroDivisionError: what now; run/" in done.errors
     assert done.seconds < SOON and sound(tmp_path / "run") >= 1
+
+
+def test_no_memory_on_one_rank(data, tmp_path):
+    before = on_rank(1, READ.format("MemoryError"))
+    done = ran(3, "train", data, "--out", "run", *ENDLESS, cwd=tmp_path, before=before)
+    assert done.ended(3) and done.seconds < SOON, done
+    assert done.error.startswith(f"rank 1 on {os.uname().nodename}: out of memory; keep fewer rows in it with --memory")
+    assert "is kept: gpubp resume run goes on from there" in done.error and sound(tmp_path / "run") >= 1
 
 
 OTHER = """

@@ -24,7 +24,7 @@ from ..errors import CommunicatorError
 from . import launcher
 from .library import Library
 from .ranks import Ranks
-from .watchdog import MOMENT, MOST, STAGGER, Watchdog
+from .watchdog import MOST, STAGGER, Watchdog
 
 SECONDS = 300.0  # of the watchdog
 SPIN = 2e-3  # seconds that a rank looks without a pause whether the others are there
@@ -96,11 +96,8 @@ class MpiCommunicator(Ranks):
         before = sys.excepthook
 
         def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-            alone = not getattr(error, "agreed", False)  # then the others would wait for ever
-            if alone and made.rank > 0:
-                time.sleep(MOMENT)
             before(kind, error, trace)
-            if alone:
+            if not getattr(error, "agreed", False):  # the others would wait for ever
                 made.abort(1)
 
         sys.excepthook = hook
@@ -108,10 +105,16 @@ class MpiCommunicator(Ranks):
 
     def leave(self) -> None:
         """What is done at exit: all ranks take leave of each other."""
-        if self._library is not None:
+        if self._library is None:
+            return
+        try:
             self._arrive()  # what waits for long ends here, where all can still be ended
-            with self.watchdog.waiting():
-                self._library.end()
+        except CommunicatorError as error:
+            with suppress(OSError):
+                os.write(2, f"gpubp: error: {error}\n".encode())
+            self.abort(error.exit_code)
+        with self.watchdog.waiting():
+            self._library.end()
 
     def all_gather(self, send: np.ndarray, out: np.ndarray, counts: Sequence[int]) -> None:
         long = len(out) >= LONG
