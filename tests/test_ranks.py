@@ -287,13 +287,12 @@ def test_another_Theta_on_one_rank_ends_the_run():
 
 def test_the_digest_of_Theta_sees_every_bit():
     Theta = RNG.normal(size=50)
-    found = {digest(Theta)}
+    assert digest(Theta.copy()) == digest(Theta)
     for place in range(50):
         for bit in (0, 17, 51, 63):
             other = Theta.copy()
             other.view(np.uint64)[place] ^= np.uint64(1 << bit)
-            found.add(digest(other))
-    assert len(found) == 1 + 50 * 4 and digest(Theta.copy()) in found
+            assert digest(other) != digest(Theta), (place, bit)
 
 
 def test_threads_of_a_rank_that_fails_do_not_hang_the_others():

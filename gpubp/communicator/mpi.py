@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,9 @@ class MpiCommunicator(Ranks):
         self._arrive()
         with self.watchdog.waiting():
             return self._comm.allgather(value)
+
+    def waiting(self) -> AbstractContextManager[None]:
+        return self.watchdog.waiting()
 
     def collect(self, value: Any) -> list[Any]:
         self._arrive()
