@@ -150,23 +150,21 @@ class Member:
         """The upper part of the tree without any pass below it: nodes whole, by slices, and one Allreduce."""
         from mpi4py import MPI
 
-        from gpubp.communicator import top as upper
+        from gpubp.communicator.top import HEADER, RanksTop, own_leaves
         from gpubp.tree import cover
 
         leaves = 1 << (self.size - 1).bit_length()
         elements = bytes // 4
-        own = cover(*upper.own_leaves(self.rank, self.size, leaves), leaves)
+        own = cover(*own_leaves(self.rank, self.size, leaves), leaves)
         nodes = {index: [np.zeros(elements, np.float32), np.zeros(2)] for index in own}
         node = [((elements,), np.dtype(np.float32)), ((2,), np.dtype(np.float64))]
 
         def top(small: int) -> Callable[[], Any]:
-            usual, upper.SMALL = upper.SMALL, small
-            made = upper.RanksTop(
+            made = RanksTop(
                 self.communicator,  # pyright: ignore[reportArgumentType]
-                self.rank, self.size, leaves, node,
-                header=lambda error: np.zeros(upper.HEADER // 8, np.int64), heard=lambda said, error: None,
+                self.rank, self.size, leaves, node, small=small,
+                header=lambda error: np.zeros(HEADER // 8, np.int64), heard=lambda said, error: None,
             )  # fmt: skip
-            upper.SMALL = usual
             return lambda: made.root(lambda: nodes)
 
         flat = np.zeros(elements + 4, np.float32)

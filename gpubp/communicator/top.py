@@ -6,7 +6,8 @@ says what it holds, and siblings are added pairwise up to the root as they would
 
 Small nodes travel whole, each to everybody, in one exchange; all ranks then do the same few additions. Of large ones
 rank r gets the r-th slice of all, adds these, and the slices of the root go to everybody: each byte of a node is sent
-once and not once to each rank, and additions are shared too. Elements do not know which of the two it was.
+once and not once to each rank, and additions are shared too. (Of two ranks each gets the other's bytes either way.)
+Elements do not know which of the two it was.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Plan:
 
     Args:
         leaves, node: of the tree, see `Communicator.top`.
+        small: bytes up to which nodes travel whole; by default `SMALL`, and any number on two ranks.
 
     Attributes:
         own: first and stop of this rank's leaves.
@@ -89,7 +91,7 @@ class Plan:
         cuts: by rank, its slice of each array.
     """
 
-    def __init__(self, rank: int, size: int, leaves: int, node: Sequence[Part]) -> None:
+    def __init__(self, rank: int, size: int, leaves: int, node: Sequence[Part], small: int | None = None) -> None:
         self.rank, self.size = rank, size
         self.own = own_leaves(rank, size, leaves)
         nodes = [cover(*own_leaves(r, size, leaves), leaves) for r in range(size)]
@@ -99,7 +101,8 @@ class Plan:
         self.shapes = [shape for shape, _ in node]
         self.lengths = [(int(np.prod(shape)), np.dtype(dtype)) for shape, dtype in node]
         self.whole = Layout(self.lengths)
-        self.sliced = self.whole.bytes * sum(self.counts) > SMALL
+        limit = SMALL if small is None else small
+        self.sliced = self.whole.bytes * sum(self.counts) > limit and (size > 2 or small is not None)
         self.each: list[int] = []
         for n, dtype in self.lengths:
             unit = ALIGN // dtype.itemsize
@@ -115,15 +118,17 @@ class RanksTop:
         exchange: how bytes travel.
         header: gives the (8,) int64 numbers that this rank says beside its nodes, given the error of computing them.
         heard: is told what all of them said, (ranks, 8), before the root is used; it raises what is to be raised.
+        small: see `Plan`.
     """
 
     def __init__(
         self, exchange: Exchange, rank: int, size: int, leaves: int, node: Sequence[Part], *,
         header: Callable[[BaseException | None], np.ndarray],
         heard: Callable[[np.ndarray, BaseException | None], None],
+        small: int | None = None,
     ) -> None:  # fmt: skip
         self._exchange, self._header, self._heard = exchange, header, heard
-        self._plan = Plan(rank, size, leaves, node)
+        self._plan = Plan(rank, size, leaves, node, small)
         self.own = self._plan.own
         self._headers = np.empty((size, HEADER), np.uint8)
         if not self._plan.sliced:
