@@ -82,11 +82,11 @@ def test_the_interval_is_youngs(model):
 
 
 def test_the_model_agrees_with_two_ranks(model):
-    """Within a factor of 2.2 for an exchange and a tenth for an evaluation, by the record of a quiet machine."""
+    """Within a factor of 2.5 for an exchange and a tenth for an evaluation, by the record of a quiet machine."""
     compared = model.two_ranks(json.loads(RECORD.read_text()))
     assert len(compared) > 4
     for one in compared:
-        allowed = 1.1 if one["what"].startswith("evaluation") else 2.2
+        allowed = 1.1 if one["what"].startswith("evaluation") else 2.5
         assert 1 / allowed < one["model"] / one["measured"] < allowed, one
 
 
