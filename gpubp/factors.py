@@ -123,9 +123,13 @@ class FactorSample:
                 found.update(
                     self._tree.root(lambda owner, leaf, node: self._leaf(self._owners[owner], leaf, node, e, first))
                 )
-                return {index: node.arrays[skipped:] for index, node in found.items()}
+                with backend.guard():
+                    return {
+                        index: [backend.to_host(array) for array in node.arrays[skipped:]]
+                        for index, node in found.items()
+                    }
 
-            root = [None] * skipped + [backend.to_host(array) for array in self._top[first].root(nodes)]
+            root = [*[None] * skipped, *self._top[first].root(nodes)]
             A = [self._moments(*root[3 * l : 3 * l + 2]) if l or first else self._first for l in range(network.L - 1)]
             G = [np.array(array, np.float64) / self._weight_sum for array in root[2::3]]
             self._tree.release(list(found.values()))

@@ -75,7 +75,7 @@ class Feed:
             self.validation = backend.upload((rows.validation / rows.unit).astype(dtype)[:, None])
         self._slices: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
         # last, for it takes what is left of the device's memory
-        self._resident = rows.kept[:0] if check else backend.resident(rows.kept)
+        self._resident = rows.kept[:0] if check else backend.resident(rows.kept, rows.first)
 
     @property
     def resident_rows(self) -> int:
@@ -92,7 +92,7 @@ class Feed:
         count = len(self._resident) // 2
         self._resident = self.rows.kept[:0]  # first: there may be no room for both
         self.backend.trim()
-        self._resident = self.backend.resident(self.rows.kept[:count])
+        self._resident = self.backend.resident(self.rows.kept[:count], self.rows.first)
 
     def resident(self, start: int, stop: int) -> Any:
         """Rows [start, stop) as stored, where the device keeps them; else None."""

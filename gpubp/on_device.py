@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .backend import Backend
-from .communicator import Communicator, Solo
+from .backend.cuda import across
+from .communicator import Communicator, Top
 from .data.rows import Rows
-from .errors import BackendError, OutOfMemory, UsageError
+from .errors import BackendError, OutOfMemory
 from .feed import Feed
 from .network import Network
 from .precision import Precision
@@ -25,16 +26,13 @@ class OnDevice:
     """J and ∇J of float64 vectors in the device's memory, or of NumPy's, which then travel.
 
     Where the device's memory does not suffice, half of the rows that stay there are given up, as often as it takes:
-    they are sent in each pass then, and the bits stay the same.
+    they are sent in each pass then, and the bits stay the same. With other processes that is done around this one's own
+    part alone: what they do together they do once.
 
     Args:
-        network, rows, lambda_, backend: see `gpubp.objective.Objective`.
+        network, rows, lambda_, backend, communicator: see `gpubp.objective.Objective`.
         precision: of the pass.
-        communicator: alone, so far.
         leaves, block_rows: override the engine's choice.
-
-    Raises:
-        UsageError: there are other processes.
 
     Attributes:
         vectors: the space in which Θ and ∇J are best kept.
@@ -48,14 +46,12 @@ class OnDevice:
         self, network: Network, rows: Rows, lambda_: float, backend: Backend, precision: Precision,
         communicator: Communicator, leaves: int | None, block_rows: int | None,
     ) -> None:  # fmt: skip
-        if not isinstance(communicator, Solo):
-            raise UsageError("several processes with a GPU each", wanted="one process")
         self._backend, self._held = backend, rows.validation is not None
         self._engine: Any = None
         self._failed = False  # the device; it was said, and closing need not say it again
 
         def make() -> Any:
-            plan = {"leaves": leaves, "block_rows": block_rows}
+            plan = {"leaves": leaves, "block_rows": block_rows, "own": communicator.own}
             answer = self.vectors.results[self._answer : self._answer + 2]
             return backend.engine(network, self._feed, lambda_, precision, answer, **plan)
 
@@ -65,8 +61,19 @@ class OnDevice:
             self.vectors = backend.vectors()
             self._answer = self.vectors.keep()
         real = np.dtype(np.float64)
+        # by whether a pass is to give the gradient; nothing where there are no others
+        self._tops: dict[bool, Top] = {}
+
+        def room() -> list[Any]:
+            if communicator.size > 1:
+                node = self._engine.node
+                device: Any = backend
+                tops = [across.top(device, communicator, self._engine.leaves, one) for one in (node[1:], node)]
+                self._tops = dict(zip((False, True), tops, strict=True))
+            return [backend.empty((network.P,), real) for _ in range(2)]
+
         try:
-            self._own = self._with_room(lambda: [backend.empty((network.P,), real) for _ in range(2)])
+            self._own = self._with_room(room)
         except BaseException:
             self.vectors.give_back(self._answer)
             raise
@@ -85,6 +92,8 @@ class OnDevice:
 
     def evaluate(self, Theta: Any, gradient: Any) -> tuple[Any, Any]:
         """Queue one pass: J, and the cost of the validation rows or None; ∇J goes to `gradient` unless that is None."""
+        if self._tops:
+            return self._with_others(Theta, gradient)
         with self._feed.rows.unchanged():  # all are read in here, also where what they give is still to come
             if type(Theta) is np.ndarray:
                 return self._of_host(Theta, gradient)
@@ -104,8 +113,9 @@ class OnDevice:
 
     @property
     def can_make_room(self) -> bool:
-        """Whether there are rows on the device to give up."""
-        return self._feed.can_halve
+        """Whether there are rows on the device to give up, and what found it full may be done again: not where others
+        do the same, for they would be a step ahead."""
+        return self._feed.can_halve and not self._tops
 
     def make_room(self, why: str) -> None:
         """Give up half of the rows that stay on the device."""
@@ -127,7 +137,7 @@ class OnDevice:
             BackendError: the device fails, and did not before: an error on the way out must not hide the one that it
                 follows from.
         """
-        engine, feed, _ = (vars(self).pop(name, None) for name in ("_engine", "_feed", "_own"))
+        engine, feed, *_ = (vars(self).pop(name, None) for name in ("_engine", "_feed", "_own", "_tops"))
         try:
             if engine is not None:
                 with self._backend.guard():
@@ -139,8 +149,34 @@ class OnDevice:
             if feed is not None:  # not closed before; the engine may have made room
                 self.vectors.give_back(self._answer)
 
+    def _with_others(self, Theta: Any, gradient: Any) -> tuple[Any, Any]:
+        """One pass of which others have parts."""
+        host = type(Theta) is np.ndarray
+        there, slopes = (self._own[0], self._own[1] if gradient is not None else None) if host else (Theta, gradient)
+
+        def nodes() -> dict[int, tuple[Any, ...]]:
+            with self._feed.rows.unchanged():
+                found = self._with_room(lambda: self._engine.nodes(there, gradient is not None))
+            return {index: node if gradient is not None else node[1:] for index, node in found.items()}
+
+        with self.guard():
+            if host:
+                self.vectors.put(Theta, there)
+            *flat, cost = self._tops[gradient is not None].root(nodes)
+            self._engine.finish(there, slopes, flat[0] if flat else None, cost)
+            J, held = self._answered()
+            if not host:
+                return J, held
+            if gradient is not None:
+                gradient[...] = self._backend.to_host(slopes)
+            return float(J), None if held is None else float(held)
+
     def _queue(self, Theta: Any, gradient: Any) -> tuple[Any, Any]:
         self._engine.queue(Theta, gradient)
+        return self._answered()
+
+    def _answered(self) -> tuple[Any, Any]:
+        """J and the validation cost of the pass that was queued last."""
         answer = self.vectors.latest(self._answer)
         return answer[0], answer[1] if self._held else None
 

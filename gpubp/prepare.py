@@ -15,6 +15,7 @@ import numpy as np
 from . import hosts, optimizers
 from .allotment import allot
 from .backend import Backend, choose
+from .backend.ranks import connect, leaves_of, local_device
 from .communicator import Communicator, Solo
 from .data.class_weights import class_weights, shown
 from .data.dataset import Dataset, check_weights
@@ -163,7 +164,8 @@ def prepare(
     with ExitStack() as opened:  # nothing stays open where something is wrong
         with ranks.together():
             optimizer = optimizers.make(job.optimizer, **job.options)
-            backend, why = choose(job.backend, device=job.device, threads=threads, kernel=job.kernel, blas=job.blas)
+            device = local_device(ranks, job.device)
+            backend, why = choose(job.backend, device=device, threads=threads, kernel=job.kernel, blas=job.blas)
             precision = precision or job.precision
             on(backend, precision)  # one that it lacks is refused before the data are read
             dataset, held_out, job = _open(job, dataset, opened)
@@ -194,6 +196,8 @@ def prepare(
                 )
             network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
             optimizer.refuse(network.parameters)
+        way = connect(ranks, backend)
+        why += f"; {way}" if way else ""
         hosts.refuse_other_rows(ranks, source, labels, weights)
         budget = hosts.least(ranks, hosts.memory(ranks) if job.memory is None else job.memory)
         optimizer, taken, shortened = allot(optimizer, network.P, budget, backend, fresh=scaling is None, ranks=ranks)
@@ -211,7 +215,9 @@ def prepare(
             if rule.drops and gaps.rows is not None:
                 dropped = int(gaps.rows.sum())
                 weights = np.where(gaps.rows, 0.0, 1.0 if weights is None else weights)
-        leaves, _ = backend.leaves_and_block(source.m, network.sizes)
+        weighted = weights is not None or mask is not None or job.class_weight is not None
+        about: Any = {"stored": source.dtype, "labels": labels, "weighted": weighted}
+        leaves = leaves_of(backend, network, source.m, precision, **about)
         first, until = (leaf_rows(leaf, leaves, source.m)[0] for leaf in ranks.own(leaves))
         statistics, kept = scan(
             source,

@@ -97,7 +97,8 @@ class Sitting:
             if state is None:
                 return ready.model(fresh, history=history, ending=asdict(ending))
             ending = replace(ending, reason=ending.reason + _kept(recorder.watch, state, ending))
-            recorder.end(state, ending)
+            with self.ranks.together():  # nobody leaves before the last checkpoint is safe
+                recorder.end(state, ending)
             Theta = np.array(recorder.watch.Theta_on_host(state))
             return ready.model(Theta, history=history, ending=asdict(ending), reached=recorder.reached(state))
 

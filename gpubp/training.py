@@ -277,8 +277,9 @@ def fit(
         except _Stopped:
             return _stopped(stop, ranks.asked, "before the first evaluation was done"), None
         _with_room(objective, partial(watch.begin, state, f.precision, f.validation(state.J)))
-        if ready:
-            ready(state)
+        with ranks.together():
+            if ready:
+                ready(state)
         stride = _with_room(objective, partial(_Stride, state))
         while True:
             ending = watch.ending(state, optimizer, iterations, seconds)
@@ -308,9 +309,10 @@ def fit(
                     far,
                 )
                 watch.note(state, progress.validation)
-                wishes = any([callback(progress, state) for callback in callbacks])  # all of them are called
-                if failed:
-                    raise failed
+                with ranks.together():
+                    wishes = any([callback(progress, state) for callback in callbacks])  # all of them are called
+                    if failed:
+                        raise failed
                 wishes, seconds = ranks.agree(wishes, seconds)
             stalled = ending is not None and ending.kind == "stalled"
             # at a limit nothing climbs: a larger one goes on as if there had been none. What a step without iteration

@@ -12,7 +12,7 @@ alive, and they are used again: memory does not grow with the number of leaves.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Generic, TypeVar
@@ -51,6 +51,29 @@ def cover(first: int, stop: int, leaves: int) -> list[int]:
             right.append(high)
         low, high = low >> 1, high >> 1
     return left + right[::-1]
+
+
+def leaves_below(index: int, leaves: int) -> tuple[int, int]:
+    """First and stop of the leaves under a node, by its heap index."""
+    levels = leaves.bit_length() - index.bit_length()
+    return (index << levels) - leaves, (index + 1 << levels) - leaves
+
+
+def depth_first(first: int, stop: int, leaves: int) -> Iterator[tuple[int, list[int]]]:
+    """Leaves first … stop − 1 in order: of each the place for its sums, and the places k to which those in k + 1 are
+    added after it.
+
+    In the end the first places hold the topmost nodes, as in `cover`. Of a whole tree log2(leaves) + 1 are used.
+    """
+    waiting: list[int] = []
+    for leaf in range(first, stop):
+        waiting.append(leaf + leaves)
+        place, added = len(waiting) - 1, []
+        while len(waiting) > 1 and waiting[-1] & 1 and waiting[-2] == waiting[-1] - 1:
+            waiting.pop()
+            waiting[-1] >>= 1
+            added.append(len(waiting) - 1)
+        yield place, added
 
 
 class SumTree(Generic[Node]):

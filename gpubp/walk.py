@@ -117,9 +117,10 @@ class Walk:
         def nodes() -> dict[int, tuple[Any, ...]]:
             with self._rows.unchanged():
                 found.update(self._tree.root(fill))
-            return {index: (node,) for index, node in found.items()}
+            with backend.guard():
+                return {index: (backend.to_host(node),) for index, node in found.items()}
 
-        root = np.array(backend.to_host(self._top.root(nodes)[0]), np.float64)
+        root = np.array(self._top.root(nodes)[0], np.float64)
         self._tree.release(list(found.values()))
         return root
 

@@ -1,14 +1,18 @@
 #!/bin/bash
 # A training under Slurm that outlives its time limit and being preempted: sbatch scripts/slurm_train.sh
+# On four nodes, a rank on each:       sbatch --nodes=4 scripts/slurm_train.sh
+# On eight, a rank for each of 4 GPUs: sbatch --nodes=8 --ntasks-per-node=4 --gpus-per-node=4 scripts/slurm_train.sh
 # Change the lines down to "end of what to change".
 
 #SBATCH --job-name=gpubp
 #SBATCH --time=04:00:00
-#SBATCH --ntasks=1
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+# ^ ranks: one a node, or as many as it has GPUs. The next two are cores of each rank and memory of each node.
 #SBATCH --cpus-per-task=8
 #SBATCH --mem=32G
-##SBATCH --gpus=1
-# ^ take one # away for a GPU
+##SBATCH --gpus-per-node=1
+# ^ take one # away for GPUs
 
 # USR1 to this shell 120 s before the time limit: longer than a pass over the rows takes, and a checkpoint (Slurm may
 # send it up to 60 s early). B: to the batch shell alone; without it Slurm signals the job's steps and not this shell.
@@ -17,17 +21,31 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
-# One line that begins the run the first time and goes on with it every other time.
+# One line that begins the run the first time and goes on with it every other time, on any number of ranks.
 train=(gpubp train data.h5 --out run --hidden 256,128 --iterations 1000 --resume auto)
+# How ranks find each other: pmi2 for the MPICH of gpubp[mpi], which does not speak pmix; pmix for most Open MPIs.
+# `srun --mpi=list` shows what there is. With none every rank would be alone, which gpubp refuses.
+mpi=pmi2
 # end of what to change
 
-# Variants. As a step of its own: train=(srun gpubp train …); srun hands the signals on to gpubp and leaves with its code.
+# Variants. One rank as a step of its own: train=(srun gpubp train …); srun hands the signals on to gpubp and leaves
+# with its code. No such plugin for MPI: train=(mpiexec gpubp train …), which has srun start what it needs by itself.
 # Without the requeue below: `exec gpubp train …` in place of all that follows. gpubp is then what B:USR1 reaches, the
 # job ends with code 75, and the same sbatch, by whomever, goes on with the run.
 # A job that is preempted gets TERM, ends with 143, and is queued again by Slurm itself where the cluster is set so.
 
 # Where arguments are given they are the line: sbatch scripts/slurm_train.sh gpubp train other.h5 --out other --resume auto
 [ $# -eq 0 ] || train=("$@")
+
+# More than one rank is a step of srun's, which hands signals on to every rank and leaves with the highest code.
+# --cpus-per-task: from 22.05 on srun takes the job's from nowhere else. Where a rank is killed, Slurm ends the others a
+# minute later (--wait). Not --kill-on-bad-exit=1, also where that is the cluster's default: it ends the step at the first
+# code that is not 0, and 75 comes from every rank, from one of them first.
+ranks=${SLURM_NTASKS:-$((${SLURM_JOB_NUM_NODES:-1} * ${SLURM_NTASKS_PER_NODE:-1}))}
+case $ranks:${train[0]} in
+1:* | *:srun | *:mpiexec) ;;
+*) train=(srun "--mpi=$mpi" "--cpus-per-task=${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=60 "${train[@]}") ;;
+esac
 
 asked=""
 heard=""

@@ -25,13 +25,14 @@ from ..formula import Formula, cast, plus
 from ..precision import LADDER
 from . import blas, cublas, kernels
 from .cuda import failures
+from .cuda.device import ALIGN
 from .cuda.engine import Engine
 from .cuda.layered import layered_plan
+from .cuda.pinned import Staging, pinned
 from .cuda.vectors import DeviceVectors
 from .protocol import LeafLoop, WholeSum
 
 RESERVE = 8  # one part in so many of the memory stays free of resident rows: buffers, labels, gradients
-PIECE = 16 << 20  # bytes of one of the two pinned buffers on the way to the device
 MOST_WORDS = 600  # of a compiler that may talk for pages
 DEFAULT_SHARED = 48 << 10  # bytes a block may have without asking
 
@@ -54,7 +55,8 @@ def probe(device: int = 0) -> tuple[bool, str]:
             return False, f"CuPy is not installed ({_INSTALL})"
         cupy = _import()
     except Exception as error:
-        return False, f"CuPy cannot be imported: {_words(error)} (CUPY_CACHE_DIR names a folder it can write to)"
+        why = failures.words(error)
+        return False, f"CuPy cannot be imported: {why} (CUPY_CACHE_DIR names a folder it can write to)"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -75,7 +77,7 @@ def probe(device: int = 0) -> tuple[bool, str]:
     except GpubpError as error:
         return False, str(error)
     except Exception as error:
-        return False, f"GPU {device} does not work: {_words(error)}"
+        return False, f"GPU {device} does not work: {failures.words(error)}"
 
 
 class CupyBackend:
@@ -87,6 +89,7 @@ class CupyBackend:
 
     Attributes:
         stream: where all work is queued.
+        sharers: how many processes share its memory.
         processors, shared_memory: multiprocessors, and the bytes of shared memory a block may have.
 
     Raises:
@@ -101,7 +104,7 @@ class CupyBackend:
 
     def __init__(self, device: int = 0, kernel: str = "auto") -> None:
         cupy = self._cupy = _import()
-        self._device, self._kernel = device, kernel
+        self._device, self._kernel, self.sharers = device, kernel, 1
         self.choice = {"kernel": kernel}
         self._prepared: dict[tuple[Any, ...], tuple[kernels.Kernel, int, tuple[int, ...]]] = {}
         self._vectors: DeviceVectors | None = None
@@ -120,10 +123,19 @@ class CupyBackend:
             self.shared_memory = int(cupy.cuda.runtime.deviceGetAttribute(optin, device))
             workspace = self.empty((cublas.WORKSPACE_BYTES,), np.dtype(np.uint8))
             self._cublas = cublas.Cublas(cublas.load(), workspace, workspace.data.ptr, self.stream.ptr)
-            self._staging = _Staging(cupy)
+            self._staging = Staging(cupy)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         return self._cupy.empty(shape, dtype)
+
+    @property
+    def place(self) -> str:
+        """Where it is on its host, by which processes know that they share it: its PCI bus ID."""
+        return self._cupy.cuda.Device(self._device).pci_bus_id
+
+    def nccl(self) -> Any:
+        """NCCL's functions, see `communicator.nccl`."""
+        return importlib.import_module("cupy.cuda.nccl")
 
     def constant(self, value: float, rows: int, dtype: np.dtype) -> Any:
         return self.upload(np.full((rows, 1), value, dtype))
@@ -187,7 +199,7 @@ class CupyBackend:
         return lambda: graph.launch(self.stream)
 
     def pinned(self, size: int) -> np.ndarray:
-        return _pinned(self._cupy, size)
+        return pinned(self._cupy, size)
 
     def send(self, host: np.ndarray, out: Any, after: Any) -> Any:
         cuda = self._cupy.cuda
@@ -203,6 +215,9 @@ class CupyBackend:
     def wait_for(self, event: Any) -> None:
         self.stream.wait_event(event)
 
+    def past(self, event: Any) -> bool:
+        return bool(event.done)
+
     def host_waits_for(self, event: Any) -> None:
         if event is not None:
             event.synchronize()
@@ -212,13 +227,19 @@ class CupyBackend:
         self._staging.send(host, array.data)
         return array
 
-    def resident(self, host: np.ndarray) -> Any:
+    def resident(self, host: np.ndarray, first: int = 0) -> Any:
         if not isinstance(host, np.ndarray):
             return host  # rows that a caller made on the device
         most = self._cupy.get_default_memory_pool().get_limit() or self.memory
-        room = self.free_memory() - most // RESERVE
+        room = min(self.free_memory() - most // RESERVE, (most - most // RESERVE) // self.sharers)
         row = host.dtype.itemsize * int(np.prod(host.shape[1:]))
-        return self.upload(host[: max(0, room) // max(1, row)])
+        kept = host[: max(0, room) // max(1, row)]
+        at = first * row % ALIGN
+        memory = self.empty((at + kept.nbytes,), np.dtype(np.uint8))
+        rows = memory[at:].view(kept.dtype).reshape(kept.shape)
+        if kept.nbytes:
+            self._staging.send(kept, rows.data)
+        return rows
 
     def free_memory(self) -> int:
         pool = self._cupy.get_default_memory_pool()
@@ -275,10 +296,10 @@ class CupyBackend:
                 finally:
                     self._entered_by = None
         except cuda.memory.OutOfMemoryError as error:
-            raise failures.full(self._device, _words(error)) from error
+            raise failures.full(self._device, failures.words(error)) from error
         except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
             # of these some also say that it is full: graphs and modules do not take memory from CuPy's pool
-            raise failures.failed(self._device, _status(error), _words(error)) from error
+            raise failures.failed(self._device, failures.status(error), failures.words(error)) from error
 
     def conditions(self) -> dict[str, str]:
         cuda = self._cupy.cuda
@@ -323,54 +344,11 @@ class CupyBackend:
             if isinstance(error, cuda.memory.OutOfMemoryError):
                 raise
             of_cuda = isinstance(error, (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError))
-            if of_cuda and (_status(error) == failures.FULL or failures.is_lost(_status(error))):
+            if of_cuda and (failures.status(error) == failures.FULL or failures.is_lost(failures.status(error))):
                 raise  # nothing is wrong with the kernel: `guard` says what is
-            words = _words(error)
+            words = failures.words(error)
             words = words[max(0, words.find("error: ")) :]  # a compiler's warnings come first
             raise BackendError(f"the CUDA kernel {kernel.name} does not build: {words[:MOST_WORDS]}") from error
-
-
-class _Staging:
-    """Two pinned buffers through which arrays go to the device: one is filled while the other travels."""
-
-    def __init__(self, cupy: Any) -> None:
-        self._buffers = [_pinned(cupy, PIECE) for _ in range(2)]
-        self._arrived = [cupy.cuda.Event(disable_timing=True) for _ in self._buffers]
-        self._next = 0
-
-    def send(self, host: np.ndarray, to: Any) -> None:
-        """Queue the copy of a host array to device memory; the host array may be reused on return."""
-        data = np.ascontiguousarray(host).reshape(-1).view(np.uint8)
-        for start in range(0, data.size, PIECE):
-            piece = data[start : start + PIECE]
-            buffer, arrived = self._buffers[self._next], self._arrived[self._next]
-            self._next ^= 1
-            arrived.synchronize()
-            buffer[: piece.size] = piece
-            (to + start).copy_from_host_async(buffer.ctypes.data, piece.size)
-            arrived.record()
-
-
-def _pinned(cupy: Any, size: int) -> np.ndarray:
-    """Bytes of the host that stay where they are, (size,) uint8.
-
-    Raises:
-        BackendError: the host has no such memory left. Fewer rows on the device would be no help.
-    """
-    try:
-        return np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        if _status(error) != failures.FULL:
-            raise
-        raise BackendError(
-            f"the host has no {size:,} bytes of pinned memory for the GPU: {_words(error)}",
-            do="have the container or job allow more locked memory (ulimit -l), or take --backend cpu",
-        ) from error
-
-
-def _status(error: Exception) -> int:
-    """CUDA's number for it; 0 without one."""
-    return int(getattr(error, "status", 0))
 
 
 def _import() -> Any:
@@ -392,7 +370,7 @@ def _no_device(cupy: Any, error: Exception) -> str:
     if "InsufficientDriver" in str(error):
         found, wanted = _version(driver), _version(runtime.runtimeGetVersion())
         return f"the NVIDIA driver is for CUDA {found} and CuPy for {wanted} (a newer driver, or 'gpubp[cuda12]')"
-    return f"no GPU is visible: {_words(error)}"
+    return f"no GPU is visible: {failures.words(error)}"
 
 
 def _are(count: int) -> str:
@@ -401,8 +379,3 @@ def _are(count: int) -> str:
 
 def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _words(error: Exception) -> str:
-    """An error's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__

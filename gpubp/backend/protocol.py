@@ -101,8 +101,13 @@ class Backend(Protocol):
         """The host's array on the device; on the CPU the array itself. The host's array may be reused on return."""
         ...
 
-    def resident(self, host: np.ndarray) -> Any:
-        """As many first rows of the host's array as the device can keep for a whole run."""
+    def resident(self, host: np.ndarray, first: int = 0) -> Any:
+        """As many first rows of the host's array as the device can keep for a whole run.
+
+        Args:
+            first: the number of the array's first row: it lies as it would among all of them, as far from a multiple of
+                256 bytes, since a library may choose its kernel by that.
+        """
         ...
 
     def free_memory(self) -> int | None:
@@ -148,7 +153,7 @@ class Backend(Protocol):
             network, feed: as for `leaf_loop`.
             precision: a `gpubp.precision.Precision`.
             answer: (2,) float64 on the device: where each evaluation leaves J and the cost of the validation rows.
-            plan: `leaves` and `block_rows`, to override the engine's own.
+            plan: `leaves` and `block_rows`, to override the engine's own; `own`, see there.
         """
         ...
 

@@ -37,6 +37,7 @@ def command(
     With --theta FILE there is no RUN.
     """
     from ..backend import for_forward
+    from ..backend.ranks import local_device
     from ..choosing.point import penalty
     from ..communicator import current
     from ..hosts import cores
@@ -46,7 +47,7 @@ def command(
     model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow)
     rows = rows_for(model, dataset, labelled=True)
     ranks = current()
-    on = for_forward(backend, device=device, threads=cores(ranks))
+    on = for_forward(backend, device=local_device(ranks, device), threads=cores(ranks))
     result = evaluate(model, rows, backend=on, precision=precision, communicator=ranks)
     result = {"split": dataset.split, **result}
     if lambda_ is not None:

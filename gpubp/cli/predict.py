@@ -48,6 +48,7 @@ def command(
     --theta FILE there is no RUN.
     """
     from ..backend import for_forward
+    from ..backend.ranks import local_device
     from ..communicator import current
     from ..data.several import files
     from ..errors import UsageError
@@ -64,7 +65,7 @@ def command(
     model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow, y_required=False)
     rows = rows_for(model, dataset, labelled=False)
     ranks = current()
-    on = for_forward(backend, device=device, threads=cores(ranks))
+    on = for_forward(backend, device=local_device(ranks, device), threads=cores(ranks))
     how: dict[str, Any] = {"backend": on, "precision": precision, "probability": probability, "communicator": ranks}
     counted = f"{rows.m:,}{of_split(dataset.split)}"
     if to_stdout:

@@ -6,7 +6,8 @@ everywhere, so no bit depends on the number of ranks, and optimizers never see o
 case: all leaves are its own, and its root is the root.
 
 `launcher` knows how the processes were started, `top` the upper part of the tree, `ranks` what all communicators over
-several processes have in common, `mpi` how numbers travel by MPI, `watchdog` ends what waits in vain.
+several processes have in common, `mpi` how numbers travel by MPI, `nccl` how nodes do between GPUs, `watchdog` ends
+what waits in vain.
 """
 
 from __future__ import annotations
@@ -52,11 +53,13 @@ class Communicator(Protocol):
     Attributes:
         rank, size: this process's number, and how many there are.
         wish: who asks this rank to stop, the name of a signal; "" for nobody. Set by whoever can be asked.
+        link: what carries nodes from GPU to GPU, see `nccl`; None where there is none.
         kept: says from where the run can be gone on with, for messages; "" where nothing is kept. Set by whoever keeps.
     """
 
     rank: int
     size: int
+    link: Any
     wish: Callable[[], str]
     kept: Callable[[], str]
 
@@ -125,6 +128,7 @@ class Solo:
 
     rank = 0
     size = 1
+    link = None
 
     def __init__(self) -> None:
         self.wish: Callable[[], str] = lambda: ""

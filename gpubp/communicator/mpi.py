@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,9 @@ from .watchdog import Watchdog
 
 SECONDS = 300.0  # of the watchdog
 SPIN = 2e-3  # seconds that a rank looks without a pause whether the others are there
-NAP = 1e-4  # seconds from then on, at first
+NAP, LONGEST = 5e-5, 1e-3  # seconds from then on, at least and at most
+PART = 50  # of the time that was waited: so much of it may be lost by a nap
+LONG = 1 << 16  # bytes that travel in pieces, each of which waits until somebody looks
 LAST = 2.0  # seconds in which MPI may end the job, before this process ends without it
 
 
@@ -93,11 +95,15 @@ class MpiCommunicator(Ranks):
         return made
 
     def all_gather(self, send: np.ndarray, out: np.ndarray, counts: Sequence[int]) -> None:
-        self._wait(self._comm.Iallgatherv([send, self._mpi.BYTE], [out, counts, self._mpi.BYTE]))
+        long = len(out) >= LONG
+        if long:
+            self._arrive()
+        self._wait(self._comm.Iallgatherv([send, self._mpi.BYTE], [out, counts, self._mpi.BYTE]), naps=not long)
 
     def all_to_all(self, send: np.ndarray, counts: Sequence[int], out: np.ndarray, out_counts: Sequence[int]) -> None:
         byte = self._mpi.BYTE
-        self._wait(self._comm.Ialltoallv([send, counts, byte], [out, out_counts, byte]))
+        self._arrive()
+        self._wait(self._comm.Ialltoallv([send, counts, byte], [out, out_counts, byte]), naps=False)
 
     def share(self, value: Any = None) -> Any:
         self._arrive()
@@ -108,6 +114,9 @@ class MpiCommunicator(Ranks):
         self._arrive()
         with self.watchdog.waiting():
             return self._comm.allgather(value)
+
+    def waiting(self) -> AbstractContextManager[None]:
+        return self.watchdog.waiting()
 
     def collect(self, value: Any) -> list[Any]:
         self._arrive()
@@ -128,13 +137,15 @@ class MpiCommunicator(Ranks):
         """Wait until all are here, giving way to those that still work."""
         self._wait(self._comm.Ibarrier())
 
-    def _wait(self, request: Any) -> None:
+    def _wait(self, request: Any, *, naps: bool = True) -> None:
         with self.watchdog.waiting():
-            began, nap = time.perf_counter(), NAP
+            began = time.perf_counter()
             while not request.Test():
-                if time.perf_counter() - began >= self._spin:
-                    time.sleep(nap)
-                    nap = min(1.2 * nap, 1e-3)
+                waited = time.perf_counter() - began
+                if not naps:  # all are there: what is left is the way
+                    os.sched_yield()
+                elif waited >= self._spin:
+                    time.sleep(min(LONGEST, max(NAP, waited / PART)))
 
     def _give_up(self, waited: float) -> None:
         kept = self.kept()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,6 +29,7 @@ class Ranks:
 
     Attributes:
         hosts: the name of each rank's machine.
+        link: what carries nodes from GPU to GPU, see `nccl`; None where they go through the host's memory.
     """
 
     def __init__(self, rank: int, size: int, hosts: Sequence[str]) -> None:
@@ -36,6 +37,7 @@ class Ranks:
         self.wish: Callable[[], str] = lambda: ""
         self.kept: Callable[[], str] = lambda: ""
         self.asked = ""
+        self.link: Any = None
         self._step = 0
 
     @abstractmethod
@@ -62,6 +64,10 @@ class Ranks:
     def local(self) -> tuple[int, int]:
         mine = self.hosts[self.rank]
         return self.hosts[: self.rank].count(mine), self.hosts.count(mine)
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Around a wait for the others that is not one of the exchanges here."""
+        return nullcontext()
 
     def own(self, leaves: int) -> tuple[int, int]:
         return own_leaves(self.rank, self.size, leaves)
@@ -145,9 +151,11 @@ class Ranks:
 
 
 def digest(Theta: np.ndarray) -> int:
-    """A number that two Θ, (P,) float64, have in common where they are the same bits, and else hardly ever."""
+    """An int64 that two Θ, (P,) float64, have in common where they are the same bits, and else hardly ever; never where
+    one number differs."""
     bits = np.ascontiguousarray(Theta).view(np.int64)
-    return int(np.add.reduce(bits)) ^ int(np.add.reduce(bits[::3]))
+    with np.errstate(over="ignore"):  # sums modulo 2^64; one change has the factor 1 or 3, which is odd
+        return int(np.add.reduce(bits) + 2 * np.add.reduce(bits[::3]))
 
 
 def agreed(error: Any) -> Any:

@@ -6,7 +6,8 @@ says what it holds, and siblings are added pairwise up to the root as they would
 
 Small nodes travel whole, each to everybody, in one exchange; all ranks then do the same few additions. Of large ones
 rank r gets the r-th slice of all, adds these, and the slices of the root go to everybody: each byte of a node is sent
-once and not once to each rank, and additions are shared too. Elements do not know which of the two it was.
+once and not once to each rank, and additions are shared too. (Of two ranks each gets the other's bytes either way.)
+Elements do not know which of the two it was.
 """
 
 from __future__ import annotations
@@ -72,6 +73,44 @@ class Layout:
         return [buffer[at : at + n * dtype.itemsize].view(dtype) for at, n, dtype in self.places]
 
 
+class Plan:
+    """Who has which nodes of a tree, and how they are cut where they travel in slices.
+
+    Args:
+        leaves, node: of the tree, see `Communicator.top`.
+        small: bytes up to which nodes travel whole; by default `SMALL`, and any number on two ranks.
+
+    Attributes:
+        own: first and stop of this rank's leaves.
+        mine: the heap indices of its topmost nodes, from left to right.
+        counts: how many nodes each rank has; `additions` numbers them all, rank after rank.
+        shapes, lengths: of a node's arrays; their elements and types.
+        whole: where they lie in a node that travels whole.
+        sliced: whether nodes travel in slices.
+        each: of each array, how many elements a slice has but for the last ones: whole units of `ALIGN` bytes.
+        cuts: by rank, its slice of each array.
+    """
+
+    def __init__(self, rank: int, size: int, leaves: int, node: Sequence[Part], small: int | None = None) -> None:
+        self.rank, self.size = rank, size
+        self.own = own_leaves(rank, size, leaves)
+        nodes = [cover(*own_leaves(r, size, leaves), leaves) for r in range(size)]
+        self.mine = nodes[rank]
+        self.counts = [len(one) for one in nodes]
+        self.additions = additions([index for one in nodes for index in one])
+        self.shapes = [shape for shape, _ in node]
+        self.lengths = [(int(np.prod(shape)), np.dtype(dtype)) for shape, dtype in node]
+        self.whole = Layout(self.lengths)
+        limit = SMALL if small is None else small
+        self.sliced = self.whole.bytes * sum(self.counts) > limit and (size > 2 or small is not None)
+        self.each: list[int] = []
+        for n, dtype in self.lengths:
+            unit = ALIGN // dtype.itemsize
+            self.each.append(-(-n // (size * unit)) * unit)
+        cuts = list(zip(self.lengths, self.each, strict=True))
+        self.cuts = [[slice(min(n, r * each), min(n, (r + 1) * each)) for (n, _), each in cuts] for r in range(size)]
+
+
 class RanksTop:
     """`Top` over several ranks.
 
@@ -79,60 +118,52 @@ class RanksTop:
         exchange: how bytes travel.
         header: gives the (8,) int64 numbers that this rank says beside its nodes, given the error of computing them.
         heard: is told what all of them said, (ranks, 8), before the root is used; it raises what is to be raised.
-        small: see `SMALL`.
+        small: see `Plan`.
     """
 
     def __init__(
         self, exchange: Exchange, rank: int, size: int, leaves: int, node: Sequence[Part], *,
         header: Callable[[BaseException | None], np.ndarray],
         heard: Callable[[np.ndarray, BaseException | None], None],
-        small: int = SMALL,
+        small: int | None = None,
     ) -> None:  # fmt: skip
-        self._exchange, self._rank, self._size, self._header, self._heard = exchange, rank, size, header, heard
-        self.own = own_leaves(rank, size, leaves)
-        self._shapes = [shape for shape, _ in node]
-        lengths = [(int(np.prod(shape)), np.dtype(dtype)) for shape, dtype in node]
-        nodes = [cover(*own_leaves(r, size, leaves), leaves) for r in range(size)]
-        self._mine = nodes[rank]
-        self._counts = [len(one) for one in nodes]
-        every = [index for one in nodes for index in one]
-        self._additions = additions(every)
-        self._whole = Layout(lengths)
+        self._exchange, self._header, self._heard = exchange, header, heard
+        self._plan = Plan(rank, size, leaves, node, small)
+        self.own = self._plan.own
         self._headers = np.empty((size, HEADER), np.uint8)
-        self._sliced = self._whole.bytes * len(every) > small
-        if not self._sliced:
+        if not self._plan.sliced:
             self._plan_whole()
         else:
-            self._plan_slices(lengths)
+            self._plan_slices()
 
     def _plan_whole(self) -> None:
-        whole = self._whole.bytes
-        self._bytes = [HEADER + count * whole for count in self._counts]
-        self._send, self._received = _aligned(self._bytes[self._rank]), _aligned(sum(self._bytes))
-        self._filled = [self._whole.views(self._send[HEADER + i * whole :]) for i in range(len(self._mine))]
+        plan, layout = self._plan, self._plan.whole
+        whole = layout.bytes
+        self._bytes = [HEADER + count * whole for count in plan.counts]
+        self._send, self._received = _aligned(self._bytes[plan.rank]), _aligned(sum(self._bytes))
+        self._filled = [layout.views(self._send[HEADER + i * whole :]) for i in range(len(plan.mine))]
         self._places: list[list[np.ndarray]] = []
         self._said: list[np.ndarray] = []
         at = 0
-        for count in self._counts:
+        for count in plan.counts:
             self._said.append(self._received[at : at + HEADER])
             at += HEADER
             for _ in range(count):
-                self._places.append(self._whole.views(self._received[at:]))
+                self._places.append(layout.views(self._received[at:]))
                 at += whole
 
-    def _plan_slices(self, lengths: Sequence[tuple[int, np.dtype]]) -> None:
-        size, rank, mine = self._size, self._rank, len(self._mine)
-        cuts = [[slice(n * r // size, n * (r + 1) // size) for n, _ in lengths] for r in range(size)]
+    def _plan_slices(self) -> None:
+        plan, mine, cuts = self._plan, len(self._plan.mine), self._plan.cuts
         parts = [
-            Layout([(one.stop - one.start, dtype) for one, (_, dtype) in zip(rows, lengths, strict=True)])
-            for rows in cuts
+            Layout([(one.stop - one.start, dtype) for one, (_, dtype) in zip(cut, plan.lengths, strict=True)])
+            for cut in cuts
         ]
-        own = self._own_part = parts[rank]
+        own = self._own_part = parts[plan.rank]
         self._back = [part.bytes for part in parts]
-        self._to, self._from = [n * mine for n in self._back], [own.bytes * count for count in self._counts]
+        self._to, self._from = [n * mine for n in self._back], [own.bytes * count for count in plan.counts]
         self._send, self._received = _aligned(sum(self._to)), _aligned(sum(self._from))
-        self._gathered, whole = _aligned(sum(self._back)), _aligned(self._whole.bytes)
-        self._root = self._whole.views(whole)
+        self._gathered, whole = _aligned(sum(self._back)), _aligned(plan.whole.bytes)
+        self._root = plan.whole.views(whole)
         self._filled: list[list[np.ndarray]] = []
         self._returned: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
         self._cuts = [cut for cut in cuts for _ in range(mine)]
@@ -144,20 +175,20 @@ class RanksTop:
             slices = [array[one] for array, one in zip(self._root, cut, strict=True)]
             self._returned.append((part.views(self._gathered[back:]), slices))
             back += part.bytes
-        self._places = [own.views(self._received[i * own.bytes :]) for i in range(sum(self._counts))]
+        self._places = [own.views(self._received[i * own.bytes :]) for i in range(sum(plan.counts))]
 
     def root(self, nodes: Callable[[], Mapping[int, Sequence[Array]]]) -> Sequence[Array]:
         found: Mapping[int, Sequence[Array]] = {}
         error: BaseException | None = None
-        if self._mine:
+        if self._plan.mine:
             try:
                 found = nodes()
             except Exception as failed:  # it is said to all, and raised after that
                 error = failed
-        mine = [found[index] for index in self._mine] if error is None else []
+        mine = [found[index] for index in self._plan.mine] if error is None else []
         header = self._header(error)
-        root = self._by_slices(mine, header, error) if self._sliced else self._at_once(mine, header, error)
-        return [flat.reshape(shape) for flat, shape in zip(root, self._shapes, strict=True)]
+        root = self._by_slices(mine, header, error) if self._plan.sliced else self._at_once(mine, header, error)
+        return [flat.reshape(shape) for flat, shape in zip(root, self._plan.shapes, strict=True)]
 
     def _at_once(
         self, mine: list[Sequence[Array]], header: np.ndarray, error: BaseException | None
@@ -175,7 +206,7 @@ class RanksTop:
     def _by_slices(
         self, mine: list[Sequence[Array]], header: np.ndarray, error: BaseException | None
     ) -> list[np.ndarray]:
-        self._exchange.all_gather(header.view(np.uint8), self._headers.reshape(-1), [HEADER] * self._size)
+        self._exchange.all_gather(header.view(np.uint8), self._headers.reshape(-1), [HEADER] * self._plan.size)
         self._heard(self._headers.view(np.int64), error)
         for i, (views, cut) in enumerate(zip(self._filled, self._cuts, strict=True)):
             for view, array, one in zip(views, mine[i % len(mine)], cut, strict=True):
@@ -192,7 +223,7 @@ class RanksTop:
         """The root, in the place of the first node."""
         places = self._places
         with np.errstate(all="ignore"):  # a NaN is found in the cost and the gradient
-            for a, b in self._additions:
+            for a, b in self._plan.additions:
                 for one, other in zip(places[a], places[b], strict=True):
                     np.add(one, other, out=one)
         return places[0]

@@ -31,9 +31,8 @@ class Watchdog:
     def __init__(self, rank: int, seconds: float, act: Callable[[float], None]) -> None:
         self.seconds, self._act, self._delay = seconds, act, STAGGER * min(rank, MOST)
         self._waited, self._limit = 0.0, 0.0
-        self._since = time.monotonic()
-        self._thread = threading.Thread(target=self._look, name="gpubp watchdog", daemon=True)
-        self._thread.start()
+        self._since = self._looked = time.monotonic()
+        threading.Thread(target=self._always, name="gpubp watchdog", daemon=True).start()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -47,13 +46,16 @@ class Watchdog:
             self._limit = 0.0
             self._since = time.monotonic()
 
-    def _look(self) -> None:
-        last = time.monotonic()
+    def look(self) -> None:
+        """What is done at each tick."""
+        now = time.monotonic()
+        if limit := self._limit:
+            self._waited += min(now - self._looked, 5 * TICK)
+            if self._waited > limit:
+                self._act(self._waited)
+        self._looked = now
+
+    def _always(self) -> None:
         while True:
             time.sleep(TICK)
-            now = time.monotonic()
-            if limit := self._limit:
-                self._waited += min(now - last, 5 * TICK)
-                if self._waited > limit:
-                    self._act(self._waited)
-            last = now
+            self.look()

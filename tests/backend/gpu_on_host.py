@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import nccl_on_host
 import numpy as np
 from column_major import ColumnMajor
 from host_program import HostPrograms
@@ -89,6 +90,7 @@ class GpuOnHost(NumpyBackend):
     Attributes:
         launches: the names of the kernels launched so far.
         room: bytes for rows that stay; the rest is sent.
+        place: where it is, for ranks.
         fail_at: raise OutOfMemory at that many allocations from now.
     """
 
@@ -105,7 +107,13 @@ class GpuOnHost(NumpyBackend):
         self._vectors: DeviceVectors | None = None
         self.sent, self.captured, self.room, self.fail_at = 0, 0, 1 << 60, 0
         lock = threading.RLock()
+        self.sharers, self.place = 1, f"the GPU of {id(self):x}"
         self._work, self._copies = _Stream(lock, eager=False), _Stream(lock, eager=True)
+
+        self.stream = nccl_on_host.Stream(self._work)
+
+    def nccl(self) -> Any:
+        return nccl_on_host
 
     # The operations one by one, as `CupyBackend` queues them.
 
@@ -137,11 +145,17 @@ class GpuOnHost(NumpyBackend):
         array[...] = host
         return array.view(Array)
 
-    def resident(self, host: np.ndarray) -> np.ndarray:
+    def resident(self, host: np.ndarray, first: int = 0) -> np.ndarray:
         if isinstance(host, Array):
             return host
         row = host.dtype.itemsize * int(np.prod(host.shape[1:]))
-        return self.upload(host[: self.room // max(1, row)])
+        kept = host[: self.room // max(1, row)]
+        at = first * row % 256
+        memory = np.empty(at + kept.nbytes + 16 + 256, np.uint8)
+        at += -memory.ctypes.data % 256
+        rows = memory[at : at + kept.nbytes].view(kept.dtype).reshape(kept.shape)
+        rows[...] = kept
+        return rows.view(Array)
 
     def to_host(self, array: np.ndarray) -> np.ndarray:
         assert isinstance(array, Array)
@@ -191,6 +205,10 @@ class GpuOnHost(NumpyBackend):
 
     def wait_for(self, event: _Event) -> None:
         self._work.wait(event)
+
+    def past(self, event: _Event) -> bool:
+        event.stream.run(event)  # nothing goes on by itself here
+        return True
 
     def host_waits_for(self, event: _Event | None) -> None:
         if event is not None:

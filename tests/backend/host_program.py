@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from gpubp.backend.kernels import Kernel
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 _NUMBERS = {"int": ctypes.c_int, "unsigned": ctypes.c_uint, "long long": ctypes.c_longlong, "float": ctypes.c_float,
             "double": ctypes.c_double}  # fmt: skip
+
+
+_ONE = threading.RLock()  # the text has variables of its own, and what one thread builds another may load
 
 
 class HostPrograms:
@@ -33,11 +37,12 @@ class HostPrograms:
             (array.ctypes.data if array is not None else None) if type.endswith("*") else _NUMBERS[type](array)
             for array, type in zip(arguments, kernel.parameters, strict=True)
         ]
-        if kernel not in self._functions:
-            self._functions[kernel] = self._build(kernel)
         shared = np.full(kernel.shared + 64, 0xFF, np.uint8)  # 0xFFFFFFFF is a NaN
         start = -shared.ctypes.data % 64
-        self._functions[kernel](ctypes.c_uint(blocks), ctypes.c_void_p(shared.ctypes.data + start), *values)
+        with _ONE:
+            if kernel not in self._functions:
+                self._functions[kernel] = self._build(kernel)
+            self._functions[kernel](ctypes.c_uint(blocks), ctypes.c_void_p(shared.ctypes.data + start), *values)
 
     def _build(self, kernel: Kernel) -> Any:
         list_of = ", ".join(f"{type} a{i}" for i, type in enumerate(kernel.parameters))

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from .device import Device
+from .device import ALIGN, Device
 
 DEPTH = 3  # one is read, one travels, one is used
-_ALIGN = 256
 _MARGIN = 16  # bytes behind the rows: kernels read whole 16-byte words
 Read = Callable[[int, int, np.ndarray], np.ndarray]
 
@@ -40,7 +39,7 @@ class Conveyor:
         self._device, self._read, self._pieces = device, read, list(pieces)
         self._features, self._dtype = features, dtype
         self._row = features * dtype.itemsize
-        size = _ALIGN + max(stop - start for start, stop in pieces) * self._row + _MARGIN
+        size = ALIGN + max(stop - start for start, stop in pieces) * self._row + _MARGIN
         self._pinned = [device.pinned(size) for _ in range(DEPTH)]
         self._buffers = [device.empty((size,), np.dtype(np.uint8)) for _ in range(DEPTH)]
         self._thread: threading.Thread | None = None
@@ -107,7 +106,7 @@ class Conveyor:
                 x = self._read(start, stop, host)
                 if not np.shares_memory(x, host):
                     np.copyto(host, x)
-                at = start * self._row % _ALIGN
+                at = start * self._row % ALIGN
                 size = (stop - start) * self._row
                 pinned, buffer = self._pinned[slot][at : at + size], self._buffers[slot][at : at + size]
                 self._sent[slot] = self._device.send(pinned, buffer, self._used[slot])
@@ -117,6 +116,6 @@ class Conveyor:
             self._arrived.put(error)
 
     def _rows(self, memory: Any, start: int, stop: int) -> Any:
-        at = start * self._row % _ALIGN
+        at = start * self._row % ALIGN
         size = (stop - start) * self._row
         return memory[at : at + size].view(self._dtype).reshape(stop - start, self._features)

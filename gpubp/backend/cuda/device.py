@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...formula import Formula
+from ...formula import Formula, plus
 from .. import kernels
 from ..kernels import Kernel, Type
+
+ALIGN = 256  # bytes: a library may choose its kernel by where an array begins, but it looks no further
 
 
 class Device(Protocol):
@@ -88,6 +90,10 @@ class Device(Protocol):
         """Work queued from now on begins after the event."""
         ...
 
+    def past(self, event: Any) -> bool:
+        """Whether the event is past, without a wait."""
+        ...
+
     def host_waits_for(self, event: Any) -> None:
         """Return when the event (or None) is past. May be called from any thread."""
         ...
@@ -98,6 +104,11 @@ def elementwise(device: Device, formula: Formula, types: Sequence[Type], *arrays
     launch = kernels.plan(formula, arrays)
     if launch.blocks:
         device.launch(_kernel(formula, tuple(types), launch.wide), launch.blocks, (*arrays, *launch.numbers))
+
+
+def add(device: Device, a: Any, b: Any) -> None:
+    """Queue a ← a + b: the sums of two siblings of the tree become those of their parent."""
+    elementwise(device, plus, [np.dtype(a.dtype)] * 3, a, b, a)
 
 
 @cache

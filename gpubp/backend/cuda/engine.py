@@ -6,6 +6,7 @@ there is much to do, the two ends are launched by themselves and the pass betwee
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from . import edges
 from .device import Device
-from .fused_pass import FusedPass, fused_kernel
+from .fused_pass import FusedPass, fused_kernel, fused_leaves
 from .layered import LayeredPass, layered_plan, padded, places
 from .recorded import Recorded, Step
 
@@ -32,9 +33,11 @@ class Engine:
         answer: (2,) float64 on the device, where each evaluation leaves J and the cost of the validation rows.
         kernel: "fused", "layered", or "auto": fused where the network fits it.
         leaves, block_rows: override what follows from the rows and the network.
+        own: given the number of leaves, first and stop of those to sum; by default all.
 
     Attributes:
         kernel: "fused" or "layered"; how: likewise, with all that bits depend on; leaves, block_rows: what was taken.
+        node: shape and type of the arrays of the topmost nodes, see `nodes`.
 
     Raises:
         BackendError: "fused" for a network that does not fit it; the message says why.
@@ -43,6 +46,7 @@ class Engine:
     def __init__(
         self, device: Device, network: Any, feed: Any, lambda_: float, precision: Any, answer: Any, *,
         kernel: str = "auto", leaves: int | None = None, block_rows: int | None = None,
+        own: Callable[[int], tuple[int, int]] | None = None,
     ) -> None:  # fmt: skip
         self._device, self._network = device, network
         rows, P = feed.rows, network.P
@@ -69,20 +73,22 @@ class Engine:
         for flat in (self._flat, self._narrow):
             if flat is not None:
                 device.zero(flat)  # what no element of Θ is written to stays zero
+        suggested = layered_plan(rows.m, network.sizes) if fused is None else (fused_leaves(rows.m), fused.tile_rows)
+        self.leaves = leaves or suggested[0]
+        self.block_rows = block_rows if block_rows and fused is None else suggested[1]
+        part = (0, self.leaves) if own is None else own(self.leaves)
         if fused is not None:
             self.kernel = "fused"
             cut = fused.shape  # sums in a tile follow it, and it follows the shared memory that there is
             self.how = f"fused, tiles of {cut.tile} rows, {cut.bands} bands, {cut.warps} warps"
-            self._pass: Any = FusedPass(device, network, feed, self._flat, fused, leaves)
-            self.leaves, self.block_rows = self._pass.leaves, self._pass.block_rows
+            self._pass: Any = FusedPass(device, network, feed, self._flat, fused, self.leaves, part)
         else:
             self.kernel = self.how = "layered"
-            suggested = layered_plan(rows.m, network.sizes)
-            self.leaves, self.block_rows = leaves or suggested[0], block_rows or suggested[1]
             self._pass = LayeredPass(
-                device, network, layout, feed, self._flat, self._narrow, products, self.leaves, self.block_rows
+                device, network, layout, feed, self._flat, self._narrow, products, self.leaves, self.block_rows, part
             )
         real = np.dtype(np.float64)
+        self.node: list[tuple[tuple[int, ...], np.dtype]] = [((layout.P,), dtype), ((2,), real)]
         self._squares, self._answer = device.empty((edges.blocks(P),), real), answer
         self._enter, self._leave = edges.enter(dtype, narrow=bf16), edges.leave(dtype)
         self._small = self._pass.conveyor is None and self._pass.launches <= SMALL
@@ -95,22 +101,31 @@ class Engine:
         """
         with_gradient = gradient is not None
         if not self._small:
-            self._begin(Theta)
-            capture = self._pass.launches <= MOST_LAUNCHES
-            if with_gradient not in self._recorded:
-                steps = self._pass.steps(with_gradient)
-                self._recorded[with_gradient] = Recorded(self._device, steps, self._pass.conveyor, capture=capture)
-            self._recorded[with_gradient]()
-            self._end(Theta, gradient)
+            self._end(Theta, gradient, *self.nodes(Theta, with_gradient)[1])
             return
         key = self._device.address(Theta), self._device.address(gradient) if with_gradient else None
         if key not in self._recorded:
             if len(self._recorded) >= MOST_GRAPHS:
                 self._forget()
-            ends = Step(partial(self._begin, Theta)), Step(partial(self._end, Theta, gradient))
+            ends = Step(partial(self._begin, Theta)), Step(partial(self._end, Theta, gradient, *self._pass.nodes[1]))
             steps = [ends[0], *self._pass.steps(with_gradient), ends[1]]
             self._recorded[key] = Recorded(self._device, steps)
         self._recorded[key]()
+
+    def nodes(self, Theta: Any, with_gradient: bool) -> dict[int, tuple[Any, Any]]:
+        """Queue the sums over its own leaves at Θ: the topmost nodes' Δ and costs by heap index, as `node` says."""
+        self._begin(Theta)
+        if with_gradient not in self._recorded:
+            steps, capture = self._pass.steps(with_gradient), self._pass.launches <= MOST_LAUNCHES
+            self._recorded[with_gradient] = Recorded(self._device, steps, self._pass.conveyor, capture=capture)
+        self._recorded[with_gradient]()
+        return self._pass.nodes
+
+    def finish(self, Theta: Any, gradient: Any, flat: Any, cost: Any) -> None:
+        """Queue what `queue` does after the sums, from those of the root; `flat` may be None without a gradient."""
+        if not self._pass.nodes:  # nothing has begun here
+            self._begin(Theta)
+        self._end(Theta, gradient, flat, cost)
 
     def close(self) -> None:
         """End its threads, once all work is done."""
@@ -130,8 +145,8 @@ class Engine:
         arguments = (Theta, *self._moments, self._flat, self._narrow, self._squares, *self._shape)
         self._device.launch(self._enter, blocks, arguments)
 
-    def _end(self, Theta: Any, gradient: Any) -> None:
-        sums = self._pass.flat, self._pass.cost, Theta, *self._moments, self._squares, gradient, self._answer
+    def _end(self, Theta: Any, gradient: Any, flat: Any, cost: Any) -> None:
+        sums = flat, cost, Theta, *self._moments, self._squares, gradient, self._answer
         numbers = *self._shape, self._weight_sum, self._held_sum, self._pull
         blocks = 1 if gradient is None else edges.blocks(self._network.P)
         self._device.launch(self._leave, blocks, (*sums, *numbers))

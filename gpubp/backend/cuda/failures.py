@@ -107,3 +107,13 @@ def refused(call: str, status: int, name: str) -> BackendError:
     if status == CUBLAS_FULL:
         return OutOfMemory(found, do="keep fewer rows on the GPU with a smaller --memory, or take --backend cpu")
     return BackendError(found, do=_CUBLAS.get(status, _AGAIN))
+
+
+def status(error: Exception) -> int:
+    """CUDA's number for an error of CuPy's; 0 without one."""
+    return int(getattr(error, "status", 0))
+
+
+def words(error: Exception) -> str:
+    """An error's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

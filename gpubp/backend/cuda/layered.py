@@ -4,7 +4,8 @@ What it computes is `gpubp.backprop`, block by block, with what the device likes
 multiplies (`stored`: float64, float32 or bfloat16), z and errors in the type of the pass, sums of columns in fixed
 chunks. A block is as long as elementwise work finds its rows in the L2 cache. Everything is allocated at the beginning.
 
-The tree over leaves is walked depth first, so that log2(leaves) + 1 sums are alive.
+The tree over leaves is walked depth first, so that log2(leaves) + 1 sums are alive; twice as many at most where other
+processes have leaves too and the topmost nodes of a part are several.
 
 Inside, every layer has a multiple of 8 units: tensor cores take rows of whole 16-byte words, and a layer of 10 outputs
 would cost as much as one of hundreds. The units that were added have no weights, so their errors are 0 and they change
@@ -20,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from ...formula import cast, plus, standardise
-from ...tree import blocks, leaf_count, leaf_rows
+from ...formula import cast, standardise
+from ...tree import blocks, cover, depth_first, leaf_count, leaf_rows
 from ..kernels import BF16, Type
 from . import layers, products
 from .conveyor import Conveyor
-from .device import Device, elementwise
+from .device import ALIGN, Device, add, elementwise
 from .recorded import Step
 
 LEAF_ROWS = 1 << 16  # a leaf fills the device by itself, so leaves are few
@@ -43,15 +44,17 @@ class LayeredPass:
         feed: the `gpubp.feed.Feed` of its rows.
         Theta, narrow: the flat Θ of the layout, and likewise as bfloat16 (or None): where each pass finds them.
         kind: how products are taken: "exact", "tf32x3", "tf32" or "bf16".
+        own: first and stop of the leaves to sum.
 
     Attributes:
-        flat, cost: where a pass leaves Δ, flat as the layout, and the sums of w·cost and v·cost, (2,) float64.
+        nodes: of the topmost nodes over these, by heap index, where a pass leaves Δ, flat as the layout, and the sums
+            of w·cost and v·cost, (2,) float64.
         conveyor: brings the rows that do not stay on the device, if there are such.
     """
 
     def __init__(
         self, device: Device, network: Any, layout: Any, feed: Any, Theta: Any, narrow: Any, kind: str, leaves: int,
-        block_rows: int,
+        block_rows: int, own: tuple[int, int],
     ) -> None:  # fmt: skip
         self._device, self._network, self._feed = device, network, feed
         T = self._T = Theta.dtype
@@ -59,20 +62,23 @@ class LayeredPass:
         self._O: Type = BF16 if self._bf16 else T
         m, L, sizes = feed.rows.m, network.L, layout.sizes
         self._sizes, self._features = sizes, network.sizes[0]
-        self._leaf_blocks = [blocks(*leaf_rows(leaf, leaves, m), block_rows) for leaf in range(leaves)]
+        self._leaf_blocks = [blocks(*leaf_rows(leaf, leaves, m), block_rows) for leaf in range(*own)]
+        self._places = list(depth_first(*own, leaves))
         rows = max((v - u for leaf in self._leaf_blocks for u, v in leaf), default=0)
         self._multiply = products.make(device, kind, T, rows, layout)
         self._W, self._b = layout.views(narrow if self._bf16 else Theta)[0], layout.views(Theta)[1]
 
-        # the sums: of a node at each depth of the tree, of each chunk of rows for the columns of all layers
-        depth = leaves.bit_length()
-        self._nodes = device.empty((depth, layout.P), T)
-        device.zero(self._nodes)  # the gaps between layers stay zero from here on
-        self._costs = device.empty((depth, 2), np.dtype(np.float64))
-        self._sums = [layout.views(self._nodes[d])[0] for d in range(depth)]
-        self.flat, self.cost = self._nodes[0], self._costs[0]
+        # the sums: of the nodes that are alive together, of each chunk of rows for the columns of all layers
+        alive = max((place + 1 for place, _ in self._places), default=0)
+        apart = ALIGN // T.itemsize  # a library may choose its kernel by where a node begins: they are all alike
+        memory = device.empty((alive, -(-layout.P // apart) * apart), T)
+        device.zero(memory)  # the gaps between layers stay zero from here on
+        self._nodes = [memory[k, : layout.P] for k in range(alive)]
+        self._costs = device.empty((alive, 2), np.dtype(np.float64))
+        self._sums = [layout.views(node)[0] for node in self._nodes]
+        self.nodes = {index: (self._nodes[k], self._costs[k]) for k, index in enumerate(cover(*own, leaves))}
         width = sum(sizes[1:])
-        chunks = max(sum(layers.chunks(v - u) for u, v in leaf) for leaf in self._leaf_blocks)
+        chunks = max((sum(layers.chunks(v - u) for u, v in leaf) for leaf in self._leaf_blocks), default=0)
         self._partials = device.empty((chunks, width), T)
         self._cost_partials = device.empty((chunks, 2), np.dtype(np.float64))
         index = layout.views(np.arange(layout.P, dtype=np.int32))[1]
@@ -87,8 +93,8 @@ class LayeredPass:
     def steps(self, with_gradient: bool) -> Iterator[Step]:
         """One pass."""
         sent = 0
-        for leaf, ranges in enumerate(self._leaf_blocks):
-            d, chunk = leaf.bit_count(), 0
+        for (place, added), ranges in zip(self._places, self._leaf_blocks, strict=True):
+            chunk = 0
             for u, v in ranges:
                 if u == v:
                     continue
@@ -97,12 +103,11 @@ class LayeredPass:
                     assert self.conveyor
                     piece, sent = sent, sent + 1
                     x = self.conveyor.rows(piece)
-                yield Step(partial(self._block, x, u, v, d, chunk, with_gradient), piece)
+                yield Step(partial(self._block, x, u, v, place, chunk, with_gradient), piece)
                 chunk += layers.chunks(v - u)
-            yield Step(partial(self._leaf, d, chunk, with_gradient))
-            while leaf & 1:  # the second of two siblings: their sum takes the first one's place
-                d, leaf = d - 1, leaf >> 1
-                yield Step(partial(self._add, d, with_gradient))
+            yield Step(partial(self._leaf, place, chunk, with_gradient))
+            for k in added:
+                yield Step(partial(self._add, k, with_gradient))
 
     @property
     def launches(self) -> int:
@@ -114,11 +119,11 @@ class LayeredPass:
         if self.conveyor:
             self.conveyor.close()
 
-    def _add(self, d: int, with_gradient: bool) -> None:
-        """The sums at depth d + 1 become part of those at d."""
+    def _add(self, k: int, with_gradient: bool) -> None:
+        """The sums in place k + 1 become part of those in k: both are siblings."""
         if with_gradient:
-            elementwise(self._device, plus, [self._T] * 3, *(self._nodes[k] for k in (d, d + 1, d)))
-        elementwise(self._device, plus, [np.dtype(np.float64)] * 3, *(self._costs[k] for k in (d, d + 1, d)))
+            add(self._device, self._nodes[k], self._nodes[k + 1])
+        add(self._device, self._costs[k], self._costs[k + 1])
 
     def _leaf(self, node: int, chunk: int, with_gradient: bool) -> None:
         """What the blocks of a leaf, of so many chunks, left in parts."""

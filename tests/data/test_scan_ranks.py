@@ -1,0 +1,115 @@
+"""The first look at the rows, shared by ranks: the statistics, the fingerprint and the rows kept are those of one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from ranks import on_ranks
+
+from gpubp.communicator.top import own_leaves
+from gpubp.data import scan as room
+from gpubp.data.moments import Moments, Tree
+from gpubp.data.scan import scan
+from gpubp.data.source import ArrayRows
+from gpubp.errors import DataError
+
+RNG = np.random.default_rng(11)
+M, D = 20_011, 3
+ROWS = (RNG.normal(size=(M, D)) * [1, 1e3, 1e-3] + [0, 1e6, 5]).astype(np.float32)
+
+
+class FromFile(ArrayRows):
+    """Rows that do not lie in memory as one block, and a note of who read which."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__(array)
+        self.seen: list[tuple[int, int]] = []
+
+    def read(self, start: int, stop: int, out: np.ndarray) -> None:
+        self.seen.append((start, stop))
+        super().read(start, stop, out)
+
+
+def looked(ranks: Any, budget: int, **more: Any) -> tuple[Any, ...]:
+    source: Any = FromFile(np.asfortranarray(ROWS))
+    own = (0, M) if ranks is None else tuple(leaf * M // 16 for leaf in own_leaves(ranks.rank, ranks.size, 16))
+    found, kept = scan(source, budget=budget, own=own, ranks=ranks, threads=1, **more)
+    assert kept.tobytes() == ROWS[own[0] : own[0] + len(kept)].tobytes()
+    assert len(kept) == min(own[1] - own[0], budget // (4 * D))
+    read = sum(stop - start for start, stop in source.seen)
+    return found.fingerprint, *(v.tobytes() for v in (found.mean, found.std, found.minimum, found.maximum)), read
+
+
+MORE = {
+    "plain": {},
+    "weights": {"weights": np.where(RNG.random(M) < 0.3, 0.0, RNG.random(M))},
+    "training": {"training": RNG.random(M) < 0.7},
+    "the last third is not for training": {"training": np.arange(M) < 2 * M // 3},
+    "one block is not for training": {"training": (np.arange(M) < 3000) | (np.arange(M) > 9000)},
+}
+
+
+@pytest.mark.parametrize("case", MORE)
+@pytest.mark.parametrize("budget", [0, 30_000, 1 << 30])
+def test_what_is_found_is_the_same_on_any_number_of_ranks(monkeypatch, case, budget):
+    monkeypatch.setattr(room, "_PIECE", 1 << 14)  # several pieces for each rank
+    monkeypatch.setattr("gpubp.data.moments._BLOCK", 1 << 11)
+    *wanted, all_rows = looked(None, budget, **MORE[case])
+    for size in (1, 2, 3, 7, 16):
+        found = on_ranks(size, lambda ranks: looked(ranks, budget, **MORE[case]))
+        assert {one[:-1] for one in found} == {tuple(wanted)}, size
+        assert max(one[-1] for one in found) <= all_rows / size + 6000, "a rank read rows of others"
+
+
+def test_an_array_in_memory_stays_where_it_is():
+    def work(ranks: Any) -> bool:
+        own = tuple(rank * M // ranks.size for rank in (ranks.rank, ranks.rank + 1))
+        _, kept = scan(ArrayRows(ROWS), budget=0, own=own, ranks=ranks)
+        return np.shares_memory(kept, ROWS) and kept.tobytes() == ROWS[own[0] : own[1]].tobytes()
+
+    assert on_ranks(3, work) == [True] * 3
+
+
+def test_a_value_that_is_not_finite_is_said_once_by_whoever_finds_it(monkeypatch):
+    monkeypatch.setattr(room, "_PIECE", 1 << 14)
+    monkeypatch.setattr("gpubp.data.moments._BLOCK", 1 << 11)
+    wrong = ROWS.copy()
+    wrong[15_000, 1] = np.nan
+
+    def work(ranks: Any) -> str:
+        own = tuple(rank * M // ranks.size for rank in (ranks.rank, ranks.rank + 1))
+        with pytest.raises(DataError) as met:
+            scan(ArrayRows(wrong), budget=0, own=own, ranks=ranks)
+        return str(met.value)
+
+    (said,) = set(on_ranks(4, work))
+    assert said.startswith("rank 2 on host1: ") and "row 15000, column 1 is nan" in said
+
+
+def test_parts_of_a_tree_of_moments_are_put_together_as_one():
+    class Text(Moments):
+        def __init__(self, text: str) -> None:
+            object.__setattr__(self, "text", text)
+
+        def merged(self, other: Any) -> Any:
+            return Text(f"({self.text}{other.text})")  # type: ignore[attr-defined]
+
+    def text(of: Any) -> str:
+        return of.root().text
+
+    for count in (1, 2, 5, 8, 13):
+        whole = Tree()
+        for i in range(count):
+            whole.add(Text(chr(97 + i)))
+        for cuts in ((0, count), (0, count // 3, count), (0, 1, max(1, count // 2), max(1, count // 2), count)):
+            every = Tree()
+            for first, stop in pairwise(cuts):
+                part = Tree(first)
+                for i in range(first, stop):
+                    part.add(Text(chr(97 + i)))
+                for node in part.waiting:
+                    every.put(*node)
+            assert text(every) == text(whole), (count, cuts)

@@ -1,0 +1,189 @@
+"""How ranks are found, what those of a machine share, and what ends a wait that is in vain."""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from ranks import on_ranks
+
+from gpubp import hosts
+from gpubp.communicator import Solo, current, launcher, watchdog
+from gpubp.communicator.watchdog import TICK, Watchdog
+from gpubp.data.source import ArrayRows
+from gpubp.errors import CommunicatorError, DataError
+
+VARIABLES = [name for one in launcher.LAUNCHERS for name in (one.size, one.rank)]
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({}, (1, 0)),
+        ({"PMI_SIZE": "4", "PMI_RANK": "3"}, (4, 3)),
+        ({"OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_RANK": "5"}, (8, 5)),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}, (2, 1)),
+        # hydra is itself started by srun, one process on each node
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "PMI_SIZE": "16", "PMI_RANK": "9"}, (16, 9)),
+        # a batch script is one process, whatever its job has
+        ({"SLURM_NTASKS": "16", "SLURM_PROCID": "0"}, (1, 0)),
+        ({"PMI_SIZE": "what"}, (1, 0)),
+    ],
+)
+def test_the_launcher_says_how_many_there_are(environment, variables, found):
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    assert (launcher.size(), launcher.rank()) == found
+
+
+def test_without_a_launcher_there_is_one_process(environment):
+    assert isinstance(current(), Solo) and current() is not current()
+
+
+def test_the_ranks_of_a_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr(hosts, "available_cores", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert hosts.cores(Solo()) is None
+    assert on_ranks(3, hosts.cores) == [2, 2, 2]
+    bound = iter(range(100))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {next(bound)})  # each to a core of its own
+    monkeypatch.setattr(hosts, "available_cores", lambda: 1)
+    assert on_ranks(3, hosts.cores) == [1, 1, 1]
+
+
+def test_the_ranks_of_a_machine_share_its_memory(monkeypatch):
+    monkeypatch.setattr(hosts, "default_budget", lambda: 1200)
+    assert hosts.memory(Solo()) == 1200
+    assert on_ranks(3, hosts.memory) == [600, 600, 1200]  # two on the first machine
+
+
+LABELS = np.arange(6)
+
+
+@pytest.mark.parametrize(
+    ("other", "labels", "weights", "said"),
+    [
+        (np.zeros((7, 2)), np.arange(7), None, "has 7 rows of 2 features .float64. on rank 1; wanted 6 rows"),
+        (np.zeros((6, 2), "f4"), LABELS, None, "has 6 rows of 2 features .float32. on rank 1"),
+        (np.zeros((6, 2)), LABELS[::-1], None, "has other labels or weights on rank 1"),
+        (np.zeros((6, 2)), LABELS, np.ones(6), "has other labels or weights on rank 1"),
+    ],
+)
+def test_other_data_on_another_machine_are_refused(other, labels, weights, said):
+    def work(ranks: Any) -> None:
+        mine = (other, labels, weights) if ranks.rank == 1 else (np.zeros((6, 2)), LABELS, None)
+        hosts.refuse_other_rows(ranks, ArrayRows(mine[0]), *mine[1:])
+
+    with pytest.raises(DataError, match=said):
+        on_ranks(3, work)
+
+
+def test_the_same_data_are_not():
+    on_ranks(3, lambda ranks: hosts.refuse_other_rows(ranks, ArrayRows(np.zeros((6, 2))), LABELS, None))
+
+
+def test_a_machine_that_computes_other_bits_is_refused():
+    def work(ranks: Any) -> None:
+        hosts.refuse_other_machines(ranks, {"backend": "cpu", "blas": "Zen" if ranks.rank == 2 else "SkylakeX"})
+
+    with pytest.raises(CommunicatorError, match="rank 2 would compute other bits: blas is Zen, on rank 0 SkylakeX"):
+        on_ranks(3, work)
+
+
+def test_ranks_are_described():
+    assert hosts.describe(Solo(), 8) == {}
+    (said,) = {one["ranks"] for one in on_ranks(3, lambda ranks: hosts.describe(ranks, 2))}
+    assert said.endswith("0 to 1 of the 2 leaves of the sum each; 1 of them has nothing to do: take 2 or fewer")
+
+
+# --- the watchdog
+
+
+class Clock:
+    """Time that passes when it is told to, and a watchdog that looks then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(watchdog, "threading", SimpleNamespace(Thread=lambda **_: SimpleNamespace(start=int)))
+        self.dogs: list[Watchdog] = []
+
+    def dog(self, rank: int, seconds: float) -> tuple[Watchdog, list[float]]:
+        told: list[float] = []
+        self.dogs.append(Watchdog(rank, seconds, told.append))
+        return self.dogs[-1], told
+
+    def passes(self, seconds: float) -> None:
+        for _ in range(round(seconds / TICK)):
+            self.now += TICK
+            for dog in self.dogs:
+                dog.look()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_a_wait_that_is_too_long_is_ended(clock):
+    dog, told = clock.dog(0, 5)
+    with dog.waiting():
+        clock.passes(4.8)
+        assert not told
+        clock.passes(0.4)
+    assert told and told[0] == pytest.approx(5, abs=0.2)
+
+
+def test_work_of_ones_own_is_no_wait_and_waits_do_not_add_up(clock):
+    dog, told = clock.dog(0, 5)
+    clock.passes(100)
+    for _ in range(10):
+        with dog.waiting():
+            clock.passes(4)
+    assert not told
+
+
+def test_who_was_busy_for_long_waits_for_long(clock):
+    dog, told = clock.dog(0, 5)
+    clock.passes(60)
+    with dog.waiting():
+        clock.passes(124)
+        assert not told
+        clock.passes(2)
+    assert told
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count(clock):
+    dog, told = clock.dog(0, 5)
+    with dog.waiting():
+        clock.passes(1)
+        clock.now += 3600
+        clock.passes(2)
+    assert not told
+
+
+def test_one_rank_speaks_before_the_others(clock):
+    (first, said), (second, also) = clock.dog(0, 5), clock.dog(3, 5)
+    with first.waiting(), second.waiting():
+        clock.passes(5.3)
+        assert said and not also
+        clock.passes(2)
+    assert also  # where the first one could not
+
+
+def test_it_looks_by_itself():
+    told = threading.Event()
+    dog = Watchdog(0, 0.05, lambda waited: told.set())
+    with dog.waiting():
+        assert told.wait(60)
