@@ -26,7 +26,7 @@ FLOORS = [
     {"on_device", "on_host", "walk", "curvature", "optimizers", "checkpoint"},
     {"objective"},
     {"training", "stopping", "inference", "diagnostics", "bench", "run_folder", "results", "job"},
-    {"allotment", "hosts", "prepare", "predictions"},
+    {"allotment", "hosts", "prepare", "predictions", "gathering"},
     {"model_rows"},
     {"recording"},
     {"loading"},

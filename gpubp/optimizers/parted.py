@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..tree import cover, leaf_count, leaf_rows
+from ..tree import cover, leaf_count, leaf_rows, leaves_below
 
 PARTED = 1 << 20  # elements from which vectors have parts
 PART, MOST = 1 << 15, 1 << 20  # elements of a part at least (of two vectors and a row 0.8 to 1.6 MB), and parts at most
@@ -50,9 +50,8 @@ def added(first: int, sums: np.ndarray, count: int) -> dict[int, tuple[np.ndarra
     """
     found: dict[int, tuple[np.ndarray]] = {}
     for index in cover(first, first + len(sums), count):
-        width = count >> (index.bit_length() - 1)
-        at = index * width - count - first
-        node = sums[at : at + width]
+        start, stop = leaves_below(index, count)
+        node = sums[start - first : stop - first]
         while len(node) > 1:
             node = node[::2] + node[1::2]
         found[index] = (node[0],)

@@ -147,7 +147,7 @@ class HostVectors:
             row[...] = given[out.columns]
 
     def to_host(self, array: Any) -> Any:
-        return array
+        return array if len(array) or not isinstance(array, Parted) else np.zeros(array.shape)
 
     def copy(self, source: Any, out: Any) -> None:
         if isinstance(out, Row):
