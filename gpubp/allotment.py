@@ -49,5 +49,6 @@ def allot(
             each = " on each rank" if ranks.size > 1 else ""
             said += f", to fit {most / 1e6:,.0f} MB{each}" + (f", a quarter of the {of}" if most > LEAST else "")
             log.warning("%s", said)
-    taken = 0 if backend.has_engine else footprint(optimizer, P, ranks) + 8 * P  # and the Θ that steps are measured from
+    more = 8 * P  # the Θ that steps are measured from
+    taken = 0 if backend.has_engine else footprint(optimizer, P, ranks) + more
     return optimizer, taken, {"memory": said} if said else {}

@@ -109,8 +109,7 @@ class Recorder:
         if self._folder is not None:
             self._expense.note(progress, writing=self._background.busy)
             try:
-                with self._naming_what_is_kept():
-                    self._folder.append_history(self.history[-1])
+                self._folder.append_history(self.history[-1])
             except CheckpointError as error:
                 lost = error
             due = lost is not None or self._due(state)
@@ -120,7 +119,8 @@ class Recorder:
             with suppress(CheckpointError):  # what was reached may be kept all the same
                 self._save(state, None)
                 self._settle()
-            raise lost
+            with self._naming_what_is_kept():
+                raise lost
         self._save(state, None)
         self._saved_at = time.monotonic()
         self._expense.begin()
@@ -199,12 +199,13 @@ class Recorder:
             if self._together:
                 give(self._ranks, state)
             return
-        self._settle()  # before the record is made: copies from a device would be in memory twice
-        record, versions, keep = self._record(state, ending), state.versions(), self._ready.job.keep
+        versions, keep = state.versions(), self._ready.job.keep
         if self._together:
             with self._naming_what_is_kept(), asking(self._ranks):
-                folder.save(record, keep, versions=versions)
+                folder.save(self._record(state, ending), keep, versions=versions)
             return
+        self._settle()  # before the record is made: copies from a device would be in memory twice
+        record = self._record(state, ending)
         self._shared = isinstance(state.vectors, HostVectors)  # from a device it came as a copy
         with self._naming_what_is_kept():
             self._background.begin(lambda go_on: folder.save(record, keep, versions=versions, go_on=go_on))

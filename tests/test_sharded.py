@@ -1,4 +1,4 @@
-"""Long vectors have parts, whose products a tree adds; ranks share what an optimizer remembers. No bit depends on it."""
+"""Long vectors have parts whose products a tree adds, and ranks share what an optimizer remembers: the same bits."""
 
 from __future__ import annotations
 
@@ -377,7 +377,8 @@ def test_a_history_that_ranks_share_need_not_be_shortened(short, caplog):
     on = choose("cpu", kernel="numpy")[0]
 
     def history(ranks: Any) -> int:
-        return allot(optimizers.make("lbfgs"), P, budget, on, fresh=True, ranks=ranks)[0].history
+        optimizer: Any = allot(optimizers.make("lbfgs"), P, budget, on, fresh=True, ranks=ranks)[0]
+        return optimizer.history
 
     assert history(Solo()) == 10 and "from 30 to 10 pairs" in caplog.text
     assert on_ranks(2, history) == [20, 20] and on_ranks(4, history) == [30] * 4

@@ -6,7 +6,7 @@ go to the disk from where they are, in the order of the file, and what is writte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,14 +173,12 @@ class Layout:
 
 def _pieces(array: np.ndarray | ByRows, size: int) -> Iterator[memoryview]:
     """The bytes of an array, so many at a time: those of a row, or all."""
-    if not isinstance(array, np.ndarray):
-        rows = range(array.shape[0])
-        if size == array.shape[1] * array.dtype.itemsize:
-            yield from (memoryview(array.row(j)).cast("B") for j in rows)
-            return
-        array = np.stack([array.row(j) for j in rows])
-    data = memoryview(array).cast("B")  # pyright: ignore[reportArgumentType]
-    yield from (data[at : at + size] for at in range(0, len(data), size))
+    parts: Iterable[np.ndarray] = [array] if isinstance(array, np.ndarray) else map(array.row, range(array.shape[0]))
+    if not isinstance(array, np.ndarray) and size != array.shape[1] * array.dtype.itemsize:
+        parts = [np.stack(list(parts))]
+    for part in parts:
+        data = memoryview(part).cast("B")  # pyright: ignore[reportArgumentType]
+        yield from (data[at : at + size] for at in range(0, len(data), size))
 
 
 def _written(

@@ -53,7 +53,8 @@ class Checkpoint:
         network: its ``sizes`` [s_1, …, s_L] and what else describes it.
         optimizer: name and hyperparameters.
         state: what the optimizer remembers: arrays (bool, integers, floats of up to 64 bits), floats, ints of 64 bits
-            and bools, all kept to the bit; of one to be written, matrices by rows too. A NumPy scalar or 0-dimensional array is kept as its number.
+            and bools, all kept to the bit. A NumPy scalar or 0-dimensional array is kept as its number. One that is
+            to be written may have matrices `ByRows`.
         lambda_: λ.
         scaling: how X was scaled: arrays, and what JSON can hold.
         targets: what y was.

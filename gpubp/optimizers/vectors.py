@@ -125,7 +125,8 @@ class HostVectors:
     waits = 0
 
     def __init__(self, threads: int = 1, ranks: Any = None) -> None:
-        self._threads, self._ranks = threads, ranks if ranks is not None and ranks.size > 1 else None
+        self._threads = threads
+        self._ranks: Any = ranks if ranks is not None and ranks.size > 1 else None
         self._tops: dict[tuple[int, int], Any] = {}
         self._bytes: dict[int, list[int]] = {}
 
@@ -147,7 +148,7 @@ class HostVectors:
             row[...] = given[out.columns]
 
     def to_host(self, array: Any) -> Any:
-        return array if len(array) or not isinstance(array, Parted) else np.zeros(array.shape)
+        return np.zeros(array.shape) if isinstance(array, Parted) and not len(array) else array
 
     def copy(self, source: Any, out: Any) -> None:
         if isinstance(out, Row):
