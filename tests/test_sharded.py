@@ -26,8 +26,9 @@ from gpubp.communicator import Solo
 from gpubp.data.rows import Rows
 from gpubp.data.scaling import Scaling
 from gpubp.data.source import ArrayRows
-from gpubp.errors import CheckpointError, DataError
+from gpubp.errors import CheckpointError, DataError, OtherRankFailed
 from gpubp.job import Job
+from gpubp.leading import Order
 from gpubp.network import Network
 from gpubp.objective import Objective
 from gpubp.optimizers import parted
@@ -262,20 +263,22 @@ def test_no_rank_ever_has_a_ring_whole(team, monkeypatch, tmp_path, block):
 
 def test_ranks_are_sent_rows_and_not_the_checkpoint(team, monkeypatch, tmp_path):
     team(2, begin(tmp_path / "run", 8))
-    told: list[Any] = []
+    orders: list[tuple[set[str], set[str]]] = []
+    rows: list[Any] = []
     share = ThreadRanks.share
 
     def noted(self: ThreadRanks, value: Any = None) -> Any:
-        if self.rank == 0:
-            told.append(value)
+        if self.rank == 0 and isinstance(value, Order) and value.resumed:
+            orders.append((set(value.resumed.state), set(value.apart)))
+        if self.rank == 0 and isinstance(value, np.ndarray):
+            rows.append(value.shape)
         return share(self, value)
 
     monkeypatch.setattr(ThreadRanks, "share", noted)
     team(2, go_on(tmp_path / "run", 12))
-    (order,) = [word for word in told if hasattr(word, "resumed")]
-    assert not {"S", "Y", "PY"} & set(order.resumed.state) and set(order.apart) == {"S", "Y", "PY"}
-    rows = [word for word in told if isinstance(word, np.ndarray)]
-    assert len(rows) == 15 and {row.shape for row in rows} == {(NETWORK.P,)}
+    ((state, apart),) = orders
+    assert apart == {"S", "Y", "PY"} and not apart & state and {"Theta", "gradient", "rho"} <= state
+    assert rows == [(NETWORK.P,)] * 15
 
 
 # --- what goes wrong
@@ -325,7 +328,9 @@ def test_after_an_error_of_one_rank_what_was_reached_is_kept_if_all_have_it(team
             begin(tmp_path / "run")(ranks)
         return type(met.value)
 
-    team(3, work)
+    kinds = team(3, work)
+    assert kinds[1] is type(error)
+    assert kinds[0] is kinds[2] is (DataError if isinstance(error, DataError) else OtherRankFailed)
     monkeypatch.setattr(Objective, "value_and_gradient", evaluate)
     reached = find_checkpoint(tmp_path / "run").checkpoint.iteration
     assert reached == 4 if isinstance(error, ValueError) else reached > 4

@@ -18,7 +18,7 @@ import numpy as np
 from ..tree import cover, leaf_count, leaf_rows, leaves_below
 
 PARTED = 1 << 20  # elements from which vectors have parts
-PART, MOST = 1 << 15, 1 << 20  # elements of a part at least (of two vectors and a row 0.8 to 1.6 MB), and parts at most
+PART, MOST = 1 << 16, 1 << 20  # elements of a part at least (shorter ones cost more calls), and parts at most
 
 
 def parts(P: int) -> int:

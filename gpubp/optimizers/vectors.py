@@ -211,7 +211,7 @@ class HostVectors:
             return float(np.dot(a, b))
 
     def dots(self, *pairs: tuple[Any, Any]) -> list[float]:
-        return self._sums([(a, (b,)) for a, b in pairs]).tolist()
+        return self._sums([((a,), (b,)) for a, b in pairs]).tolist()
 
     def max_abs(self, v: np.ndarray) -> float:
         return max(float(v.max()), -float(v.min()))  # without a temporary
@@ -221,7 +221,7 @@ class HostVectors:
             return float(np.abs(v).sum())
 
     def products(self, matrices: Sequence[Any], rows: Sequence[int], vectors: Sequence[Any]) -> np.ndarray:
-        found = self._sums([(M[i], vectors) for M in matrices for i in rows])
+        found = self._sums([([M[i] for M in matrices for i in rows], vectors)])
         return found.reshape(len(matrices), len(rows), len(vectors)).swapaxes(1, 2)
 
     def gemm(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, *, transpose: str = "nn", beta: int = 0) -> None:
@@ -243,21 +243,26 @@ class HostVectors:
     def read(self, *numbers: Any) -> list[Any]:
         return list(numbers)
 
-    def _sums(self, wanted: Sequence[tuple[Any, Sequence[Any]]]) -> np.ndarray:
-        """aᵀb for each of these a and each b beside it, one after the other."""
-        numbers = sum(len(others) for _, others in wanted)
+    def _sums(self, wanted: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> np.ndarray:
+        """Of each of these pairs (rows, vectors) the products of every row with every vector, one after the other."""
+        numbers = sum(len(rows) * len(vectors) for rows, vectors in wanted)
         if not numbers:
             return np.zeros(0)
-        P = len(wanted[0][0])
+        P = len(wanted[0][0][0])
         count, own = parts(P), self._own(P)
 
-        def of_part(task: tuple[Any, Sequence[Any], slice]) -> list[float]:
-            a, others, part = task
-            a = _columns(a, part)
-            return [np.dot(a, _columns(b, part)) for b in others]
+        def of_part(task: tuple[np.ndarray, list[np.ndarray]]) -> list[float]:
+            row, vectors = task
+            return [np.dot(row, v) for v in vectors]
 
         def nodes() -> dict[int, tuple[np.ndarray]]:
-            tasks = [(a, others, part) for part in cut(P, *own) for a, others in wanted]
+            tasks = [
+                (_columns(row, part), theirs)
+                for part in cut(P, *own)
+                for rows, vectors in wanted
+                for theirs in [[_columns(v, part) for v in vectors]]
+                for row in rows
+            ]
             found = [number for done in shared(of_part, tasks, P, self._threads) for number in done]
             with np.errstate(over="ignore", invalid="ignore"):
                 return added(own[0], np.array(found, np.float64).reshape(-1, numbers), count)
@@ -297,10 +302,10 @@ LONG = 1 << 16  # elements from which threads are worth waking
 
 def _columns(array: Any, columns: slice) -> np.ndarray:
     """These elements of a vector, or columns of a matrix, which this process has if they are its own."""
-    if isinstance(array, Parted | Row):
-        start = array.columns.start
-        return array.own[..., columns.start - start : columns.stop - start]
-    return array[..., columns]
+    if type(array) is np.ndarray:
+        return array[..., columns]
+    start = array.columns.start
+    return array.own[..., columns.start - start : columns.stop - start]
 
 
 def shared(work: Callable[[Any], Any], tasks: list[Any], P: int, threads: int) -> list[Any]:
