@@ -14,8 +14,8 @@ from typing import Any
 import launched
 import numpy as np
 import pytest
-from ranks import ThreadRanks, on_ranks
 from running import ENVIRONMENT, write
+from thread_ranks import ThreadRanks, on_ranks
 
 from gpubp import gathering, optimizers, run
 from gpubp.allotment import allot
