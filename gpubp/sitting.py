@@ -48,6 +48,11 @@ class Sitting:
     scanned: Callable[[int, int], None] | None
     ranks: Communicator
 
+    def __post_init__(self) -> None:
+        stop = self.stop
+        if stop is not None:  # while data are read nobody trains yet, but all are to know who asked
+            self.ranks.wish = lambda: stop.by or ""
+
     def prepared_for(self, order: Order) -> AbstractContextManager[Prepared]:
         """What the order needs, closed at the end."""
         made = prepare(order.job, self.dataset, **order.kept, scanned=self.scanned, communicator=self.ranks)

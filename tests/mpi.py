@@ -131,6 +131,11 @@ class Launch:
             file.close()
 
     @property
+    def over(self) -> bool:
+        """Whether the launcher has ended."""
+        return self.process.poll() is not None
+
+    @property
     def pids(self) -> dict[int, int]:
         """The process of each rank that is there."""
         found = self._processes()
@@ -156,9 +161,13 @@ class Launch:
         return self
 
     def until(self, done: Callable[[], Any]) -> None:
+        """Wait for it; that the launcher ends before is a failure."""
         until = time.monotonic() + PATIENCE
-        while not done():
-            assert self.process.poll() is None, (self.process.returncode, self._said(self._out), self.errors)
+        while True:
+            over = self.over  # before looking: what it did is then all there
+            if done():
+                return
+            assert not over, (self.process.returncode, self._said(self._out), self.errors)
             assert time.monotonic() < until, self.errors
             time.sleep(0.01)
 

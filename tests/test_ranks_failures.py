@@ -45,6 +45,17 @@ def goes_on(run: Path, data: Path, ranks: int) -> None:
 
 # --- someone ends it
 
+THE_SCAN = """
+import sys, time
+from gpubp.data import scan
+real = scan._Look._read
+def read(self, start, stop):
+    print("held", file=sys.stderr, flush=True)
+    time.sleep(0.05)
+    return real(self, start, stop)
+scan._Look._read, scan._PIECE = read, 4096
+"""
+
 
 @pytest.mark.parametrize(
     ("name", "rank", "code"), [("SIGTERM", None, 143), ("SIGINT", 0, 130), ("SIGUSR1", 2, 75)], ids=str
@@ -60,6 +71,17 @@ def test_a_signal_to_the_launcher_or_to_any_rank_stops_all_at_one_iteration(data
     assert said["iterations"] == sound(tmp_path / "run", 3)
     if rank is None:
         goes_on(tmp_path / "run", data, 2)
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_a_signal_to_a_rank_while_the_data_are_read(data, tmp_path, command):
+    words = [command, data, "--out", "run", "--hidden", "4", "--kernel", "numpy", "--threads", 1]
+    with Launch(2, *words, cwd=tmp_path, before=THE_SCAN).says("held") as launch:
+        launch.signal(signal.SIGTERM, 1)
+        done = launch.wait()
+    done.quiet()
+    assert done.code == 143 and "Traceback" not in done.errors and done.seconds < SOON, done
+    assert done.errors.count("stopped by SIGTERM") == 1 and not list(tmp_path.glob("run/checkpoint*"))
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -31,6 +31,7 @@ SPIN = 2e-3  # seconds that a rank looks without a pause whether the others are 
 NAP, LONGEST = 5e-5, 1e-3  # seconds from then on, at least and at most
 PART = 50  # of the time that was waited: so much of it may be lost by a nap
 LONG = 1 << 16  # bytes that travel in pieces, each of which waits until somebody looks
+HEARD = 0.2  # seconds in which what was said reaches the launcher, before all end
 LAST = 2.0  # seconds in which MPI may end the job, before this process ends without it
 
 
@@ -125,12 +126,12 @@ class MpiCommunicator(Ranks):
 
     def share(self, value: Any = None) -> Any:
         self._arrive()
-        with self.watchdog.waiting():
+        with self._waiting():
             return self._comm.bcast(value)
 
     def gather(self, value: Any) -> list[Any]:
         self._arrive()
-        with self.watchdog.waiting():
+        with self._waiting():
             return self._comm.allgather(value)
 
     def waiting(self) -> AbstractContextManager[None]:
@@ -138,7 +139,7 @@ class MpiCommunicator(Ranks):
 
     def collect(self, value: Any) -> list[Any]:
         self._arrive()
-        with self.watchdog.waiting():
+        with self._waiting():
             return self._comm.gather(value) or []
 
     def abort(self, code: int) -> None:
@@ -150,15 +151,26 @@ class MpiCommunicator(Ranks):
         timer = threading.Timer(LAST, os._exit, (code,))
         timer.daemon = True
         timer.start()
+        time.sleep(HEARD)
         (self._library or Library(self._mpi)).abort(code)
         os._exit(code)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Around what the library does with the others."""
+        with self.watchdog.waiting():
+            try:
+                yield
+            except self._mpi.Exception as error:
+                kept = self.kept()
+                raise CommunicatorError(f"MPI: {' '.join(str(error).split())}", do=kept) from error
 
     def _arrive(self) -> None:
         """Wait until all are here, giving way to those that still work."""
         self._wait(self._comm.Ibarrier())
 
     def _wait(self, request: Any, *, naps: bool = True) -> None:
-        with self.watchdog.waiting():
+        with self._waiting():
             began = time.perf_counter()
             while not request.Test():
                 waited = time.perf_counter() - began
@@ -185,6 +197,11 @@ def _met(line: str, seconds: float) -> Iterator[None]:
     def end() -> None:
         with suppress(OSError):
             os.write(2, f"gpubp: error: {line}\n".encode())
+        time.sleep(HEARD)
+        with suppress(OSError, KeyError, ValueError):
+            # what MPI_Abort would say, but that one is not there yet: without it MPICH's mpiexec waits for a lost host
+            os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={CommunicatorError.exit_code}\n".encode())
+            time.sleep(LAST)  # it ends us
         os._exit(CommunicatorError.exit_code)
 
     late = threading.Timer(seconds + STAGGER * min(launcher.rank(), MOST), end)
