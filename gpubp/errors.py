@@ -76,7 +76,9 @@ class CommunicatorError(GpubpError):
 
 
 class OtherRankFailed(CommunicatorError):
-    """Another rank failed by something that is not an error of ours."""
+    """Another rank failed by something that is not an error of ours; that rank shows Python's account of it."""
+
+    exit_code = 1  # Python's, for that
 
 
 class Stopped(GpubpError):

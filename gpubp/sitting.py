@@ -16,6 +16,7 @@ import numpy as np
 from .communicator import Communicator
 from .data.dataset import Dataset
 from .errors import BackendError, CommunicatorError, DataError, UsageError
+from .gathering import received
 from .inference import Model
 from .leading import Order, follow
 from .loading import saved_state
@@ -47,6 +48,11 @@ class Sitting:
     scanned: Callable[[int, int], None] | None
     ranks: Communicator
 
+    def __post_init__(self) -> None:
+        stop = self.stop
+        if stop is not None:  # while data are read nobody trains yet, but all are to know who asked
+            self.ranks.wish = lambda: stop.by or ""
+
     def prepared_for(self, order: Order) -> AbstractContextManager[Prepared]:
         """What the order needs, closed at the end."""
         made = prepare(order.job, self.dataset, **order.kept, scanned=self.scanned, communicator=self.ranks)
@@ -68,7 +74,10 @@ class Sitting:
             ready.lowest_validation = recorder.lowest_validation
             if self.prepared:
                 self.prepared(ready)
-            begin: Any = fresh if resumed is None else saved_state(resumed)
+            begin: Any = fresh
+            if resumed is not None:
+                at_once = ready.objective.vectors is not None  # a device has them whole
+                begin = received(self.ranks, saved_state(resumed), order.apart, at_once=at_once)
 
             def began(state: State) -> None:
                 if resumed is not None:

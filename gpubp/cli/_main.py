@@ -154,7 +154,10 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek gets a "?" and not a traceback
     _ranks.quiet()
-    code, line, error = _run(arguments)
+    try:
+        code, line, error = _run(arguments)
+    except Exception as unexpected:
+        _ranks.fell(unexpected)
     if error is not None:
         code, line = _ranks.agreed(code, line, error)
     with suppress(OSError):
@@ -179,6 +182,8 @@ def _run(arguments: list[str] | None) -> Ended:
         cli.main(args=arguments, prog_name=program, standalone_mode=False)
         return _flushed(0)
     except SystemExit as end:
+        if end.code == 141:  # as `Commands.invoke` says it
+            return Ended(141, "", end)
         return _flushed(end.code if isinstance(end.code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -192,10 +197,10 @@ def _run(arguments: list[str] | None) -> Ended:
         return Ended(error.exit_code, f"error: {' '.join(str(error).split())}", error)
     except (KeyboardInterrupt, click.Abort) as error:
         return Ended(130, "interrupted", error)
-    except BrokenPipeError:
+    except BrokenPipeError as error:
         # the reader of our stdout went away: nothing is left to say, and Python must not try at exit
         sys.stdout = None
-        return Ended(141)
+        return Ended(141, "", error)
     except OSError as error:
         sys.stdout = None
         return Ended(3, f"error: the result could not be written: {error.strerror or error}", error)

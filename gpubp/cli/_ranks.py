@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 import click
 
 from ..communicator import launcher
+from ..communicator.watchdog import MOMENT
 from ..errors import CommunicatorError, GpubpError, UsageError
 
 SHARED = ("evaluate", "learning-curve", "predict", "resume", "sweep", "train")  # what ranks do together
-MOMENT = 1.0  # seconds in which rank 0 may say what is wrong, before another rank does
 
 
 def ranks_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,8 +43,11 @@ def _watch(ctx: click.Context, param: click.Parameter, seconds: float) -> float:
 
 def leave_to_the_first(command: str | None) -> None:
     """End all ranks but the first where the command is one that ranks do not share."""
-    if launcher.rank() > 0 and command not in SHARED:
-        raise SystemExit(0)
+    if command not in SHARED:
+        if launcher.rank() > 0:
+            raise SystemExit(0)
+        if launcher.size() > 1:
+            launcher.left()
 
 
 def quiet() -> None:
@@ -83,6 +86,16 @@ def agreed(code: int, line: str, error: BaseException) -> tuple[int, str]:
         time.sleep(MOMENT)  # where rank 0 has met it too, it says so and ends us
         line = line.replace("error: ", f"error: rank {launcher.rank()} on {os.uname().nodename}: ", 1)
     return code, line
+
+
+def fell(error: Exception) -> NoReturn:
+    """An error that is none of ours: Python's own account of it, by one rank, and all end."""
+    if launcher.size() == 1:
+        raise error
+    if launcher.rank() > 0 and not getattr(error, "agreed", False):
+        time.sleep(MOMENT)
+    sys.excepthook(type(error), error, error.__traceback__)
+    end(1, error)
 
 
 def end(code: int, error: BaseException | None) -> NoReturn:

@@ -13,7 +13,7 @@ what waits in vain.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:  # `launcher` is asked before anything heavy is loaded
@@ -210,6 +210,12 @@ def refuse(error: GpubpError) -> bool:
 
 
 def abort(code: int) -> None:
-    """End all ranks at once with that exit code, where they have met."""
-    if _made:
+    """End all ranks at once with that exit code. Where they have not met, they do: none would wait for this one, and
+    then for nobody. Comes back where they cannot."""
+    from ..errors import CommunicatorError
+    from .mpi import MpiCommunicator
+
+    with suppress(CommunicatorError):
+        if not _made:
+            _made.append(MpiCommunicator.world())
         _made[0].abort(code)

@@ -28,9 +28,17 @@ def found() -> Launcher | None:
     return next((one for one in LAUNCHERS if os.environ.get(one.size, "").isdigit()), None)
 
 
+_left: list[bool] = []
+
+
+def left() -> None:
+    """From now on this process is on its own: what it does the others do not share."""
+    _left.append(True)
+
+
 def size() -> int:
     """How many processes were started together."""
-    launcher = found()
+    launcher = None if _left else found()
     return int(os.environ[launcher.size]) if launcher else 1
 
 

@@ -6,28 +6,32 @@ theirs away, and signals are seen.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
 from ..errors import CommunicatorError
 from . import launcher
+from .library import Library
 from .ranks import Ranks
-from .watchdog import Watchdog
+from .watchdog import MOMENT, MOST, STAGGER, Watchdog
 
 SECONDS = 300.0  # of the watchdog
 SPIN = 2e-3  # seconds that a rank looks without a pause whether the others are there
 NAP, LONGEST = 5e-5, 1e-3  # seconds from then on, at least and at most
 PART = 50  # of the time that was waited: so much of it may be lost by a nap
 LONG = 1 << 16  # bytes that travel in pieces, each of which waits until somebody looks
+HEARD = 0.2  # seconds in which what was said reaches the launcher, before all end
 LAST = 2.0  # seconds in which MPI may end the job, before this process ends without it
 
 
@@ -36,17 +40,21 @@ class MpiCommunicator(Ranks):
 
     Args:
         comm: a communicator of mpi4py, of which nobody else uses this copy.
+        library: what was begun for it, if it was.
 
     Attributes:
         watchdog: ends the job where this rank waits too long.
     """
 
-    def __init__(self, comm: Any, seconds: float = SECONDS) -> None:
-        self._mpi, self._comm = importlib.import_module("mpi4py.MPI"), comm
-        super().__init__(comm.Get_rank(), comm.Get_size(), comm.allgather(socket.gethostname()))
-        alike = self.hosts.count(self.hosts[self.rank])
-        self._spin = SPIN if alike <= len(os.sched_getaffinity(0)) else 0.0
-        self.watchdog = Watchdog(self.rank, seconds, self._give_up)
+    def __init__(self, comm: Any, seconds: float = SECONDS, library: Library | None = None) -> None:
+        self._mpi, self._comm, self._library = importlib.import_module("mpi4py.MPI"), comm, library
+        rank, here = comm.Get_rank(), socket.gethostname()
+        super().__init__(rank, comm.Get_size(), [here] * comm.Get_size())
+        self._spin = 0.0
+        self.watchdog = Watchdog(rank, seconds, self._give_up)
+        self.hosts = self.gather(here)
+        if self.hosts.count(here) <= len(os.sched_getaffinity(0)):
+            self._spin = SPIN
 
     @classmethod
     def world(cls, seconds: float | None = None) -> MpiCommunicator:
@@ -58,41 +66,52 @@ class MpiCommunicator(Ranks):
         Raises:
             CommunicatorError: mpi4py or an MPI library is missing, or the library does not know the launcher.
         """
-        os.environ.setdefault("MPIR_CVAR_SUPPRESS_ABORT_MESSAGE", "1")  # what happened is said by us
         started = launcher.found()
         assert started is not None
         count = launcher.size()
         seconds = SECONDS if seconds is None else seconds
         said = f"{started.name} has started {count} processes"
-        late = threading.Timer(seconds, _end_unmet, (f"{said}, and not all of them came within {seconds:.0f} s",))
-        late.daemon = True
-        late.start()
         try:
-            mpi = importlib.import_module("mpi4py.MPI")
+            importlib.import_module("mpi4py").rc(initialize=False, finalize=False)
+            with warnings.catch_warnings():  # of another launcher's variables: that is said below
+                warnings.simplefilter("ignore", RuntimeWarning)
+                mpi = importlib.import_module("mpi4py.MPI")
+            library = Library(mpi)
+            with _met(f"{said}, and not all of them came within {seconds:.0f} s", seconds):
+                library.begin()
+                comm = mpi.COMM_WORLD.Dup()
         except (ImportError, RuntimeError) as error:
             missing = isinstance(error, ModuleNotFoundError)
             why = "mpi4py is not installed" if missing else " ".join(str(error).split())
             raise CommunicatorError(f"{said}, and {why}", do="pip install 'gpubp[mpi]'") from None
-        finally:
-            late.cancel()
-        comm = mpi.COMM_WORLD
         if comm.Get_size() != count:
-            library = mpi.Get_library_version().split("\0")[0].splitlines()[0]
+            version = mpi.Get_library_version().split("\0")[0].splitlines()[0]
             raise CommunicatorError(
-                f"{said}, and MPI knows of {comm.Get_size()} ({' '.join(library.split())})",
+                f"{said}, and MPI knows of {comm.Get_size()} ({' '.join(version.split())})",
                 wanted="a launcher of the same MPI",
                 do="start it with that MPI's own mpiexec, or with srun --mpi=pmi2 or --mpi=pmix",
             )
-        made = cls(comm.Dup(), seconds)
+        made = cls(comm, seconds, library)
+        atexit.register(made.leave)
         before = sys.excepthook
 
         def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+            alone = not getattr(error, "agreed", False)  # then the others would wait for ever
+            if alone and made.rank > 0:
+                time.sleep(MOMENT)
             before(kind, error, trace)
-            if not getattr(error, "agreed", False):  # the others would wait for ever
+            if alone:
                 made.abort(1)
 
         sys.excepthook = hook
         return made
+
+    def leave(self) -> None:
+        """What is done at exit: all ranks take leave of each other."""
+        if self._library is not None:
+            self._arrive()  # what waits for long ends here, where all can still be ended
+            with self.watchdog.waiting():
+                self._library.end()
 
     def all_gather(self, send: np.ndarray, out: np.ndarray, counts: Sequence[int]) -> None:
         long = len(out) >= LONG
@@ -107,12 +126,12 @@ class MpiCommunicator(Ranks):
 
     def share(self, value: Any = None) -> Any:
         self._arrive()
-        with self.watchdog.waiting():
+        with self._waiting():
             return self._comm.bcast(value)
 
     def gather(self, value: Any) -> list[Any]:
         self._arrive()
-        with self.watchdog.waiting():
+        with self._waiting():
             return self._comm.allgather(value)
 
     def waiting(self) -> AbstractContextManager[None]:
@@ -120,25 +139,38 @@ class MpiCommunicator(Ranks):
 
     def collect(self, value: Any) -> list[Any]:
         self._arrive()
-        with self.watchdog.waiting():
+        with self._waiting():
             return self._comm.gather(value) or []
 
     def abort(self, code: int) -> None:
         """End all ranks at once, this one with them, with that exit code. Does not return."""
         with suppress(OSError, ValueError):
             sys.stderr.flush()
+        with suppress(OSError):  # what happened is said by us; the library would say it once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         timer = threading.Timer(LAST, os._exit, (code,))
         timer.daemon = True
         timer.start()
-        self._comm.Abort(code)
+        time.sleep(HEARD)
+        (self._library or Library(self._mpi)).abort(code)
         os._exit(code)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Around what the library does with the others."""
+        with self.watchdog.waiting():
+            try:
+                yield
+            except self._mpi.Exception as error:
+                kept = self.kept()
+                raise CommunicatorError(f"MPI: {' '.join(str(error).split())}", do=kept) from error
 
     def _arrive(self) -> None:
         """Wait until all are here, giving way to those that still work."""
         self._wait(self._comm.Ibarrier())
 
     def _wait(self, request: Any, *, naps: bool = True) -> None:
-        with self.watchdog.waiting():
+        with self._waiting():
             began = time.perf_counter()
             while not request.Test():
                 waited = time.perf_counter() - began
@@ -158,7 +190,24 @@ class MpiCommunicator(Ranks):
         self.abort(CommunicatorError.exit_code)
 
 
-def _end_unmet(line: str) -> None:
-    with suppress(OSError):
-        os.write(2, f"gpubp: error: {line}\n".encode())
-    os._exit(CommunicatorError.exit_code)
+@contextmanager
+def _met(line: str, seconds: float) -> Iterator[None]:
+    """Inside, this process waits for others that may never come: then it says that line and ends."""
+
+    def end() -> None:
+        with suppress(OSError):
+            os.write(2, f"gpubp: error: {line}\n".encode())
+        time.sleep(HEARD)
+        with suppress(OSError, KeyError, ValueError):
+            # what MPI_Abort would say, but that one is not there yet: without it MPICH's mpiexec waits for a lost host
+            os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={CommunicatorError.exit_code}\n".encode())
+            time.sleep(LAST)  # it ends us
+        os._exit(CommunicatorError.exit_code)
+
+    late = threading.Timer(seconds + STAGGER * min(launcher.rank(), MOST), end)
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()

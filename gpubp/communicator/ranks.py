@@ -144,8 +144,8 @@ class Ranks:
         failed = [rank for rank, one in enumerate(met) if one is not None]
         first, (kind, found, wanted, do) = failed[0], met[failed[0]]
         alike = len(failed) == self.size and all(one == met[0] for one in met)
-        if error is not None and not isinstance(error, GpubpError):
-            raise agreed(error)
+        if error is not None and not isinstance(error, GpubpError) and self.rank == first:
+            raise agreed(error)  # Python's account of it, once
         where = "" if alike or kind is Stopped else f"{self.name(first)}: "
         raise agreed(kind(f"{where}{found}", wanted=wanted, do=do)) from error
 
@@ -168,10 +168,6 @@ def _told(error: BaseException) -> tuple[type[GpubpError], str, str, str]:
     if isinstance(error, GpubpError):
         return type(error), error.found, error.wanted, error.do
     if isinstance(error, MemoryError):
-        return (
-            OtherRankFailed,
-            "out of memory",
-            "",
-            "keep fewer rows in it with --memory, or take fewer ranks on a host",
-        )
+        do = "keep fewer rows in it with --memory, or take fewer ranks on a host"
+        return OtherRankFailed, "out of memory", "", do
     return OtherRankFailed, f"failed by {type(error).__name__}: {' '.join(str(error).split())}", "", ""

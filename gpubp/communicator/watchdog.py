@@ -15,6 +15,7 @@ from contextlib import contextmanager
 TICK = 0.1  # seconds
 PATIENCE = 2.0  # a rank that was busy for a time waits this many times that longer
 STAGGER, MOST = 0.4, 4  # seconds after which the next rank speaks up, and so many do: one message is enough
+MOMENT = 1.0  # seconds in which rank 0 may say what is wrong, before another rank does
 
 
 class Watchdog:
