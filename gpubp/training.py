@@ -346,7 +346,8 @@ def fit(
 
 
 def _stopped(stop: StopRequest, by: str, when: str) -> Ending:
-    stop.by = stop.by or by  # another rank may have been asked
+    if not stop.by:
+        stop.by = by  # another rank was asked
     return Ending("stopped", f"stopped by {by} {when}")
 
 
