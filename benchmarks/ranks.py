@@ -139,7 +139,7 @@ class Bench:
         """Teams with the same rows: turns, and ratios to the first (where there is one team, to its first way)."""
         from dataclasses import asdict
 
-        from on_ranks.team import Team
+        from on_ranks.team import Team, refuse_wrong
         from problems import make, reference
 
         J, gradient = reference(make(shape))
@@ -152,7 +152,7 @@ class Bench:
             def enter(team: Any, **words: Any) -> dict[str, Any]:
                 stack.callback(team.close)
                 notes = team.ask("build", shape=asdict(shape), threads=team.threads, **words)
-                _refuse_wrong(team.name, checked := team.ask("check", J=J, gradient=path))
+                refuse_wrong(team.name, checked := team.ask("check", J=J, gradient=path))
                 entered.append((team, {"ranks": team.ranks, "threads": team.threads, **notes, "answers": checked}))
                 return checked
 
@@ -286,14 +286,6 @@ def _print(contenders: dict[str, Any]) -> None:
     ]  # fmt: skip
     head = ("", "ms", "min", "ms of cores", "times as fast", "quartiles")
     print("\n".join([*table(head, rows), ""]), flush=True)
-
-
-def _refuse_wrong(name: str, answers: dict[str, Any]) -> None:
-    from runner import Dropped
-
-    for way, one in answers.items():
-        if not (one["gradient_error"] < 1e-3 and one["J_error"] < 1e-3):
-            raise Dropped(f"{name}, {way}: wrong answer, off by {one['gradient_error']:.1e}")
 
 
 def _peer(name: str, rows: int) -> str:

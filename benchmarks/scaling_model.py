@@ -1,7 +1,4 @@
-"""What an evaluation on many GPUs costs, on paper: the tables of docs/scaling.md.
-
-    python3 benchmarks/scaling_model.py            # prints them
-    python3 benchmarks/scaling_model.py --update   # writes them into the document
+"""What an evaluation on many GPUs costs, on paper. `scaling_tables` prints it.
 
 Arithmetic alone: nothing is run, and every number that goes in stands below with where it comes from. Nothing of it was
 measured on GPUs by this project. What can be compared with ranks of this machine is (`two_ranks`).
@@ -9,10 +6,8 @@ measured on GPUs by this project. What can be compared with ranks of this machin
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -20,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+sys.path.insert(0, str(ROOT))
 
 from gpubp.backend.cuda.fused_pass import fused_leaves  # noqa: E402
 from gpubp.backend.cuda.layered import LEAF_ROWS, layered_plan  # noqa: E402
 from gpubp.communicator.top import HEADER, SMALL, own_leaves  # noqa: E402
 from gpubp.tree import cover, leaf_count  # noqa: E402
-
-PAGE = ROOT / "docs" / "scaling.md"
-RECORD = ROOT / "benchmarks" / "results" / "ranks.json"
 
 
 @dataclass(frozen=True)
@@ -53,12 +45,11 @@ CONSTANTS = {
     "call": Constant(6.8e-6, "a collective call, s", "NCCL, `src/graph/tuning.cc`, `baseLat`"),
     "near": Constant(0.6e-6, "a hop by NVLink, s", "NCCL, `src/graph/tuning.cc`, `hwLat`"),
     "far": Constant(5e-6, "a hop between nodes, s", "NCCL, `src/graph/tuning.cc`, `hwLat`"),
-    "slice": Constant(
-        2e-6, "what a rank does for another one's slice, s", "`benchmarks/results/ranks.json`, stage `many`"
-    ),
+    "each": Constant(1.8e-6, "what a rank does for each other one, s", "`benchmarks/results/ranks.json`, stage `many`"),
+    "addition": Constant(1.6e-6, "and for each node, s", "likewise"),
     "message": Constant(1e-6, "one more message of an all-to-all, s", "**assumed**"),
     "step": Constant(1e-4, "launches and the wait of an optimizer's step, s", "**assumed**"),
-    "digest": Constant(5e9, "of Θ on the host, bytes/s", "`benchmarks/results/ranks.json`, stage `agreement`"),
+    "digest": Constant(4e10, "of Θ on the host, bytes/s", "`benchmarks/results/ranks.json`, stage `agreement`"),
     "pcie": Constant(64e9, "PCIe, bytes/s each way", "NVIDIA, H200 datasheet: 128 both ways"),
     "fits": Constant(0.8, "of a memory, for rows", "**assumed**"),
     "node_read": Constant(40e9, "what a node reads from storage, bytes/s", "NVIDIA, DGX SuperPOD H100"),
@@ -143,12 +134,13 @@ def as_built(load: Workload, leaves: int, gpus: int) -> float:
     inside = gpus <= K["node"]
     hop, speed = (K["near"], K["nvlink"]) if inside else (K["far"], K["ib"])
     hops = math.ceil(math.log2(gpus)) * hop
-    headers = HEADER * gpus / speed
+    headers = K["call"] + hops + HEADER * gpus / speed
+    own = gpus * K["each"] + every * K["addition"]  # by one thread of Python, node after node
     if load.node * every <= SMALL:
-        return K["call"] + hops + headers + load.node * every / speed
-    # each rank's header, its slices of others' nodes (and theirs of its own), the slices of the root
-    there = K["call"] + gpus * (K["message"] + K["slice"]) + most * load.node / speed
-    return K["call"] + hops + headers + there + K["call"] + hops + load.node / speed
+        return headers + load.node * every / speed + own
+    # its slices of others' nodes and theirs of its own, then the slices of the root
+    there = K["call"] + gpus * K["message"] + most * load.node / speed
+    return headers + there + own + K["call"] + hops + load.node / speed
 
 
 def by_halves(load: Workload, gpus: int) -> float:
@@ -211,44 +203,6 @@ def lost(load: Workload, gpus: int, m: int, *, every_y: bool) -> float:
     return 1 - (1 - checkpoint(load) / K["write"] / tau) * max(0.0, 1 - down / M)
 
 
-def terms(load: Workload) -> list[list[str]]:
-    """The rows of a workload's table, each a title and a cell for each step."""
-
-    def row(title: str, cell: Any) -> list[str]:
-        return [title, *(cell(gpus, m) for gpus, m in STEPS)]
-
-    def idle(gpus: int, m: int) -> str:
-        leaves = load.leaves(m)
-        return f"{100 * m / (gpus * busiest(leaves, gpus, m)):.0f} %"
-
-    def nodes(gpus: int, m: int) -> int:
-        return topmost(load.leaves(m, enough=True), gpus)[0]
-
-    def now(gpus: int, m: int) -> float:
-        return as_built(load, load.leaves(m, enough=True), gpus)
-
-    return [
-        row("compute, all GPUs busy", lambda gpus, m: time(compute(load, m / gpus))),
-        row("leaves as they are", lambda gpus, m: count(load.leaves(m))),
-        row("GPUs kept busy by them", idle),
-        row("topmost nodes of a rank, were there enough", lambda gpus, m: str(nodes(gpus, m))),
-        row("reduction as built, with these", lambda gpus, m: time(now(gpus, m))),
-        row("… its share of an evaluation", lambda gpus, m: share(now(gpus, m), compute(load, m / gpus))),
-        row("reduction by halves, a node first", lambda gpus, m: time(by_halves(load, gpus))),
-        row("L-BFGS on every GPU", lambda gpus, m: time(optimizer(load))),
-        row("agreement of the ranks", lambda gpus, m: time(agreement(load, gpus))),
-        row("X for each GPU (of 141 GB)", lambda gpus, m: size(load.row * m / gpus)),
-        row("y on each rank, as built", lambda gpus, m: size(labels(m))),
-        row("… on a node (of 2 TB)", lambda gpus, m: size(labels(m) * min(gpus, K["node"]))),
-        row("start: X and y once", lambda gpus, m: time(restart(load, gpus, m, every_y=False))),
-        row("start, y for each rank, as built", lambda gpus, m: time(restart(load, gpus, m, every_y=True))),
-        row("between failures", lambda gpus, m: time(between_failures(gpus))),
-        row("between checkpoints", lambda gpus, m: time(interval(load, gpus))),
-        row("time lost to failures", lambda gpus, m: f"{100 * lost(load, gpus, m, every_y=False):.1f} %"),
-        row("… as built", lambda gpus, m: f"{100 * lost(load, gpus, m, every_y=True):.1f} %"),
-    ]
-
-
 def streamed(load: Workload, m: int, gpus: int) -> tuple[float, float, float, float]:
     """Of an evaluation whose rows do not fit: bytes in the GPUs' memories, in the hosts' beside, the rest, and the
     seconds of the slowest way: compute, PCIe, storage."""
@@ -267,12 +221,12 @@ def two_ranks(record: dict[str, Any]) -> list[dict[str, Any]]:
     ranks is half of that of one, plus the exchange of a node of its network.
     """
     exchange = next(one for one in record["stages"]["exchange"] if one["ranks"] == 2)["by_size"]
-    best = {int(n): min(one[way]["median_s"] for way in one if way != "allreduce") for n, one in exchange.items()}
+    best = {int(n): one["whole"]["median_s"] for n, one in exchange.items()}
     low, high = min(best), max(best)
     beta = (high - low) / (best[high] - best[low])
     alpha = best[low] - low / beta
     found: list[dict[str, Any]] = [
-        {"what": f"exchange, {size(n)}", "model": alpha + n / beta, "measured": measured}
+        {"what": f"exchange of {n:,} bytes", "model": alpha + n / beta, "measured": measured}
         for n, measured in best.items()
         if n not in (low, high)
     ]
@@ -282,121 +236,3 @@ def two_ranks(record: dict[str, Any]) -> list[dict[str, Any]]:
         name = f"evaluation {race['shape'].split(':')[0]}"
         found.append({"what": name, "model": model, "measured": two["median_s"]})
     return found
-
-
-def time(seconds: float) -> str:
-    units = ("years", 365.25 * 86400), ("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)
-    for unit, factor in units:
-        if seconds >= (2 if factor > 1 else 1) * factor:
-            return f"{digits(seconds / factor)} {unit}"
-    return "0" if seconds == 0 else f"{digits(seconds * 1e6)} µs"
-
-
-def size(n: float) -> str:
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n >= factor:
-            return f"{digits(n / factor)} {unit}"
-    return f"{n:.0f} B"
-
-
-def count(n: float) -> str:
-    return f"{n:,.0f}" if n < 1e5 else f"{digits(n / 1e6)} million"
-
-
-def share(part: float, rest: float) -> str:
-    percent = 100 * part / (part + rest)
-    return "0" if part == 0 else f"{digits(percent)} %"
-
-
-def digits(x: float) -> str:
-    """Two of them, and not more zeros than it needs."""
-    return f"{x:,.0f}" if x >= 10 else f"{x:.1f}" if x >= 0.95 else f"{x:.2g}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def tables() -> dict[str, str]:
-    """Each table of the document by its name there."""
-    head = ["", *(f"{gpus:,} GPU{'s' if gpus > 1 else ''}, {power(m)} rows" for gpus, m in STEPS)]
-    made = {load.name: table(head, terms(load)) for load in (C, D)}
-    many = 10**12
-    made["streamed"] = table(
-        [f"C, {power(many)} rows", "X on GPUs", "on hosts", "from storage", "an evaluation", "its products"],
-        [
-            [f"{gpus:,} GPUs", *map(size, parts), time(seconds), time(compute(C, many / gpus))]
-            for gpus in (800, 2_500, 5_000, 10_000)
-            for *parts, seconds in [streamed(C, many, gpus)]
-        ],
-    )
-    constants = [[one.what, plain(one.value), one.source] for one in CONSTANTS.values()]
-    made["constants"] = table(["what", "value", "source"], constants)
-    record = json.loads(RECORD.read_text())
-    cells = [
-        [one["what"], time(one["model"]), time(one["measured"]), f"{one['model'] / one['measured']:.2f}"]
-        for one in two_ranks(record)
-    ]
-    made["two-ranks"] = table(["two ranks here", "model", "measured", "ratio"], cells)
-    made["measured"] = measured(record)
-    made["exchange"] = exchanges(record)
-    return made
-
-
-def measured(record: dict[str, Any]) -> str:
-    """A row for each contender of each stage."""
-    cells = []
-    for stage in ("strong", "tree", "weak", "crowded", "peers"):
-        for race in record["stages"].get(stage, []):
-            for name, one in race["contenders"].items():
-                low, high = one["quartiles"]
-                where = f"{stage}, {race['shape'].split(':')[0]}"
-                first = one is next(iter(race["contenders"].values()))
-                times = "1" if first else f"{one['times_as_fast']:.2f} ({low:.2f} to {high:.2f})"
-                cells.append([where, name, f"{1e3 * one['median_s']:.1f}", f"{1e3 * one['cpu_s']:.1f}", times])
-    return table(["stage", "contender", "ms", "ms of cores", "times as fast (quartiles)"], cells)
-
-
-def exchanges(record: dict[str, Any]) -> str:
-    """By size, what travels how."""
-    by_size = next(one for one in record["stages"]["exchange"] if one["ranks"] == 2)["by_size"]
-    cells = [
-        [size(int(n)), *(time(one[way]["median_s"]) if way in one else "" for way in ("whole", "slices", "allreduce"))]
-        for n, one in by_size.items()
-    ]
-    return table(["a node of", "whole", "by slices", "MPI's `Allreduce`"], cells)
-
-
-def plain(x: float) -> str:
-    return f"{x:,.3g}" if 0.01 <= x < 1000 else power(x) if x < 1e4 or x > 1e6 else f"{x:,.0f}"
-
-
-def power(x: float) -> str:
-    """As a power of ten."""
-    exponent = math.floor(math.log10(x) + 1e-12)
-    first = round(x / 10.0**exponent, 3)
-    raised = "".join("⁰¹²³⁴⁵⁶⁷⁸⁹⁻"["0123456789-".index(digit)] for digit in str(exponent))
-    return ("" if first == 1 else f"{first:g}·") + f"10{raised}"
-
-
-def with_tables(text: str) -> str:
-    """The document with each table anew, between its marks."""
-    for name, made in tables().items():
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
-        before, found, rest = text.partition(begin)
-        if found:
-            text = before + begin + made + rest[rest.index(end) :]
-    return text
-
-
-def main() -> int:
-    if sys.argv[1:] == ["--update"]:
-        PAGE.write_text(with_tables(PAGE.read_text()))
-    else:
-        print("\n\n".join(f"{name}\n\n{made}" for name, made in tables().items()))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,7 @@ they wait for a word, an error of rank 0 is the word.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from .checkpoint import Checkpoint
 from .communicator import Communicator
 from .errors import CommunicatorError, GpubpError
+from .gathering import without
 from .inference import Model
 from .job import Job
 from .prepare import Prepared
@@ -30,12 +31,18 @@ class Order:
         kept: of `prepare`, what a run that goes on has found before.
         resumed: the checkpoint to go on from.
         initial: the Θ to begin from, where it is not drawn.
+        apart: the shapes of matrices of the checkpoint's state that the others are sent by rows.
     """
 
     job: Job
     kept: dict[str, Any] = field(default_factory=dict)
     resumed: Checkpoint | None = None
     initial: np.ndarray | Sequence[np.ndarray] | None = None
+    apart: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def for_others(self) -> Order:
+        """The order as ranks other than 0 get it."""
+        return replace(self, resumed=without(self.resumed, self.apart)) if self.resumed and self.apart else self
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Lead:
 
     def tell(self, word: Word) -> None:
         """An `Order`, then whether it holds (or else another one); or the model where there is nothing to do."""
-        self._ranks.share(word)
+        self._ranks.share(word.for_others() if isinstance(word, Order) else word)
         self._awaited = False
 
     def prepared(self) -> None:

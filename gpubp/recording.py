@@ -22,6 +22,7 @@ import numpy as np
 from . import __version__
 from .checkpoint import Background, Checkpoint
 from .errors import BackendError, CheckpointError, CommunicatorError, GpubpError, OutOfMemory
+from .gathering import asking, give, is_parted, whole
 from .job import interval
 from .objective import Objective
 from .optimizers import Ending, State
@@ -69,8 +70,11 @@ class Recorder:
         self._background = Background()
         self._expense = Expense()
         self._shared = False  # whether what is being written is read from where the state has it
+        self._ranks = ready.objective.communicator
+        self._together = False  # whether all ranks write a checkpoint together, each having a part of the state
+        self._asked = False  # whether all have said if an error has left a state to be saved
         if folder is not None:
-            ready.objective.communicator.kept = self._kept
+            self._ranks.kept = self._kept
         self._climbed_at = -1  # evaluations: until the next one the state belongs to the precision before
 
     @property
@@ -88,33 +92,38 @@ class Recorder:
         run is replaced, nothing of it goes before this one is safe."""
         self._latest = state
         state.settle = self._settled
+        if is_parted(state):
+            self._together = self._ranks.share(self._folder is not None)
         if self._fresh:
             self._first = state.J
+            self._save(state, None)
+            self._settle()
         if self._folder is not None:
-            if self._fresh:
-                self._save(state, None)
-                self._settle()
             self._folder.rewrite_history(self.history)
 
     def note(self, progress: Progress, state: State) -> None:
         """An iteration is done: the first callback of every run."""
         self.history.append(progress.asdict())
         self._table.extend(_numbers(self.history[-1]))
-        if self._folder is None:
-            return
-        self._expense.note(progress, writing=self._background.busy)
-        with self._naming_what_is_kept():
+        due, lost = False, None
+        if self._folder is not None:
+            self._expense.note(progress, writing=self._background.busy)
             try:
                 self._folder.append_history(self.history[-1])
-            except CheckpointError:
-                with suppress(CheckpointError):  # what was reached may be kept all the same
-                    self._save(state, None)
-                    self._settle()
-                raise
-        if self._due(state):
-            self._save(state, None)
-            self._saved_at = time.monotonic()
-            self._expense.begin()
+            except CheckpointError as error:
+                lost = error
+            due = lost is not None or self._due(state)
+        if not (self._ranks.share(due) if self._together else due):
+            return
+        if lost is not None:
+            with suppress(CheckpointError):  # what was reached may be kept all the same
+                self._save(state, None)
+                self._settle()
+            with self._naming_what_is_kept():
+                raise lost
+        self._save(state, None)
+        self._saved_at = time.monotonic()
+        self._expense.begin()
 
     def __enter__(self) -> Recorder:
         return self
@@ -126,6 +135,8 @@ class Recorder:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self._background.give_up()
             return
+        if self._together and getattr(error, "agreed", False):
+            self._all_sound(False)  # the others may ask
         with suppress(GpubpError, MemoryError):  # the error that brought us here is the one to be heard
             self._settle()
 
@@ -139,7 +150,10 @@ class Recorder:
         """
         state, failed = self._latest, isinstance(error, BackendError) and not isinstance(error, OutOfMemory)
         failed = failed or type(error) is CommunicatorError  # ranks that differ: who knows which of them is right?
-        if state is not None and state.whole and not failed and state.evaluations != self._climbed_at:
+        sound = state is not None and state.whole and not failed and state.evaluations != self._climbed_at
+        if self._together:
+            sound = getattr(error, "agreed", False) and self._all_sound(sound)  # else the others are not here
+        if state is not None and sound:
             with suppress(GpubpError, MemoryError):  # the first error is the one to be heard
                 self._save(state, None)
         with suppress(GpubpError, MemoryError):  # what is being written is the one that is left
@@ -151,6 +165,13 @@ class Recorder:
             do = "keep fewer rows in it with --memory, or take a smaller network"
             raise OutOfMemory("out of memory", do=f"{do}; {kept}") from error
         raise type(error)(error.found, wanted=error.wanted, do=f"{error.do}; {kept}" if error.do else kept) from error
+
+    def _all_sound(self, sound: bool) -> bool:
+        """Whether all ranks have a state that can be saved after an error that all have met; asked once."""
+        if not self._asked:
+            self._asked = True
+            return all(self._ranks.gather(sound))
+        return False
 
     def end(self, state: State, ending: Ending) -> None:
         """The run has ended."""
@@ -171,12 +192,20 @@ class Recorder:
         return time.monotonic() - self._saved_at >= wanted
 
     def _save(self, state: State, ending: Ending | None) -> None:
-        """Begin to write a checkpoint."""
+        """Begin to write a checkpoint. Where each rank has a part of the state, all of them call this, and it is done
+        when it returns: what the others have can only be asked for while they wait."""
         folder = self._folder
         if folder is None:
+            if self._together:
+                give(self._ranks, state)
+            return
+        versions, keep = state.versions(), self._ready.job.keep
+        if self._together:
+            with self._naming_what_is_kept(), asking(self._ranks):
+                folder.save(self._record(state, ending), keep, versions=versions)
             return
         self._settle()  # before the record is made: copies from a device would be in memory twice
-        record, versions, keep = self._record(state, ending), state.versions(), self._ready.job.keep
+        record = self._record(state, ending)
         self._shared = isinstance(state.vectors, HostVectors)  # from a device it came as a copy
         with self._naming_what_is_kept():
             self._background.begin(lambda go_on: folder.save(record, keep, versions=versions, go_on=go_on))
@@ -213,7 +242,7 @@ class Recorder:
             Theta=tuple(network.unpack(self.watch.Theta_on_host(state))),
             network={"sizes": list(network.sizes), "activation": network.activation, "cost": network.cost},
             optimizer={"name": job.optimizer, **asdict(ready.optimizer)},
-            state=state.saved(),
+            state=whole(self._ranks, state.saved()),
             lambda_=job.lambda_,
             scaling=asdict(ready.rows.scaling) | ({} if ready.fill is None else {FILL: ready.fill}),
             targets=asdict(ready.targets),

@@ -22,6 +22,7 @@ from .communicator import current
 from .data.dataset import Dataset
 from .data.several import Paths, files
 from .errors import DataError, UsageError
+from .gathering import apart
 from .going_on import (
     changed_limits,
     compare_conditions,
@@ -219,7 +220,7 @@ def _go_on(
         job, precision = with_an_engine(job, str(checkpoint.conditions.get("precision")), inexact)
         job = _placed(job)
         kept = {"scaling": model.scaling, "targets": model.targets, "fill": model.fill}
-        order = Order(job, {**kept, "precision": precision}, checkpoint)
+        order = Order(job, {**kept, "precision": precision}, checkpoint, apart=apart(checkpoint))
         lead.tell(order)
         with sitting.prepared_for(order) as ready:
             lead.prepared()

@@ -16,6 +16,7 @@ import numpy as np
 from .communicator import Communicator
 from .data.dataset import Dataset
 from .errors import BackendError, CommunicatorError, DataError, UsageError
+from .gathering import received
 from .inference import Model
 from .leading import Order, follow
 from .loading import saved_state
@@ -73,7 +74,10 @@ class Sitting:
             ready.lowest_validation = recorder.lowest_validation
             if self.prepared:
                 self.prepared(ready)
-            begin: Any = fresh if resumed is None else saved_state(resumed)
+            begin: Any = fresh
+            if resumed is not None:
+                at_once = ready.objective.vectors is not None  # a device has them whole
+                begin = received(self.ranks, saved_state(resumed), order.apart, at_once=at_once)
 
             def began(state: State) -> None:
                 if resumed is not None:

@@ -175,9 +175,8 @@ class _Watched:
     validation cost that came with each J of the step, since the accepted point need not be the last one tried."""
 
     def __init__(self, objective: Objective) -> None:
-        self.objective, self._ranks = objective, objective.communicator
-        self.precision = objective.precision
-        self.threads, self.vectors = objective.threads, objective.vectors
+        self.objective, self.precision = objective, objective.precision
+        self.threads, self.vectors, self.communicator = objective.threads, objective.vectors, objective.communicator
         self.noise = precision(objective.precision).noise
         curvature = getattr(objective, "curvature", None)
         self.curvature = curvature and _WatchedCurvature(curvature, self._unless_stopped)
@@ -190,7 +189,7 @@ class _Watched:
         return J
 
     def _unless_stopped(self) -> None:
-        if self._ranks.asked:
+        if self.communicator.asked:
             raise _Stopped
 
     def validation(self, J: float) -> float | None:
@@ -347,7 +346,8 @@ def fit(
 
 
 def _stopped(stop: StopRequest, by: str, when: str) -> Ending:
-    stop.by = stop.by or by  # another rank may have been asked
+    if not stop.by:
+        stop.by = by  # another rank was asked
     return Ending("stopped", f"stopped by {by} {when}")
 
 

@@ -34,7 +34,7 @@ MAIN = "\nimport sys\nfrom gpubp.cli import main\nmain(sys.argv[1:])"
 
 
 WATCHDOG = 2
-SOON = 30.0  # seconds for what ends at once: timing fails nothing, a hang does
+SOON = 90.0  # seconds, of a machine that is busy with other tests: what it takes on a quiet one is in docs/clusters.md
 # 8 leaves of 2,500 rows, and passes that take a while
 TRAIN = ["--hidden", "64,64", "--kernel", "numpy", "--optimizer", "gd", "--tolerance", "0", "--no-climb"]
 ENDLESS = [*TRAIN, "--iterations", "100000", "--checkpoint-every", "1it", "--watchdog", WATCHDOG]

@@ -90,13 +90,13 @@ def test_a_rank_that_fails_ends_its_team(benchmarks):
 
 
 def test_wrong_answers_are_not_timed(benchmarks):
-    from ranks import _refuse_wrong
+    from on_ranks.team import refuse_wrong
     from runner import Dropped
 
-    _refuse_wrong("a", {"tree": {"gradient_error": 1e-6, "J_error": 1e-6}})
+    refuse_wrong("a", {"tree": {"gradient_error": 1e-6, "J_error": 1e-6}})
     for gradient, J in ((0.1, 0.0), (0.0, 0.1), (float("nan"), 0.0)):
         with pytest.raises(Dropped, match="wrong answer"):
-            _refuse_wrong("a", {"tree": {"gradient_error": gradient, "J_error": J}})
+            refuse_wrong("a", {"tree": {"gradient_error": gradient, "J_error": J}})
 
 
 def test_without_a_launcher_it_says_so(tmp_path):

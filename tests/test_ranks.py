@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ranks import ThreadRanks, on_ranks
+from thread_ranks import ThreadRanks, on_ranks
 
 from gpubp import optimizers
 from gpubp.backend import choose

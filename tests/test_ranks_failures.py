@@ -123,17 +123,16 @@ def test_a_launcher_that_is_killed_leaves_nobody(data, tmp_path, number):
 
 
 @pytest.mark.parametrize(
-    ("what", "code", "says"),
-    [
-        ("os._exit(5)", 7, "mpiexec has started 3 processes, and not all of them came within 2 s"),
-        ("import time; time.sleep(1000)", 3, "mpiexec has started 3 processes, and not all of them came within 2 s"),
-    ],
+    ("what", "codes"),
+    # mpiexec may still have the code of the one that is gone, and ors them
+    [("os._exit(5)", (3, 5 | 3)), ("import time; time.sleep(1000)", (3,))],
     ids=["gone", "hanging"],
 )
-def test_a_rank_that_never_comes(data, tmp_path, what, code, says):
+def test_a_rank_that_never_comes(data, tmp_path, what, codes):
+    says = "mpiexec has started 3 processes, and not all of them came within 2 s"
     words = ["train", data, "--out", "run", *TRAIN, "--watchdog", WATCHDOG]
     done = ran(3, *words, cwd=tmp_path, before=on_rank(1, what))
-    assert done.ended(code) and done.error == says and done.seconds < SOON, done
+    assert done.code in codes and done.ended(done.code) and done.error == says and done.seconds < SOON, done
 
 
 MET = """

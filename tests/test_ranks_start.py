@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ranks import on_ranks
+from thread_ranks import on_ranks
 
 from gpubp import hosts
 from gpubp.communicator import Solo, current, launcher, watchdog

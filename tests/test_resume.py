@@ -325,7 +325,7 @@ def test_of_two_lines_at_once_one_trains(digits, tmp_path):
 
 def test_a_run_that_came_into_being_while_the_data_were_read_is_gone_on_with(tmp_path, monkeypatch):
     """The folder was empty when the line looked, and another's run lies there when it has read the data."""
-    from gpubp import run as module
+    from gpubp import sitting as module
 
     run, real = tmp_path / "run", module.prepare
 

@@ -26,7 +26,7 @@ FLOORS = [
     {"on_device", "on_host", "walk", "curvature", "optimizers", "checkpoint"},
     {"objective"},
     {"training", "stopping", "inference", "diagnostics", "bench", "run_folder", "results", "job"},
-    {"allotment", "hosts", "prepare", "predictions"},
+    {"allotment", "hosts", "prepare", "predictions", "gathering"},
     {"model_rows"},
     {"recording"},
     {"loading"},
@@ -41,7 +41,7 @@ FLOORS = [
     {"cli"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
-APART = {("optimizers", room) for room in FLOOR if room not in ("errors", "optimizers")}
+APART = {("optimizers", room) for room in FLOOR if room not in ("errors", "tree", "optimizers")}
 APART |= {(room, "optimizers") for room in ("objective", "on_device", "on_host", "walk", "curvature", "factors")}
 
 

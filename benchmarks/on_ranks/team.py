@@ -121,6 +121,13 @@ def why_no_ranks(launcher: str | None) -> str:
     return (done.stderr.strip() or "mpi4py knows of one process; mpiexec is of another MPI").splitlines()[-1]
 
 
+def refuse_wrong(name: str, answers: dict[str, Any]) -> None:
+    """Raise Dropped where an answer to `check` is not right."""
+    for way, one in answers.items():
+        if not (one["gradient_error"] < 1e-3 and one["J_error"] < 1e-3):
+            raise Dropped(f"{name}, {way}: wrong answer, off by {one['gradient_error']:.1e}")
+
+
 def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))

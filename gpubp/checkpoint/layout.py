@@ -6,14 +6,14 @@ go to the disk from where they are, in the order of the file, and what is writte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .guard import header
-from .record import STATE
+from .record import STATE, ByRows
 from .table import STEP, Digest, Extent, Sums, Table, blake2b, extent, joined, room_for
 
 _PAGE = 4096
@@ -105,19 +105,19 @@ class Layout:
     def __init__(self, leaves: Mapping[str, Any], attributes: Mapping[str, Mapping[str, Any]]) -> None:
         import h5py
 
-        self._arrays: dict[str, np.ndarray] = {}
+        self._arrays: dict[str, np.ndarray | ByRows] = {}
         self._pages = Pages()
         begins = room_for(leaves)
         extents: dict[str, Extent] = {}
         # Bounds and times are fixed: neither a newer libhdf5 nor the clock changes the bytes.
         with h5py.File(self._pages, "w", userblock_size=begins, libver=("v110", "v110")) as hdf5:
             for path, leaf in sorted(leaves.items()):
-                if isinstance(leaf, np.ndarray) and leaf.size and leaf.ndim:
+                if isinstance(leaf, ByRows) or (isinstance(leaf, np.ndarray) and leaf.size and leaf.ndim):
                     room = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                     room.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                     room.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
                     dataset = hdf5.create_dataset(path, leaf.shape, leaf.dtype, dcpl=room, track_times=False)
-                    self._arrays[path] = np.ascontiguousarray(leaf)
+                    self._arrays[path] = leaf if isinstance(leaf, ByRows) else np.ascontiguousarray(leaf)
                 else:
                     # A text of fixed length lies in its dataset, one of variable length in a heap.
                     text = isinstance(leaf, str)
@@ -161,16 +161,24 @@ class Layout:
                 else:
                     sums[name] = blake2b([data])
                 continue
-            array, leaf = self._arrays[name], self._table.leaves[name]
-            data = memoryview(array).cast("B")  # pyright: ignore[reportArgumentType]
+            leaf = self._table.leaves[name]
             told = (versions or {}).get(name, ()) if leaf.block else ()
             pieces = []
-            for row, at in enumerate(range(0, len(data), leaf.piece)):
+            for row, piece in enumerate(_pieces(self._arrays[name], leaf.piece)):
                 version = told[row] if row < len(told) else None
-                piece = data[at : at + leaf.piece]
                 pieces.append(_written(sink, piece, leaf.block, known, (name, row), version, go_on))
             sums[name] = joined(pieces)
         return header(self._table.encoded(Sums(sums, blake2b(rest))), self.length, self._table.begins)
+
+
+def _pieces(array: np.ndarray | ByRows, size: int) -> Iterator[memoryview]:
+    """The bytes of an array, so many at a time: those of a row, or all."""
+    parts: Iterable[np.ndarray] = [array] if isinstance(array, np.ndarray) else map(array.row, range(array.shape[0]))
+    if not isinstance(array, np.ndarray) and size != array.shape[1] * array.dtype.itemsize:
+        parts = [np.stack(list(parts))]
+    for part in parts:
+        data = memoryview(part).cast("B")  # pyright: ignore[reportArgumentType]
+        yield from (data[at : at + size] for at in range(0, len(data), size))
 
 
 def _written(

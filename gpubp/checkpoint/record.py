@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -29,6 +29,18 @@ TEXTS = {  # field of the record: the dataset that holds it as JSON
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
+@runtime_checkable
+class ByRows(Protocol):
+    """A matrix of a state that is to be written and is nowhere whole: each row is made when it is asked for."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+    def row(self, j: int) -> np.ndarray:
+        """Row j."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
     """What a run has reached and all that is needed to go on, predict, or say what it was.
@@ -41,7 +53,8 @@ class Checkpoint:
         network: its ``sizes`` [s_1, …, s_L] and what else describes it.
         optimizer: name and hyperparameters.
         state: what the optimizer remembers: arrays (bool, integers, floats of up to 64 bits), floats, ints of 64 bits
-            and bools, all kept to the bit. A NumPy scalar or 0-dimensional array is kept as its number.
+            and bools, all kept to the bit. A NumPy scalar or 0-dimensional array is kept as its number. One that is
+            to be written may have matrices `ByRows`.
         lambda_: λ.
         scaling: how X was scaled: arrays, and what JSON can hold.
         targets: what y was.
@@ -134,7 +147,9 @@ def _table(prefix: str, table: Any, otherwise: Any) -> dict[str, Any]:
         path = f"{prefix}{name}"
         named = isinstance(name, str) and _NAME.fullmatch(name) is not None and path != SCALING_TEXT
         require(named, path, "a name that a leaf cannot have", "letters, digits and _")
-        if isinstance(value, np.ndarray) and value.ndim:
+        if isinstance(value, ByRows):
+            kept[name] = value
+        elif isinstance(value, np.ndarray) and value.ndim:
             right = value.dtype.kind in "biuf" and value.dtype.itemsize <= 8 and value.dtype.isnative
             require(right, path, value, "bool, integers or floats of up to 64 bits, in this machine's byte order")
             kept[name] = value

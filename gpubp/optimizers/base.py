@@ -129,7 +129,8 @@ class State:
         self.whole = True
 
     def saved(self) -> dict[str, np.ndarray | int | float | bool]:
-        """Every field that is not scratch, in NumPy's memory. Arrays may be the state's own: write them at once."""
+        """Every field that is not scratch, in NumPy's memory. Arrays may be the state's own: write them at once. Of a
+        matrix that several processes share there is this one's part, see `parted`."""
         kept = {one.name: getattr(self, one.name) for one in fields(self) if not one.metadata.get("scratch")}
         for one in fields(self):
             if FILLED in one.metadata:

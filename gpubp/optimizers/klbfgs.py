@@ -133,7 +133,9 @@ class KLBFGSState(PairsState):
         self.draws += 1
         rows = self.rows(self.pairs)
         for j in rows:
-            kept.apply(self.Y[j], self.PY[j])
+            self.vectors.copy(self.Y[j], self.change)
+            kept.apply(self.change, self.P_change)
+            self.vectors.copy(self.P_change, self.PY[j])
         kept.apply(g, Pg)
         if rows:
             (zy,) = self.vectors.read(self.vectors.dot(self.PY[rows[-1]], self.Y[rows[-1]]))
@@ -195,7 +197,7 @@ class KLBFGS(QuasiNewton[KLBFGSState]):
     def blank(self, P: int, vectors: Vectors = HOST) -> KLBFGSState:
         return KLBFGSState(
             **self._buffers(P, vectors),
-            PY=vectors.zeros(self.history, P),
+            PY=vectors.matrix(self.history, P),
             Pg=vectors.zeros(P),
             damping=self.damping,
             trial_Pg=vectors.zeros(P),

@@ -225,4 +225,5 @@ class QuasiNewton(Descent[AnyPairs]):
         names = "Theta", "gradient", "step", "change", "direction", "trial", "trial_gradient"
         small = {"rho": np.zeros(n), "Sg": np.zeros(n), "Zg": np.zeros(n)}
         small |= {"stores": np.zeros(n, np.int64), "SY": np.zeros((n, n)), "ZY": np.zeros((n, n))}
-        return {name: vectors.zeros(P) for name in names} | {"S": vectors.zeros(n, P), "Y": vectors.zeros(n, P)} | small
+        rings = {"S": vectors.matrix(n, P), "Y": vectors.matrix(n, P)}
+        return {name: vectors.zeros(P) for name in names} | rings | small

@@ -5,6 +5,9 @@ are (P,) float64, matrices of them (n, P); what is small (ρ, coefficients) is N
 
 A product of vectors is a number, and on a GPU it has not arrived yet when it was asked for: `read` waits for all that
 were asked for so far, once. So an optimizer asks for everything it may need, and then reads.
+
+Where several processes train together each has the same vectors and makes the same of them. Of matrices whose rows are
+long vectors each keeps a part, and so do products and sums of rows: see `parted`. An optimizer does not notice.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .elementwise import Elementwise
+from .parted import Parted, Row, added, cut, parts, span
 
 Vector = Any  # (P,) float64 where these vectors live
 Number = Any  # a float, or one that `read` will give
@@ -34,15 +38,19 @@ class Vectors(Protocol):
     waits: int
 
     def zeros(self, *shape: int) -> Any:
-        """A new vector, or matrix of rows."""
+        """A new vector, or small matrix."""
         ...
 
-    def put(self, host: np.ndarray, out: Any) -> None:
-        """out ← an array of NumPy's."""
+    def matrix(self, n: int, P: int) -> Any:
+        """A new (n, P) matrix whose rows are vectors. A row is something to `copy` and to have products with."""
         ...
 
-    def to_host(self, array: Any) -> np.ndarray:
-        """An array as NumPy's; it may be the array itself."""
+    def put(self, host: Any, out: Any) -> None:
+        """out ← an array of NumPy's. For a `matrix` its rows one after the other are enough."""
+        ...
+
+    def to_host(self, array: Any) -> Any:
+        """An array as NumPy's; it may be the array itself. A matrix of which this process has a part comes as it is."""
         ...
 
     def copy(self, source: Any, out: Any) -> None:
@@ -58,7 +66,7 @@ class Vectors(Protocol):
         ...
 
     def combine(
-        self, sign: float, factor: float, a: Vector, parts: Sequence[tuple[np.ndarray, Any]], out: Vector
+        self, sign: float, factor: float, a: Vector, terms: Sequence[tuple[np.ndarray, Any]], out: Vector
     ) -> None:
         """out ← sign·(factor·a + Σ over (c, M) of cᵀM), sign being 1 or −1; M is (n, P), c is (n,), at most two."""
         ...
@@ -106,29 +114,49 @@ class Vectors(Protocol):
 
 
 class HostVectors:
-    """NumPy's memory. Every sum has one order whatever the number of threads.
+    """NumPy's memory. Every sum has one order whatever the number of threads, or of processes.
 
     Args:
         threads: how many share work on long vectors.
+        ranks: the processes that do the same, a `gpubp.communicator.Communicator`; None: there are no others.
     """
 
     early = False
     waits = 0
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, ranks: Any = None) -> None:
         self._threads = threads
+        self._ranks: Any = ranks if ranks is not None and ranks.size > 1 else None
+        self._tops: dict[tuple[int, int], Any] = {}
+        self._bytes: dict[int, list[int]] = {}
 
     def zeros(self, *shape: int) -> np.ndarray:
         return np.zeros(shape)
 
-    def put(self, host: np.ndarray, out: np.ndarray) -> None:
-        out[...] = host
+    def matrix(self, n: int, P: int) -> Any:
+        own = self._own(P)
+        if own == (0, parts(P)):
+            return np.zeros((n, P))
+        columns = span(P, *own)
+        return Parted(np.zeros((n, columns.stop - columns.start)), columns, P)
 
-    def to_host(self, array: np.ndarray) -> np.ndarray:
-        return array
+    def put(self, host: Any, out: Any) -> None:
+        if not isinstance(out, Parted):
+            out[...] = host
+            return
+        for row, given in zip(out.own, host, strict=True):
+            row[...] = given[out.columns]
 
-    def copy(self, source: np.ndarray, out: np.ndarray) -> None:
-        out[...] = source
+    def to_host(self, array: Any) -> Any:
+        return np.zeros(array.shape) if isinstance(array, Parted) and not len(array) else array
+
+    def copy(self, source: Any, out: Any) -> None:
+        if isinstance(out, Row):
+            out.own[...] = _columns(source, out.columns)
+        elif isinstance(source, Row):
+            self._gather(source.own, out)
+        else:
+            out[...] = source
 
     def move(self, a: np.ndarray, alpha: float, d: np.ndarray, out: np.ndarray) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -139,17 +167,27 @@ class HostVectors:
         np.subtract(a, b, out=out)
 
     def combine(
-        self, sign: float, factor: float, a: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], out: np.ndarray
+        self, sign: float, factor: float, a: np.ndarray, terms: Sequence[tuple[np.ndarray, Any]], out: np.ndarray
     ) -> None:
+        first, stop = self._own(len(a)) if terms else (0, parts(len(a)))
+        columns = span(len(a), first, stop)
+        made = out[columns]
+
         def combined(piece: slice) -> None:
             r = np.multiply(a[piece], factor, out=out[piece])
-            for c, M in parts:
-                r += c @ M[:, piece]
+            for c, M in terms:
+                r += c @ _columns(M, piece)
             if sign < 0:
                 np.negative(r, out=r)
 
-        pieces = [slice(at, at + PIECE) for at in range(0, len(a), PIECE)]
+        pieces = [
+            slice(at, min(at + PIECE, part.stop))
+            for part in cut(len(a), first, stop)
+            for at in range(part.start, part.stop, PIECE)
+        ]
         shared(combined, pieces, len(a), self._threads)
+        if len(made) < len(out):
+            self._gather(made.copy(), out)
 
     def apply(
         self,
@@ -166,12 +204,14 @@ class HostVectors:
         P = len(writes[0])
         shared(applied, [slice(at, at + PIECE) for at in range(0, P, PIECE)], P, self._threads)
 
-    def dot(self, a: np.ndarray, b: np.ndarray) -> float:
+    def dot(self, a: Any, b: Any) -> float:
+        if parts(len(a)) > 1:
+            return self.dots((a, b))[0]
         with np.errstate(over="ignore", invalid="ignore"):
             return float(np.dot(a, b))
 
-    def dots(self, *pairs: tuple[np.ndarray, np.ndarray]) -> list[float]:
-        return [self.dot(a, b) for a, b in pairs]
+    def dots(self, *pairs: tuple[Any, Any]) -> list[float]:
+        return self._sums([((a,), (b,)) for a, b in pairs]).tolist()
 
     def max_abs(self, v: np.ndarray) -> float:
         return max(float(v.max()), -float(v.min()))  # without a temporary
@@ -180,14 +220,9 @@ class HostVectors:
         with np.errstate(over="ignore"):
             return float(np.abs(v).sum())
 
-    def products(
-        self, matrices: Sequence[np.ndarray], rows: Sequence[int], vectors: Sequence[np.ndarray]
-    ) -> np.ndarray:
-        def of_row(row: np.ndarray) -> list[float]:
-            return [np.dot(row, v) for v in vectors]
-
-        done = shared(of_row, [M[i] for M in matrices for i in rows], matrices[0].shape[1], self._threads)
-        return np.array(done, np.float64).reshape(len(matrices), len(rows), len(vectors)).swapaxes(1, 2)
+    def products(self, matrices: Sequence[Any], rows: Sequence[int], vectors: Sequence[Any]) -> np.ndarray:
+        found = self._sums([([M[i] for M in matrices for i in rows], vectors)])
+        return found.reshape(len(matrices), len(rows), len(vectors)).swapaxes(1, 2)
 
     def gemm(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, *, transpose: str = "nn", beta: int = 0) -> None:
         a = a.T if transpose[0] == "t" else a
@@ -208,17 +243,69 @@ class HostVectors:
     def read(self, *numbers: Any) -> list[Any]:
         return list(numbers)
 
+    def _sums(self, wanted: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> np.ndarray:
+        """Of each of these pairs (rows, vectors) the products of every row with every vector, one after the other."""
+        numbers = sum(len(rows) * len(vectors) for rows, vectors in wanted)
+        if not numbers:
+            return np.zeros(0)
+        P = len(wanted[0][0][0])
+        count, own = parts(P), self._own(P)
+
+        def of_part(task: tuple[np.ndarray, list[np.ndarray]]) -> list[float]:
+            row, vectors = task
+            return [np.dot(row, v) for v in vectors]
+
+        def nodes() -> dict[int, tuple[np.ndarray]]:
+            tasks = [
+                (_columns(row, part), theirs)
+                for part in cut(P, *own)
+                for rows, vectors in wanted
+                for theirs in [[_columns(v, part) for v in vectors]]
+                for row in rows
+            ]
+            found = [number for done in shared(of_part, tasks, P, self._threads) for number in done]
+            with np.errstate(over="ignore", invalid="ignore"):
+                return added(own[0], np.array(found, np.float64).reshape(-1, numbers), count)
+
+        if self._ranks is None or count == 1:
+            return nodes()[1][0]
+        top = self._tops.get((count, numbers))
+        if top is None:
+            top = self._tops[count, numbers] = self._ranks.top(count, [((numbers,), np.dtype(np.float64))])
+        return top.root(nodes)[0].copy()
+
+    def _own(self, P: int) -> tuple[int, int]:
+        """First and stop of the parts of a vector of P elements that are this process's."""
+        count = parts(P)
+        return (0, count) if self._ranks is None or count == 1 else self._ranks.own(count)
+
+    def _gather(self, own: np.ndarray, out: np.ndarray) -> None:
+        """out, (P,) ← what each process has of it, in their order."""
+        P = len(out)
+        if P not in self._bytes:
+            self._bytes[P] = self._ranks.gather(own.nbytes)
+        self._ranks.all_gather(own.view(np.uint8), out.view(np.uint8), self._bytes[P])
+
 
 HOST = HostVectors()
 
 
 def vectors_of(f: Any) -> Vectors:
-    """Where the vectors of a function are best kept: what it says itself, else NumPy's memory and its threads."""
-    return getattr(f, "vectors", None) or HostVectors(int(getattr(f, "threads", 1)))
+    """Where the vectors of a function are best kept: what it says itself, else NumPy's memory and its threads, of all
+    processes that evaluate it together."""
+    return getattr(f, "vectors", None) or HostVectors(int(getattr(f, "threads", 1)), getattr(f, "communicator", None))
 
 
 PIECE = 8192  # elements: of 2 × 30 pairs, 4 MB
 LONG = 1 << 16  # elements from which threads are worth waking
+
+
+def _columns(array: Any, columns: slice) -> np.ndarray:
+    """These elements of a vector, or columns of a matrix, which this process has if they are its own."""
+    if type(array) is np.ndarray:
+        return array[..., columns]
+    start = array.columns.start
+    return array.own[..., columns.start - start : columns.stop - start]
 
 
 def shared(work: Callable[[Any], Any], tasks: list[Any], P: int, threads: int) -> list[Any]:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ranks import Meeting
+from thread_ranks import Meeting
 
 available = True
 NCCL_UINT8 = 1

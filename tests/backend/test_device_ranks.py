@@ -15,8 +15,8 @@ import pytest
 from devices import gpu
 from gpu_on_host import GpuOnHost
 from host_program import COMPILER
-from ranks import ThreadRanks, on_ranks
 from test_engine import UNSCALED, rows_of, theta
+from thread_ranks import ThreadRanks, on_ranks
 
 import gpubp
 from gpubp import optimizers

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ranks import on_ranks
+from thread_ranks import on_ranks
 
 from gpubp.communicator.top import own_leaves
 from gpubp.data import scan as room

@@ -124,6 +124,9 @@ class DeviceVectors:
         self._device.zero(array)
         return array
 
+    def matrix(self, n: int, P: int) -> Any:
+        return self.zeros(n, P)
+
     def put(self, host: np.ndarray, out: Any) -> None:
         self._device.write(np.ascontiguousarray(host, np.float64), out)
 
