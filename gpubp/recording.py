@@ -163,8 +163,11 @@ class Recorder:
             return
         if isinstance(error, MemoryError):
             do = "keep fewer rows in it with --memory, or take a smaller network"
-            raise OutOfMemory("out of memory", do=f"{do}; {kept}") from error
-        raise type(error)(error.found, wanted=error.wanted, do=f"{error.do}; {kept}" if error.do else kept) from error
+            told: GpubpError = OutOfMemory("out of memory", do=f"{do}; {kept}")
+        else:
+            told = type(error)(error.found, wanted=error.wanted, do=f"{error.do}; {kept}" if error.do else kept)
+        told.agreed = getattr(error, "agreed", False)
+        raise told from error
 
     def _all_sound(self, sound: bool) -> bool:
         """Whether all ranks have a state that can be saved after an error that all have met; asked once."""
