@@ -170,10 +170,13 @@ os.fsync = fsync
 """
 
 
-@pytest.mark.parametrize("at", [0, 3])
-def test_the_disk_of_the_run_is_full(data, tmp_path, at):
-    words = ["train", data, "--out", "run", *ENDLESS]
-    done = ran(3, *words, cwd=tmp_path, before=on_rank(0, FULL.format(at)))
+SHARED = "from gpubp.optimizers import parted\nparted.PARTED, parted.PART = 256, 32\n"  # what is remembered
+
+
+@pytest.mark.parametrize(("at", "before"), [(0, ""), (3, ""), (3, SHARED)], ids=["first", "later", "shared"])
+def test_the_disk_of_the_run_is_full(data, tmp_path, at, before):
+    words = ["train", data, "--out", "run", *(word if word != "gd" else "klbfgs" for word in ENDLESS)]
+    done = ran(3, *words, cwd=tmp_path, before=before + on_rank(0, FULL.format(at)))
     assert done.ended(3) and "No space left on device" in done.error and done.seconds < SOON, done
     if at:
         assert "is kept: gpubp resume run goes on from there" in done.error

@@ -13,6 +13,8 @@ from thread_ranks import on_ranks
 
 from gpubp import hosts
 from gpubp.communicator import Solo, current, launcher, watchdog
+from gpubp.communicator.library import Library
+from gpubp.communicator.mpi import MpiCommunicator
 from gpubp.communicator.watchdog import TICK, Watchdog
 from gpubp.data.source import ArrayRows
 from gpubp.errors import CommunicatorError, DataError
@@ -45,6 +47,46 @@ def test_the_launcher_says_how_many_there_are(environment, variables, found):
     for name, value in variables.items():
         environment.setenv(name, value)
     assert (launcher.size(), launcher.rank()) == found
+
+
+def test_what_one_rank_does_alone(environment):
+    environment.setattr(launcher, "_left", [])
+    environment.setenv("PMI_SIZE", "4")
+    launcher.left()
+    assert launcher.size() == 1 and isinstance(current(), Solo)
+
+
+def test_a_library_that_mpi4py_opens_by_itself_is_called_as_mpi4py_does():
+    called: list[Any] = []
+    world = SimpleNamespace(Abort=called.append, Set_errhandler=called.append)
+    mpi = SimpleNamespace(
+        __file__="/nowhere/MPI.so", COMM_WORLD=world, ERRORS_RETURN="errors", Is_initialized=lambda: False,
+        Is_finalized=lambda: False, Init_thread=lambda: called.append("began"), Finalize=lambda: called.append("ended"),
+    )  # fmt: skip
+    library = Library(mpi)
+    library.end()
+    assert not called  # not by us
+    library.begin()
+    library.abort(3)
+    library.end()
+    assert called == ["began", "errors", 3, "ended"]
+
+
+def test_an_error_of_mpi_is_one_of_ours():
+    class Lost(Exception):
+        pass
+
+    ranks = object.__new__(MpiCommunicator)
+    mpi: Any = SimpleNamespace(Exception=Lost)
+    ranks._mpi, ranks._spin, ranks.watchdog = mpi, 0.0, Watchdog(0, 100, print)
+    ranks.kept = lambda: "the last checkpoint is kept"
+
+    def test() -> bool:
+        raise Lost("connection\nreset")
+
+    with pytest.raises(CommunicatorError, match=r"^MPI: connection reset; the last checkpoint is kept$") as met:
+        ranks._wait(SimpleNamespace(Test=test))
+    assert not met.value.agreed
 
 
 def test_without_a_launcher_there_is_one_process(environment):

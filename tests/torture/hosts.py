@@ -58,8 +58,7 @@ def chain(hosts: Hosts, run: Path, data: Path, wanted: dict[str, Any], dice: ran
         kind = dice.choice(KINDS)
         patience = 60 if kind == "blip" else WATCHDOG
         with hosts.launch(*words, "--watchdog", patience, cwd=run.parent) as launch:
-            history = run / "history.jsonl"
-            launch.until(lambda: history.exists() and history.read_bytes().count(b"\n") > max(there, 0))  # noqa: B023
+            launch.until(lambda: launch.over or launch.errors.count("saved checkpoint-") > 1)  # noqa: B023
             time.sleep(0.3 * dice.random())
             counts += disturb(hosts, launch, kind, run, dice)
     if newest(run).iteration < LIMIT:
@@ -77,25 +76,20 @@ def disturb(hosts: Hosts, launch: Launch, kind: str, run: Path, dice: random.Ran
     if rank not in launch.pids:
         launch.wait()
         return Counter({"ended before": 1})
-    if kind in ("cut", "blip"):
+    if kind == "blip":
+        hosts.cut(name)
+        time.sleep(3 * dice.random())
+        hosts.mend(name)
+        at = (run / "history.jsonl").read_bytes().count(b"\n")
+        launch.until(lambda: launch.over or (run / "history.jsonl").read_bytes().count(b"\n") > at)
+        launch.signal(signal.SIGTERM)
+    elif kind == "cut":
         launch.began = time.monotonic()
         hosts.cut(name)
-        try:
-            if kind == "blip":
-                time.sleep(3 * dice.random())
-            else:
-                done = launch.wait()
-        finally:
-            hosts.mend(name)
-        if kind == "blip":
-            at = (run / "history.jsonl").read_bytes().count(b"\n")
-            launch.until(lambda: launch.over or (run / "history.jsonl").read_bytes().count(b"\n") > at)
-            launch.signal(signal.SIGTERM)
-            done = launch.wait()
     else:
-        number = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "signal": signal.SIGTERM}[kind]
-        launch.signal(number, rank)
-        done = launch.wait()
+        launch.signal({"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "signal": signal.SIGTERM}[kind], rank)
+    done = launch.wait()
+    hosts.mend(name)
     what = f"{kind} {name if kind in ('cut', 'blip') else rank}: {done}"
     assert done.seconds < WATCHDOG + SOON and not done.left and "Abort(" not in done.errors, what
     ended = done.code == 0 and "cost J" in done.out
