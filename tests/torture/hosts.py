@@ -58,7 +58,7 @@ def chain(hosts: Hosts, run: Path, data: Path, wanted: dict[str, Any], dice: ran
         kind = dice.choice(KINDS)
         patience = 60 if kind == "blip" else WATCHDOG
         with hosts.launch(*words, "--watchdog", patience, cwd=run.parent) as launch:
-            launch.until(lambda: launch.over or launch.errors.count("saved checkpoint-") > 1)  # noqa: B023
+            launch.until(lambda: launch.over or launch.errors.count("saved checkpoint-") > 1)
             time.sleep(0.3 * dice.random())
             counts += disturb(hosts, launch, kind, run, dice)
     if newest(run).iteration < LIMIT:
@@ -101,4 +101,4 @@ def disturb(hosts: Hosts, launch: Launch, kind: str, run: Path, dice: random.Ran
         assert ended or (done.code == 143 and "gpubp: error" not in done.errors), what
     saved = [int(found) for found in re.findall(r"^saved checkpoint-(\d+)", done.errors, re.M)]
     assert newest(run).iteration >= max([0, *saved]), what
-    return Counter({kind: 1, "most seconds until the end": round(done.seconds)})
+    return Counter({kind: 1, f"most seconds after a {kind}": round(done.seconds)})
