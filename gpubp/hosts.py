@@ -12,6 +12,7 @@ import numpy as np
 
 from .backend.cores import available_cores
 from .communicator import Communicator
+from .communicator.top import own_leaves
 from .data.memory import default_budget
 from .data.source import RowSource
 from .errors import CommunicatorError, DataError
@@ -26,19 +27,16 @@ def cores(ranks: Communicator) -> int | None:
         mine = frozenset(os.sched_getaffinity(0))
     except AttributeError:  # macOS has no affinity
         mine = frozenset(range(os.cpu_count() or 1))
-    all_of_them = ranks.gather((_host(), mine))
-    sharing = sum(host == _host() and bool(mine & theirs) for host, theirs in all_of_them)
+    here = ranks.hosts[ranks.rank]
+    sharing = sum(
+        host == here and bool(mine & theirs) for host, theirs in zip(ranks.hosts, ranks.gather(mine), strict=True)
+    )
     return max(1, available_cores() // sharing)
 
 
 def memory(ranks: Communicator) -> int:
     """Bytes of this rank's rows unless the user says otherwise: its share of half of what is free."""
     return default_budget() // ranks.local[1]
-
-
-def least(ranks: Communicator, value: int) -> int:
-    """The least of what the ranks have: what decides on something that must be the same for all."""
-    return min(ranks.gather(value))
 
 
 def refuse_other_rows(ranks: Communicator, source: RowSource, labels: np.ndarray, weights: np.ndarray | None) -> None:
@@ -87,16 +85,11 @@ def describe(ranks: Communicator, leaves: int) -> dict[str, str]:
     """The ranks in words, among the choices of a run; nothing where there is one."""
     if ranks.size == 1:
         return {}
-    named = ranks.gather(_host())
-    on = ", ".join(f"{count} on {host}" for host, count in Counter(named).items())
-    owned = [(rank + 1) * leaves // ranks.size - rank * leaves // ranks.size for rank in range(ranks.size)]
+    on = ", ".join(f"{count} on {host}" for host, count in Counter(ranks.hosts).items())
+    owned = [stop - first for first, stop in (own_leaves(rank, ranks.size, leaves) for rank in range(ranks.size))]
     few, many = min(owned), max(owned)
     text = f"{ranks.size} ({on}), {few if few == many else f'{few} to {many}'} of the {leaves} leaves of the sum each"
     if not few:
         idle = owned.count(0)
         text += f"; {idle} of them {'have' if idle > 1 else 'has'} nothing to do: take {leaves} or fewer"
     return {"ranks": text}
-
-
-def _host() -> str:
-    return os.uname().nodename

@@ -15,7 +15,8 @@ import numpy as np
 
 from .checkpoint import Checkpoint
 from .communicator import Communicator
-from .errors import CommunicatorError, GpubpError
+from .communicator.ranks import told
+from .errors import GpubpError
 from .gathering import without
 from .inference import Model
 from .job import Job
@@ -80,11 +81,9 @@ class Lead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._awaited and isinstance(error, Exception) and not getattr(error, "agreed", False):
-            if isinstance(error, GpubpError):
-                self.tell(Refused(type(error), error.found, error.wanted, error.do))
+            self.tell(Refused(*told(error)))
+            if isinstance(error, GpubpError):  # of another one Python's account is still to be given
                 error.agreed = True
-            else:
-                self.tell(Refused(CommunicatorError, f"rank 0 failed by {type(error).__name__}: {error}", "", ""))
 
 
 def follow(

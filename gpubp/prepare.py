@@ -199,7 +199,7 @@ def prepare(
         way = connect(ranks, backend)
         why += f"; {way}" if way else ""
         hosts.refuse_other_rows(ranks, source, labels, weights)
-        budget = hosts.least(ranks, hosts.memory(ranks) if job.memory is None else job.memory)
+        budget = hosts.memory(ranks) if job.memory is None else job.memory
         optimizer, taken, shortened = allot(optimizer, network.P, budget, backend, fresh=scaling is None, ranks=ranks)
         budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask) - taken)
         progress = None if scanned is None else (lambda done: scanned(done, source.m))

@@ -12,7 +12,7 @@ import mpi
 import pytest
 from in_process import Theta_of
 from in_process import ran as alone
-from mpi import ENDLESS, SOON, TRAIN, WATCHDOG, Launch, on_rank, ran, rows, sound
+from mpi import ENDLESS, SOON, TRAIN, VAIN, WATCHDOG, Launch, on_rank, ran, rows, sound
 from running import write
 
 from gpubp.run_folder import find_checkpoint
@@ -99,7 +99,7 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on_from_the_last_checkpoint(dat
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_hanging_rank_ends_all_by_the_watchdog(data, tmp_path, rank):
-    with Launch(3, "train", data, "--out", "run", *ENDLESS, cwd=tmp_path).reaches("run") as launch:
+    with Launch(3, "train", data, "--out", "run", *VAIN, cwd=tmp_path).reaches("run") as launch:
         launch.signal(signal.SIGSTOP, rank)
         done = launch.wait()
     assert done.ended(3) and WATCHDOG * 0.5 < done.seconds < WATCHDOG + SOON, done
@@ -129,7 +129,7 @@ def test_a_launcher_that_is_killed_leaves_nobody(data, tmp_path, number):
     ids=["gone", "hanging"],
 )
 def test_a_rank_that_never_comes(data, tmp_path, what, codes):
-    says = "mpiexec has started 3 processes, and not all of them came within 2 s"
+    says = f"mpiexec has started 3 processes, and not all of them came within {WATCHDOG} s"
     words = ["train", data, "--out", "run", *TRAIN, "--watchdog", WATCHDOG]
     done = ran(3, *words, cwd=tmp_path, before=on_rank(1, what))
     assert done.code in codes and done.ended(done.code) and done.error == says and done.seconds < SOON, done

@@ -14,7 +14,7 @@ import netns
 import pytest
 from in_process import Theta_of
 from in_process import ran as alone
-from mpi import ENDLESS, SOON, TRAIN, WATCHDOG, rows, sound
+from mpi import ENDLESS, SOON, TRAIN, VAIN, WATCHDOG, rows, sound
 from netns import Hosts
 from running import write
 
@@ -60,7 +60,7 @@ def test_a_file_that_is_not_on_one_host(hosts, data, tmp_path):
 
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_a_cable_is_pulled(hosts, data, tmp_path, name):
-    with hosts.launch("train", data, "--out", "run", *ENDLESS, cwd=tmp_path).reaches("run") as launch:
+    with hosts.launch("train", data, "--out", "run", *VAIN, cwd=tmp_path).reaches("run") as launch:
         launch.began = time.monotonic()
         hosts.cut(name)
         try:
@@ -83,8 +83,7 @@ def test_a_rank_of_another_host_is_killed(hosts, data, tmp_path):
 
 
 def test_a_blip_of_the_network_is_waited_for(hosts, data, tmp_path):
-    words = [word if word != WATCHDOG else 60 for word in ENDLESS]
-    with hosts.launch("train", data, "--out", "run", *words, "--json", cwd=tmp_path).reaches("run") as launch:
+    with hosts.launch("train", data, "--out", "run", *ENDLESS, "--json", cwd=tmp_path).reaches("run") as launch:
         hosts.cut("b")
         try:
             time.sleep(3)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from in_process import Theta_of
 from in_process import ran as alone
-from mpi import ENDLESS, SOON, TRAIN, WATCHDOG, Ended, Launch, on_rank, ran, rows, sound
+from mpi import ENDLESS, SOON, TRAIN, Ended, Launch, on_rank, ran, rows, sound
 from running import ENVIRONMENT, write
 
 pytestmark = mpi.needs_mpi
@@ -180,7 +180,7 @@ def model(data: Path) -> Path:
 def test_nobody_reads_the_predictions(data, model, tmp_path):
     line = [mpi.launched.MPIEXEC, "-n", "3", sys.executable, "-m", "gpubp", "-q", "predict", model, data, "-o", "-"]
     with subprocess.Popen(
-        [*map(str, line), "--watchdog", "2"], cwd=tmp_path, env=ENVIRONMENT,
+        [*map(str, line)], cwd=tmp_path, env=ENVIRONMENT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout and process.stderr and process.stdout.readline()
@@ -192,7 +192,7 @@ def test_nobody_reads_the_predictions(data, model, tmp_path):
 
 def test_nobody_reads_what_the_first_rank_prints(data, model, tmp_path):
     closed = "read, into = os.pipe(); os.close(read); os.dup2(into, 1); os.close(into)"
-    words = ["predict", model, data, "-o", "-", "--watchdog", WATCHDOG]
+    words = ["predict", model, data, "-o", "-"]
     done = ran(3, *words, cwd=tmp_path, before=on_rank(0, closed))
     done.quiet()
     assert done.ended(141) and "error" not in done.errors and done.seconds < SOON, done

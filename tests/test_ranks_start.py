@@ -97,7 +97,7 @@ def test_the_ranks_of_a_machine_share_its_cores(monkeypatch):
     monkeypatch.setattr(hosts, "available_cores", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     assert hosts.cores(Solo()) is None
-    assert on_ranks(3, hosts.cores) == [2, 2, 2]
+    assert on_ranks(3, hosts.cores) == [4, 4, 8]  # two on the first machine
     bound = iter(range(100))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {next(bound)})  # each to a core of its own
     monkeypatch.setattr(hosts, "available_cores", lambda: 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 from typing import Any, cast
 
 import numpy as np
@@ -41,7 +40,7 @@ def connect(communicator: Communicator, backend: Backend) -> str:
     gpu: Any = backend if backend.has_engine else None
     with ranks.together():
         about = _about(gpu)
-    said = ranks.gather((os.uname().nodename, *about))
+    said = [(host, *one) for host, one in zip(ranks.hosts, ranks.gather(about), strict=True)]
     kinds = [one[1] != "" for one in said]
     if any(kinds) and not all(kinds):
         other, host = kinds.index(False), said[kinds.index(False)][0]

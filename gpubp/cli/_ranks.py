@@ -14,7 +14,7 @@ import click
 
 from ..communicator import launcher
 from ..communicator.watchdog import MOMENT
-from ..errors import CommunicatorError, GpubpError, UsageError
+from ..errors import GpubpError, UsageError
 
 SHARED = ("evaluate", "learning-curve", "predict", "resume", "sweep", "train")  # what ranks do together
 
@@ -68,19 +68,16 @@ def agreed(code: int, line: str, error: BaseException) -> tuple[int, str]:
         return code, line
     from ..communicator import refuse
 
-    if not getattr(error, "agreed", False) and isinstance(error, GpubpError | click.ClickException):
+    known = getattr(error, "agreed", False)
+    if not known and isinstance(error, GpubpError | click.ClickException):
         try:
-            told = error if isinstance(error, GpubpError) else UsageError(line.removeprefix("error: "))
-            if refuse(told):
-                error.agreed = True  # type: ignore[union-attr]
-        except CommunicatorError as missing:  # MPI itself: then that is what is wrong, or at least as much so
-            if launcher.rank() == 0 and not line:
-                line = f"error: {missing}"
-            error.agreed = True  # type: ignore[union-attr]
+            refuse(error if isinstance(error, GpubpError) else UsageError(line.removeprefix("error: ")))
         except GpubpError as met:
-            error.agreed = True  # type: ignore[union-attr]
-            code, line = met.exit_code, f"error: {met}"
-    if getattr(error, "agreed", False):
+            known = True
+            if met.agreed:  # else MPI itself fails, and this rank's own error is at least as much to be said
+                code, line = met.exit_code, f"error: {met}"
+        error.agreed = known  # type: ignore[union-attr]
+    if known:
         return code, line if launcher.rank() == 0 else ""
     if launcher.rank() > 0:
         time.sleep(MOMENT)  # where rank 0 has met it too, it says so and ends us

@@ -12,6 +12,7 @@ what waits in vain.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
@@ -52,6 +53,7 @@ class Communicator(Protocol):
 
     Attributes:
         rank, size: this process's number, and how many there are.
+        hosts: the name of each rank's machine.
         wish: who asks this rank to stop, the name of a signal; "" for nobody. Set by whoever can be asked.
         link: what carries nodes from GPU to GPU, see `nccl`; None where there is none.
         kept: says from where the run can be gone on with, for messages; "" where nothing is kept. Set by whoever keeps.
@@ -59,6 +61,7 @@ class Communicator(Protocol):
 
     rank: int
     size: int
+    hosts: list[str]
     link: Any
     wish: Callable[[], str]
     kept: Callable[[], str]
@@ -133,6 +136,7 @@ class Solo:
     def __init__(self) -> None:
         self.wish: Callable[[], str] = lambda: ""
         self.kept: Callable[[], str] = lambda: ""
+        self.hosts = [os.uname().nodename]
 
     @property
     def local(self) -> tuple[int, int]:
@@ -194,19 +198,18 @@ def current(watchdog: float | None = None) -> Communicator:
 _made: list[Any] = []
 
 
-def refuse(error: GpubpError) -> bool:
-    """Tell the others of an error that this rank met before it has met them; False where it has.
+def refuse(error: GpubpError) -> None:
+    """Tell the others of an error that this rank met before it has met them; nothing is done where it has.
 
     Raises:
         GpubpError: the error as all ranks raise it.
     """
     if _made:
-        return False
+        return
     from .mpi import MpiCommunicator
 
     _made.append(MpiCommunicator.world())
     _made[0].meet(error)
-    return True
 
 
 def abort(code: int) -> None:

@@ -140,7 +140,7 @@ class Ranks:
 
     def _raise(self, error: BaseException | None) -> NoReturn:
         """Raise on every rank what the first that failed has met."""
-        met = self.gather(None if error is None else _told(error))
+        met = self.gather(None if error is None else told(error))
         failed = [rank for rank, one in enumerate(met) if one is not None]
         first, (kind, found, wanted, do) = failed[0], met[failed[0]]
         alike = len(failed) == self.size and all(one == met[0] for one in met)
@@ -164,7 +164,8 @@ def agreed(error: Any) -> Any:
     return error
 
 
-def _told(error: BaseException) -> tuple[type[GpubpError], str, str, str]:
+def told(error: BaseException) -> tuple[type[GpubpError], str, str, str]:
+    """What is said of an error to those who have not met it: its kind, what was found and wanted, what to do."""
     if isinstance(error, GpubpError):
         return type(error), error.found, error.wanted, error.do
     if isinstance(error, MemoryError):

@@ -205,12 +205,12 @@ class HostVectors:
         shared(applied, [slice(at, at + PIECE) for at in range(0, P, PIECE)], P, self._threads)
 
     def dot(self, a: Any, b: Any) -> float:
-        if parts(len(a)) > 1:
-            return self.dots((a, b))[0]
-        with np.errstate(over="ignore", invalid="ignore"):
-            return float(np.dot(a, b))
+        return self.dots((a, b))[0]
 
     def dots(self, *pairs: tuple[Any, Any]) -> list[float]:
+        if parts(len(pairs[0][0])) == 1:  # short vectors are many a run's, and a tree over one part is dear for them
+            with np.errstate(over="ignore", invalid="ignore"):
+                return [float(np.dot(a, b)) for a, b in pairs]
         return self._sums([((a,), (b,)) for a, b in pairs]).tolist()
 
     def max_abs(self, v: np.ndarray) -> float:
@@ -221,7 +221,12 @@ class HostVectors:
             return float(np.abs(v).sum())
 
     def products(self, matrices: Sequence[Any], rows: Sequence[int], vectors: Sequence[Any]) -> np.ndarray:
-        found = self._sums([([M[i] for M in matrices for i in rows], vectors)])
+        chosen = [M[i] for M in matrices for i in rows]
+        if parts(matrices[0].shape[1]) == 1:
+            done = shared(lambda row: [np.dot(row, v) for v in vectors], chosen, matrices[0].shape[1], self._threads)
+            found = np.array(done, np.float64)
+        else:
+            found = self._sums([(chosen, vectors)])
         return found.reshape(len(matrices), len(rows), len(vectors)).swapaxes(1, 2)
 
     def gemm(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, *, transpose: str = "nn", beta: int = 0) -> None:
