@@ -37,6 +37,11 @@ def _our_threads_alone() -> None:
     _others.update(threading.enumerate())
 
 
+@pytest.fixture(autouse=True)
+def _none_of_the_test_before() -> None:
+    assert until(lambda: not helpers()), "close() asks threads to end, and does not wait until they have"
+
+
 def helpers() -> list[str]:
     mine = set(threading.enumerate()) - _others
     return sorted(thread.name for thread in mine if thread.name.startswith("gpubp"))
@@ -143,6 +148,7 @@ def test_objectives_of_several_threads(bits):
     for thread in threads:
         thread.join()
     assert found == [bits] * 20
+    assert until(lambda: not helpers())
 
 
 def test_close_ends_the_threads_and_may_be_said_twice(bits):
