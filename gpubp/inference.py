@@ -233,7 +233,8 @@ def outputs(
             with ranks.together():
                 found += work(one, pieces[first : first + group])
             for theirs in ranks.collect(found):
-                yield from theirs
+                with ranks.alone("writing what was computed"):
+                    yield from theirs
     with ranks.together():
         rows.check()
 

@@ -7,6 +7,7 @@ they wait for a word, an error of rank 0 is the word.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -63,15 +64,19 @@ class Lead:
     """Rank 0 with the others waiting for its word; use as a context manager."""
 
     def __init__(self, ranks: Communicator) -> None:
-        self._ranks, self._awaited = ranks, True
+        self._ranks, self._awaited = ranks, False
+        self._alone = ExitStack()
+        self.prepared()
 
     def tell(self, word: Word) -> None:
         """An `Order`, then whether it holds (or else another one); or the model where there is nothing to do."""
+        self._alone.close()
         self._ranks.share(word.for_others() if isinstance(word, Order) else word)
         self._awaited = False
 
     def prepared(self) -> None:
         """The order is carried out so far that the others wait for the next word."""
+        self._alone.enter_context(self._ranks.alone("looking at the run folder"))
         self._awaited = True
 
     def __enter__(self) -> Lead:
@@ -84,6 +89,7 @@ class Lead:
             self.tell(Refused(*told(error)))
             if isinstance(error, GpubpError):  # of another one Python's account is still to be given
                 error.agreed = True
+        self._alone.close()
 
 
 def follow(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .communicator import Communicator
 from .data.dataset import Dataset
 from .data.missing import rows_with_gaps
 from .data.rows import Rows
@@ -76,11 +77,14 @@ def first_rows(dataset: Dataset, count: int, *, start: int = 0, gaps: bool = Fal
     return replace(dataset, source=ArrayRows(X), target=part[0], weights=part[1])
 
 
-def rows_for(model: Model, dataset: Dataset, *, labelled: bool) -> Rows:
+def rows_for(model: Model, dataset: Dataset, *, labelled: bool, communicator: Communicator | None = None) -> Rows:
     """Rows of another data set as a trained model sees them: its scaling, its classes, its means for what is missing.
 
     A model that was trained without rows with NaNs gives them the weight 0 where they have labels (`Rows.dropped` says
     how many there are), and refuses them where predictions are asked for.
+
+    Args:
+        communicator: the processes that share the rows: where all must be looked at for NaNs, each looks at its part.
 
     Raises:
         DataError: a label that the model has no class for; no y where one is needed.
@@ -91,7 +95,7 @@ def rows_for(model: Model, dataset: Dataset, *, labelled: bool) -> Rows:
         if model.drops and not labelled:
             source = Gapless(source)
         else:
-            gone = rows_with_gaps(source) if model.drops else None
+            gone = rows_with_gaps(source, ranks=communicator) if model.drops else None
             if gone is not None:
                 weights, dropped = np.where(gone, 0.0, 1.0 if weights is None else weights), int(gone.sum())
                 if not weights.any():

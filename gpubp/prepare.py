@@ -206,10 +206,10 @@ def prepare(
         dropped = 0
         rule = RULES.get(job.missing)
         if rule is not None and source.dtype.kind == "f":
-            with ranks.together():
-                gaps = look(
-                    source, training=training, weights=weights, column_names=dataset.column_names, progress=progress
-                )
+            gaps = look(
+                source, training=training, weights=weights, column_names=dataset.column_names, progress=progress,
+                threads=threads, ranks=ranks,
+            )  # fmt: skip
             fill = np.asarray(getattr(gaps, rule.fill) if fill is None else fill)
             source = Filled(source, fill)
             if rule.drops and gaps.rows is not None:

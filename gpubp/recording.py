@@ -35,6 +35,7 @@ from .stopping import Watch
 from .training import Progress
 
 FILL = "fill"  # beside the scaling in a checkpoint: what missing values are replaced by, if they are
+_WRITING = "writing a checkpoint"
 _WORTH, _LATEST = 100, 10  # of seconds: as long as this many times the cost, and this many times what was asked for
 _COLUMNS = tuple(f.name for f in fields(Progress))
 
@@ -109,7 +110,8 @@ class Recorder:
         if self._folder is not None:
             self._expense.note(progress, writing=self._background.busy)
             try:
-                self._folder.append_history(self.history[-1])
+                with self._ranks.alone("writing the history"):
+                    self._folder.append_history(self.history[-1])
             except CheckpointError as error:
                 lost = error
             due = lost is not None or self._due(state)
@@ -204,7 +206,7 @@ class Recorder:
             return
         versions, keep = state.versions(), self._ready.job.keep
         if self._together:
-            with self._naming_what_is_kept(), asking(self._ranks):
+            with self._naming_what_is_kept(), self._ranks.alone(_WRITING), asking(self._ranks):
                 folder.save(self._record(state, ending), keep, versions=versions)
             return
         self._settle()  # before the record is made: copies from a device would be in memory twice
@@ -215,7 +217,7 @@ class Recorder:
 
     def _settle(self) -> None:
         """Wait until the checkpoint that was begun is on the disk."""
-        with self._naming_what_is_kept():
+        with self._naming_what_is_kept(), self._ranks.alone(_WRITING):
             self._background.settle()
 
     def _settled(self) -> None:

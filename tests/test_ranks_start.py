@@ -1,9 +1,8 @@
-"""How ranks are found, what those of a machine share, and what ends a wait that is in vain."""
+"""How ranks are found, and what those of a machine share."""
 
 from __future__ import annotations
 
 import os
-import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +11,10 @@ import pytest
 from thread_ranks import on_ranks
 
 from gpubp import hosts
-from gpubp.communicator import Solo, current, launcher, watchdog
+from gpubp.communicator import Solo, current, launcher
 from gpubp.communicator.library import Library
 from gpubp.communicator.mpi import MpiCommunicator
-from gpubp.communicator.watchdog import TICK, Watchdog
+from gpubp.communicator.watchdog import Watchdog
 from gpubp.data.source import ArrayRows
 from gpubp.errors import CommunicatorError, DataError
 
@@ -147,85 +146,3 @@ def test_ranks_are_described():
     assert hosts.describe(Solo(), 8) == {}
     (said,) = {one["ranks"] for one in on_ranks(3, lambda ranks: hosts.describe(ranks, 2))}
     assert said.endswith("0 to 1 of the 2 leaves of the sum each; 1 of them has nothing to do: take 2 or fewer")
-
-
-# --- the watchdog
-
-
-class Clock:
-    """Time that passes when it is told to, and a watchdog that looks then."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 100.0
-        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: self.now))
-        monkeypatch.setattr(watchdog, "threading", SimpleNamespace(Thread=lambda **_: SimpleNamespace(start=int)))
-        self.dogs: list[Watchdog] = []
-
-    def dog(self, rank: int, seconds: float) -> tuple[Watchdog, list[float]]:
-        told: list[float] = []
-        self.dogs.append(Watchdog(rank, seconds, told.append))
-        return self.dogs[-1], told
-
-    def passes(self, seconds: float) -> None:
-        for _ in range(round(seconds / TICK)):
-            self.now += TICK
-            for dog in self.dogs:
-                dog.look()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
-def test_a_wait_that_is_too_long_is_ended(clock):
-    dog, told = clock.dog(0, 5)
-    with dog.waiting():
-        clock.passes(4.8)
-        assert not told
-        clock.passes(0.4)
-    assert told and told[0] == pytest.approx(5, abs=0.2)
-
-
-def test_work_of_ones_own_is_no_wait_and_waits_do_not_add_up(clock):
-    dog, told = clock.dog(0, 5)
-    clock.passes(100)
-    for _ in range(10):
-        with dog.waiting():
-            clock.passes(4)
-    assert not told
-
-
-def test_who_was_busy_for_long_waits_for_long(clock):
-    dog, told = clock.dog(0, 5)
-    clock.passes(60)
-    with dog.waiting():
-        clock.passes(124)
-        assert not told
-        clock.passes(2)
-    assert told
-
-
-def test_time_in_which_the_process_was_stopped_does_not_count(clock):
-    dog, told = clock.dog(0, 5)
-    with dog.waiting():
-        clock.passes(1)
-        clock.now += 3600
-        clock.passes(2)
-    assert not told
-
-
-def test_one_rank_speaks_before_the_others(clock):
-    (first, said), (second, also) = clock.dog(0, 5), clock.dog(3, 5)
-    with first.waiting(), second.waiting():
-        clock.passes(5.3)
-        assert said and not also
-        clock.passes(2)
-    assert also  # where the first one could not
-
-
-def test_it_looks_by_itself():
-    told = threading.Event()
-    dog = Watchdog(0, 0.05, lambda waited: told.set())
-    with dog.waiting():
-        assert told.wait(60)

@@ -139,7 +139,8 @@ class Record:
             return
         image = io.BytesIO()
         np.savez(image, Theta=Theta, point=np.array(json.dumps(asdict(point))))
-        write_whole(self.path / f"point-{name}.npz", image.getbuffer())
+        with self._ranks.alone("keeping a point"):
+            write_whole(self.path / f"point-{name}.npz", image.getbuffer())
 
     def load(self, name: str, P: int) -> tuple[Point, np.ndarray] | None:
         """A finished point and its flat Θ of length P; None where there is none, or none that is sound."""

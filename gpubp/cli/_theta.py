@@ -102,7 +102,8 @@ def opened(
     run, data = run_and_data(words, said)
     if run is not None:
         ranks = current()
-        with ranks.together():  # the first of several has the run folder, all have the data
+        # the first of several has the run folder, all have the data
+        with ranks.together(), ranks.alone("reading the model"):
             model = load(run) if ranks.rank == 0 else None
         model = ranks.share(model)
         assert model is not None

@@ -45,8 +45,8 @@ def command(
     from ..model_rows import rows_for
 
     model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow)
-    rows = rows_for(model, dataset, labelled=True)
     ranks = current()
+    rows = rows_for(model, dataset, labelled=True, communicator=ranks)
     on = for_forward(backend, device=local_device(ranks, device), threads=cores(ranks))
     result = evaluate(model, rows, backend=on, precision=precision, communicator=ranks)
     result = {"split": dataset.split, **result}

@@ -7,7 +7,7 @@ case: all leaves are its own, and its root is the root.
 
 `launcher` knows how the processes were started, `top` the upper part of the tree, `ranks` what all communicators over
 several processes have in common, `mpi` how numbers travel by MPI, `nccl` how nodes do between GPUs, `watchdog` ends
-what waits in vain.
+what waits in vain, and `pulse` tells it from waiting for rank 0's disk.
 """
 
 from __future__ import annotations
@@ -88,6 +88,14 @@ class Communicator(Protocol):
         """Around work that each rank does by itself: an error on one is raised on all."""
         ...
 
+    def alone(self, what: str) -> AbstractContextManager[None]:
+        """Around what rank 0 does while the others wait for it, which may take as long as it takes: files, in general.
+
+        Args:
+            what: it is, for people: "writing a checkpoint".
+        """
+        ...
+
     def share(self, value: Value | None = None) -> Value:
         """What rank 0 gives, on all ranks."""
         ...
@@ -153,6 +161,9 @@ class Solo:
         return Whole(leaves)
 
     def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def alone(self, what: str) -> AbstractContextManager[None]:
         return nullcontext()
 
     def share(self, value: Any = None) -> Any:

@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ import numpy as np
 from ..errors import CommunicatorError
 from . import launcher
 from .library import Library
+from .pulse import Pulse
 from .ranks import Ranks
 from .watchdog import MOST, STAGGER, Watchdog
 
@@ -51,7 +52,10 @@ class MpiCommunicator(Ranks):
         rank, here = comm.Get_rank(), socket.gethostname()
         super().__init__(rank, comm.Get_size(), [here] * comm.Get_size())
         self._spin = 0.0
-        self.watchdog = Watchdog(rank, seconds, self._give_up)
+        # a library that one thread alone may call: whoever waits for rank 0 then does so for the watchdog's time
+        several = self._mpi.Query_thread() == self._mpi.THREAD_MULTIPLE
+        self._pulse = Pulse(self._mpi, comm) if several else None
+        self.watchdog = Watchdog(rank, seconds, self._give_up, self._pulse)
         self.hosts = self.gather(here)
         if self.hosts.count(here) <= len(os.sched_getaffinity(0)):
             self._spin = SPIN
@@ -109,6 +113,7 @@ class MpiCommunicator(Ranks):
             return
         try:
             self._arrive()  # what waits for long ends here, where all can still be ended
+            self._hear_all()
         except CommunicatorError as error:
             with suppress(OSError):
                 os.write(2, f"gpubp: error: {error}\n".encode())
@@ -140,6 +145,9 @@ class MpiCommunicator(Ranks):
     def waiting(self) -> AbstractContextManager[None]:
         return self.watchdog.waiting()
 
+    def alone(self, what: str) -> AbstractContextManager[None]:
+        return self.watchdog.alone(what) if self.rank == 0 else nullcontext()
+
     def collect(self, value: Any) -> list[Any]:
         self._arrive()
         with self._waiting():
@@ -167,6 +175,17 @@ class MpiCommunicator(Ranks):
             except self._mpi.Exception as error:
                 kept = self.kept()
                 raise CommunicatorError(f"MPI: {' '.join(str(error).split())}", do=kept) from error
+
+    def _hear_all(self) -> None:
+        """Take the signs of life that are still on their way: nothing must be when MPI ends."""
+        if self._pulse is None:
+            return
+        with self._waiting():
+            sent = self._comm.bcast(self._pulse.count)
+            while self._pulse.count < sent and not self._pulse.closed:
+                time.sleep(NAP)
+                self._pulse.heard()
+        self._pulse.close()
 
     def _arrive(self) -> None:
         """Wait until all are here, giving way to those that still work."""

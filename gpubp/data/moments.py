@@ -14,7 +14,7 @@ a fixed order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +49,21 @@ class Moments:
         )
 
 
-Node = tuple[int, int, Moments]  # its level, its number at that level, from left to right, and what it holds
+class Mergeable(Protocol):
+    """What is known of some rows, and can be put together with what is known of others."""
+
+    def merged(self, other: Self, /) -> Self:
+        """What is known of both."""
+        ...
 
 
-class Tree:
-    """Moments merged two by two: like a binary counter, it holds one node for each level that waits for a sibling.
+Known = TypeVar("Known", bound=Mergeable)
+Node = tuple[int, int, Known]  # its level, its number at that level, from left to right, and what it holds
+
+
+class Tree(Generic[Known]):
+    """What is known of blocks merged two by two: like a binary counter, it holds one node for each level that waits
+    for a sibling.
 
     Args:
         first: the number of the first block: where several processes take their part of the blocks, the nodes of each
@@ -62,23 +72,23 @@ class Tree:
 
     def __init__(self, first: int = 0) -> None:
         self._next = first
-        self.waiting: list[Node] = []
+        self.waiting: list[Node[Known]] = []
 
-    def add(self, node: Moments) -> None:
-        """The moments of the next block."""
+    def add(self, node: Known) -> None:
+        """What is known of the next block."""
         self.put(0, self._next, node)
         self._next += 1
 
-    def put(self, level: int, number: int, node: Moments) -> None:
+    def put(self, level: int, number: int, node: Known) -> None:
         """The next node, which another tree has made of whole blocks."""
         while number & 1 and self.waiting and self.waiting[-1][:2] == (level, number - 1):
             node = self.waiting.pop()[2].merged(node)
             level, number = level + 1, number >> 1
         self.waiting.append((level, number, node))
 
-    def root(self) -> Moments | None:
-        """The moments of all."""
-        node: Moments | None = None
+    def root(self) -> Known | None:
+        """What is known of all."""
+        node: Known | None = None
         for *_, left in reversed(self.waiting):
             with np.errstate(over="ignore", invalid="ignore"):
                 node = left if node is None else left.merged(node)

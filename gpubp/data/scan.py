@@ -74,7 +74,7 @@ def scan(
     with ranks.together():
         kept, resident = _room(source, budget, own)
         look = _Look(source, training, weights, kept, resident, feature_names, compiled, own)
-        tree = Tree(look.blocks_before(look.pieces[0][0]) if look.pieces else 0)
+        tree = Tree[Moments](look.blocks_before(look.pieces[0][0]) if look.pieces else 0)
         many = max(1, min(threads or min(available_cores(), _MOST_THREADS), len(look.pieces)))
         with in_order(lambda rows: look.piece(*rows), look.pieces, threads=many) as results:
             for (_, stop), (checksum, found) in results:
@@ -88,8 +88,8 @@ def scan(
         look.keep_the_rest()
         source.check()
     digest = hashlib.blake2b(repr((source.m, source.features, source.dtype.str)).encode(), digest_size=16)
-    every = Tree()
-    whole: list[tuple[list[int], list[Node]]] = ranks.gather((checksums, tree.waiting))
+    every = Tree[Moments]()
+    whole: list[tuple[list[int], list[Node[Moments]]]] = ranks.gather((checksums, tree.waiting))
     for theirs, nodes in whole:
         digest.update(np.array(theirs, "<u4").tobytes())
         with np.errstate(over="ignore", invalid="ignore"):

@@ -54,7 +54,8 @@ def write_predictions(
             unfinished.require_room(answers.rows * answers.row_bytes)  # libhdf5 does not survive a disk that fills up
             with open(unfinished.path, "r+b") as file:
                 chosen.write(answers, _parts(model, rows, answers, backend, precision, ranks), file)
-            unfinished.finish()
+            with ranks.alone("bringing predictions to the disk"):  # the others wait to leave together
+                unfinished.finish()
     except (OSError, RuntimeError) as error:  # h5py has RuntimeErrors for a disk that fills up
         raise DataError(f"{path} could not be written: {' '.join(str(error).split())}") from None
     return {chosen.holds: chosen.listing(answers)}

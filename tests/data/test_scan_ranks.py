@@ -1,7 +1,9 @@
-"""The first look at the rows, shared by ranks: the statistics, the fingerprint and the rows kept are those of one."""
+"""The first looks at the rows, shared by ranks: what is missing, the statistics, the fingerprint and the rows kept are
+those of one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 from thread_ranks import on_ranks
 
 from gpubp.communicator.top import own_leaves
+from gpubp.data import missing
 from gpubp.data import scan as room
-from gpubp.data.moments import Moments, Tree
+from gpubp.data.moments import Tree
 from gpubp.data.scan import scan
 from gpubp.data.source import ArrayRows
 from gpubp.errors import DataError
@@ -89,25 +92,80 @@ def test_a_value_that_is_not_finite_is_said_once_by_whoever_finds_it(monkeypatch
     assert said.startswith("rank 2 on host1: ") and "row 15000, column 1 is nan" in said
 
 
+@pytest.mark.parametrize("case", MORE)
+@pytest.mark.parametrize("gaps", ["some", "one", "none"])
+def test_what_is_missing_is_the_same_on_any_number_of_ranks_and_threads(monkeypatch, case, gaps):
+    monkeypatch.setattr(missing, "_PIECE", 1 << 13)
+    X = ROWS.copy()
+    if gaps == "some":
+        X[RNG.random((M, D)) < 0.05] = np.nan
+        X[: M // 2, 2] = np.nan  # no value at all in the part of some ranks
+    elif gaps == "one":
+        X[15_000, 1] = np.nan
+
+    def looked(ranks: Any, threads: int) -> tuple[Any, ...]:
+        source: Any = FromFile(np.asfortranarray(X))
+        found = missing.look(source, ranks=ranks, threads=threads, **MORE[case])
+        read = sum(stop - start for start, stop in source.seen)
+        mask = missing.rows_with_gaps(source, ranks=ranks)
+        assert (mask is None) == (found.rows is None) == (gaps == "none")
+        assert mask is None or (np.array_equal(mask, found.rows) and np.array_equal(mask, np.isnan(X).any(axis=1)))
+        return found.means.tobytes(), read
+
+    means, all_rows = looked(None, 1)
+    w = MORE[case].get("weights", np.ones(M)) * MORE[case].get("training", np.ones(M))
+    there = w[:, None] * ~np.isnan(X)
+    wanted = (np.nan_to_num(X.astype("f8")) * there).sum(axis=0) / there.sum(axis=0)
+    np.testing.assert_allclose(np.frombuffer(means), wanted, rtol=1e-7)
+    assert looked(None, 4) == (means, all_rows) and all_rows == M
+    for size in (1, 2, 3, 7, 40):
+        found = on_ranks(size, lambda ranks: looked(ranks, 1))
+        assert {one[0] for one in found} == {means}, size
+        assert max(one[1] for one in found) <= M / size + 700, "a rank read rows of others"
+
+
+@pytest.mark.parametrize("what", ["infinite", "empty"])
+def test_what_no_mean_can_help_is_said_once(monkeypatch, what):
+    monkeypatch.setattr(missing, "_PIECE", 1 << 13)
+    X = ROWS.copy()
+    X[15_000, 1] = np.inf
+    if what == "empty":
+        X[:, 1] = np.nan
+
+    def work(ranks: Any) -> str:
+        with pytest.raises(DataError) as met:
+            missing.look(ArrayRows(X, "X"), ranks=ranks)
+        assert met.value.agreed
+        return str(met.value)
+
+    (said,) = set(on_ranks(4, work))
+    if what == "empty":
+        assert "column 1 has no value in any training row" in said and "rank" not in said
+    else:
+        assert said.startswith("rank 2 on host1: ") and "row 15000, column 1 is inf" in said
+
+
 def test_parts_of_a_tree_of_moments_are_put_together_as_one():
-    class Text(Moments):
-        def __init__(self, text: str) -> None:
-            object.__setattr__(self, "text", text)
+    @dataclass(frozen=True)
+    class Text:
+        text: str
 
-        def merged(self, other: Any) -> Any:
-            return Text(f"({self.text}{other.text})")  # type: ignore[attr-defined]
+        def merged(self, other: Text) -> Text:
+            return Text(f"({self.text}{other.text})")
 
-    def text(of: Any) -> str:
-        return of.root().text
+    def text(of: Tree[Text]) -> str:
+        root = of.root()
+        assert root is not None
+        return root.text
 
     for count in (1, 2, 5, 8, 13):
-        whole = Tree()
+        whole = Tree[Text]()
         for i in range(count):
             whole.add(Text(chr(97 + i)))
         for cuts in ((0, count), (0, count // 3, count), (0, 1, max(1, count // 2), max(1, count // 2), count)):
-            every = Tree()
+            every = Tree[Text]()
             for first, stop in pairwise(cuts):
-                part = Tree(first)
+                part = Tree[Text](first)
                 for i in range(first, stop):
                     part.add(Text(chr(97 + i)))
                 for node in part.waiting:

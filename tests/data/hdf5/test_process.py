@@ -227,7 +227,8 @@ def test_many_files_leave_no_descriptor_and_no_process_behind(tmp_path):
     for _ in range(5):
         with pytest.raises(DataError):
             open_file(tmp_path / "bad.h5")
-    assert (len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{server}/fd"))) == before
+    here, there = len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{server}/fd"))
+    assert here <= before[0] and there <= before[1]  # fewer, where what an earlier test had opened is closed meanwhile
     for _ in range(500):
         if not children(server):
             break

@@ -1,0 +1,164 @@
+"""When a rank has waited too long for the others, and what is not waiting."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpubp.communicator import watchdog
+from gpubp.communicator.watchdog import TICK, Watchdog
+
+
+class Clock:
+    """Time that passes when it is told to, and a watchdog that looks then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(watchdog, "threading", SimpleNamespace(Thread=lambda **_: SimpleNamespace(start=int)))
+        self.dogs: list[Watchdog] = []
+
+    def dog(self, rank: int, seconds: float, pulse: Any = None) -> tuple[Watchdog, list[float]]:
+        told: list[float] = []
+        self.dogs.append(Watchdog(rank, seconds, told.append, pulse))
+        return self.dogs[-1], told
+
+    def passes(self, seconds: float) -> None:
+        for _ in range(round(seconds / TICK)):
+            self.now += TICK
+            for dog in self.dogs:
+                dog.look()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_a_wait_that_is_too_long_is_ended(clock):
+    dog, told = clock.dog(0, 5)
+    with dog.waiting():
+        clock.passes(4.8)
+        assert not told
+        clock.passes(0.4)
+    assert told and told[0] == pytest.approx(5, abs=0.2)
+
+
+def test_work_of_ones_own_is_no_wait_and_waits_do_not_add_up(clock):
+    dog, told = clock.dog(0, 5)
+    clock.passes(100)
+    for _ in range(10):
+        with dog.waiting():
+            clock.passes(4)
+    assert not told
+
+
+def test_who_was_busy_for_long_waits_for_long(clock):
+    dog, told = clock.dog(0, 5)
+    clock.passes(60)
+    with dog.waiting():
+        clock.passes(124)
+        assert not told
+        clock.passes(2)
+    assert told
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count(clock):
+    dog, told = clock.dog(0, 5)
+    with dog.waiting():
+        clock.passes(1)
+        clock.now += 3600
+        clock.passes(2)
+    assert not told
+
+
+def test_one_rank_speaks_before_the_others(clock):
+    (first, said), (second, also) = clock.dog(0, 5), clock.dog(3, 5)
+    with first.waiting(), second.waiting():
+        clock.passes(5.3)
+        assert said and not also
+        clock.passes(2)
+    assert also  # where the first one could not
+
+
+def test_it_looks_by_itself():
+    told = threading.Event()
+    dog = Watchdog(0, 0.05, lambda waited: told.set())
+    with dog.waiting():
+        assert told.wait(60)
+
+
+class Line:
+    """What rank 0 says, on its way to another."""
+
+    def __init__(self) -> None:
+        self.sent, self.seen, self.cut = 0, 0, False
+
+    def beat(self) -> None:
+        self.sent += not self.cut
+
+    def heard(self) -> bool:
+        before, self.seen = self.seen, self.sent
+        return self.seen > before
+
+
+@pytest.fixture
+def two(clock: Clock) -> tuple[Any, Any, Line, list[float]]:
+    """Watchdogs of rank 0 and of another, what goes from one to the other, and what the other has told."""
+    line = Line()
+    (first, _), (other, told) = clock.dog(0, 5, line), clock.dog(1, 5, line)
+    return first, other, line, told
+
+
+def test_what_rank_0_does_alone_may_take_as_long_as_it_takes(clock, two):
+    first, other, _, told = two
+    with other.waiting():
+        with first.alone("writing"):
+            clock.passes(60)
+        clock.passes(4)
+        assert not told
+        clock.passes(3)
+        assert told
+
+
+def test_signs_of_life_that_do_not_come(clock, two):
+    first, other, line, told = two
+    with first.alone("writing"), other.waiting():
+        clock.passes(60)
+        line.cut = True
+        clock.passes(4)
+        assert not told
+        clock.passes(3)
+    assert told
+
+
+def test_rank_0_says_nothing_while_it_waits_itself_or_is_only_busy(clock, two):
+    first, _, line, _ = two
+    with first.alone("writing"), first.waiting():
+        clock.passes(4)
+    clock.passes(4)
+    assert line.sent == 0
+
+
+def test_there_is_time_for_several_signs_of_life(clock):
+    line = Line()
+    first, _ = clock.dog(0, 1, line)
+    with first.alone("writing"):
+        clock.passes(1)
+    assert line.sent >= 3
+
+
+def test_work_within_work_is_told_by_its_own_name_and_then_the_other(clock, two, caplog):
+    first, *_ = two
+    with first.alone("looking"):
+        clock.passes(3)
+        with first.alone("writing"):
+            clock.passes(6)
+        clock.passes(3)
+    assert [record.getMessage() for record in caplog.records] == [
+        "writing takes 5 s so far; the other ranks wait for it",
+        "looking takes 9 s so far; the other ranks wait for it",
+    ]
