@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from .affinity import affinity
 from .backend.cores import available_cores
 from .communicator import Communicator
+from .communicator.ranks import agreed
 from .communicator.top import own_leaves
+from .counter_hash import hash_uniform
 from .data.memory import default_budget
 from .data.source import RowSource
 from .errors import CommunicatorError, DataError
+
+SAMPLE = 64  # rows of X that ranks compare before they begin: a tenth of other rows is missed once in a thousand times
 
 
 def cores(ranks: Communicator) -> int | None:
@@ -23,10 +27,7 @@ def cores(ranks: Communicator) -> int | None:
     there is one rank."""
     if ranks.size == 1:
         return None
-    try:
-        mine = frozenset(os.sched_getaffinity(0))
-    except AttributeError:  # macOS has no affinity
-        mine = frozenset(range(os.cpu_count() or 1))
+    mine = affinity()
     here = ranks.hosts[ranks.rank]
     sharing = sum(
         host == here and bool(mine & theirs) for host, theirs in zip(ranks.hosts, ranks.gather(mine), strict=True)
@@ -39,28 +40,45 @@ def memory(ranks: Communicator) -> int:
     return default_budget() // ranks.local[1]
 
 
-def refuse_other_rows(ranks: Communicator, source: RowSource, labels: np.ndarray, weights: np.ndarray | None) -> None:
-    """See that every rank has opened the same data: as many rows of the same kind, the same labels and weights.
+def refuse_other_rows(
+    ranks: Communicator, source: RowSource, labels: np.ndarray | None, weights: np.ndarray | None
+) -> None:
+    """See that every rank has opened the same data: as many rows of the same kind, the same labels and weights, and the
+    same X as far as `SAMPLE` rows tell.
 
     Raises:
         DataError: which rank has others than rank 0.
     """
     if ranks.size == 1:
         return
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (labels, weights):
-        digest.update(b"-" if array is None else np.ascontiguousarray(array).view(np.uint8).data)
-    shape = f"{source.m:,} rows of {source.features} features ({source.dtype})"
-    found = ranks.gather((shape, digest.hexdigest(), source.describe()))
-    for rank, (other, content, named) in enumerate(found):
-        if (other, content) == found[0][:2]:
-            continue
-        what = other if other != found[0][0] else "other labels or weights"
-        raise DataError(
-            f"{named} has {what} on rank {rank}",
-            wanted=f"{found[0][0]}, the same on every machine",
-            do="copy the file anew, or put it where all can read it",
-        )
+    with ranks.together():
+        shape = f"{source.m:,} rows of {source.features} features ({source.dtype})"
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (labels, weights):
+            digest.update(b"-" if array is None else np.ascontiguousarray(array).view(np.uint8).data)
+        mine = shape, digest.hexdigest(), _sampled(source), source.describe()
+    names = ("", "other labels or weights", "other rows")
+    found = ranks.gather(mine)
+    for rank, (*theirs, named) in enumerate(found):
+        differ = [what or theirs[0] for one, other, what in zip(theirs, found[0], names, strict=False) if one != other]
+        if differ:
+            raise agreed(
+                DataError(
+                    f"{named} has {differ[0]} on rank {rank}",
+                    wanted=f"{found[0][0]}, the same on every machine",
+                    do="copy the file anew, or put it where all can read it",
+                )
+            )
+
+
+def _sampled(source: RowSource) -> str:
+    """A digest of rows from all over a source: the first, the last, and others drawn by their number."""
+    drawn = (hash_uniform(0, "the same on every rank", np.arange(SAMPLE)) * source.m).astype(np.int64).tolist()
+    row, digest = np.empty((1, source.features), source.dtype), hashlib.blake2b(digest_size=16)
+    for at in sorted({0, source.m - 1, *drawn}):
+        source.read(at, at + 1, row)
+        digest.update(row.view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def refuse_other_machines(ranks: Communicator, conditions: Mapping[str, Any]) -> None:
@@ -74,10 +92,12 @@ def refuse_other_machines(ranks: Communicator, conditions: Mapping[str, Any]) ->
         differ = [f"{name} is {theirs.get(name)}, on rank 0 {value}" for name, value in found[0].items()
                   if theirs.get(name) != value]  # fmt: skip
         if differ:
-            raise CommunicatorError(
-                f"rank {rank} would compute other bits: {'; '.join(differ)}",
-                wanted="machines of one kind",
-                do="choose such, or set OPENBLAS_CORETYPE and --kernel numpy to what all of them have",
+            raise agreed(
+                CommunicatorError(
+                    f"rank {rank} would compute other bits: {'; '.join(differ)}",
+                    wanted="machines of one kind",
+                    do="choose such, or set OPENBLAS_CORETYPE and --kernel numpy to what all of them have",
+                )
             )
 
 

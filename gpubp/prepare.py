@@ -160,7 +160,8 @@ def prepare(
         GpubpError: whatever is wrong with the job or the data, before anything was written.
     """
     ranks = communicator or Solo()
-    threads = job.threads or hosts.cores(ranks)
+    own = hosts.cores(ranks)  # all are asked, whatever one of them was told
+    threads = job.threads or own
     with ExitStack() as opened:  # nothing stays open where something is wrong
         with ranks.together():
             optimizer = optimizers.make(job.optimizer, **job.options)
@@ -248,6 +249,7 @@ def prepare(
                 network, rows, job.lambda_, backend=backend, precision=precision, seed=job.seed, communicator=ranks
             )
         hosts.refuse_other_machines(ranks, objective.conditions())
+        all_kept = sum(ranks.gather(len(rows.kept)))
         if backend.kind == "gpu":
             sent = until - first - objective.resident_rows
             why += f"; {objective.kernel} passes, " + (f"{sent:,} rows sent in each" if sent else "all rows stay on it")
@@ -256,7 +258,7 @@ def prepare(
             "backend": why,
             "cost": f"{cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
             "scale": scaling.describe(),
-            "rows": _describe_rows(rows, mask, dropped),
+            "rows": _describe_rows(rows, all_kept, mask, dropped),
             **hosts.describe(ranks, objective.leaves),
             **weighed,
             **({"optimizer": f"{job.optimizer}: {remark}"} if remark else {}),
@@ -325,8 +327,8 @@ def _weights(dataset: Dataset) -> np.ndarray:
     return np.ones(dataset.source.m) if dataset.weights is None else dataset.weights
 
 
-def _describe_rows(rows: Rows, mask: np.ndarray | None, dropped: int) -> str:
-    text = f"{rows.m:,} rows of {rows.features} features ({rows.source.dtype}), {len(rows.kept):,} kept in memory"
+def _describe_rows(rows: Rows, kept: int, mask: np.ndarray | None, dropped: int) -> str:
+    text = f"{rows.m:,} rows of {rows.features} features ({rows.source.dtype}), {kept:,} kept in memory"
     text += "" if mask is None else f"; {int(mask.sum()):,} of them for validation"
     return f"{text}; {dropped:,} with a missing value dropped" if dropped else text
 

@@ -108,13 +108,13 @@ class Recorder:
         self._table.extend(_numbers(self.history[-1]))
         due, lost = False, None
         if self._folder is not None:
-            self._expense.note(progress, writing=self._background.busy)
             try:
+                self._expense.note(progress, writing=self._background.busy)
                 with self._ranks.alone("writing the history"):
                     self._folder.append_history(self.history[-1])
-            except CheckpointError as error:
-                lost = error
-            due = lost is not None or self._due(state)
+                due = self._due(state)
+            except Exception as error:  # the other ranks are to be asked all the same
+                due, lost = True, error
         if not (self._ranks.share(due) if self._together else due):
             return
         if lost is not None:
@@ -204,11 +204,12 @@ class Recorder:
             if self._together:
                 give(self._ranks, state)
             return
-        versions, keep = state.versions(), self._ready.job.keep
+        keep = self._ready.job.keep
         if self._together:
             with self._naming_what_is_kept(), self._ranks.alone(_WRITING), asking(self._ranks):
-                folder.save(self._record(state, ending), keep, versions=versions)
+                folder.save(self._record(state, ending), keep, versions=state.versions())
             return
+        versions = state.versions()
         self._settle()  # before the record is made: copies from a device would be in memory twice
         record = self._record(state, ending)
         self._shared = isinstance(state.vectors, HostVectors)  # from a device it came as a copy

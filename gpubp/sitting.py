@@ -49,9 +49,8 @@ class Sitting:
     ranks: Communicator
 
     def __post_init__(self) -> None:
-        stop = self.stop
-        if stop is not None:  # while data are read nobody trains yet, but all are to know who asked
-            self.ranks.wish = lambda: stop.by or ""
+        stop = self.stop  # while data are read nobody trains yet, but all are to know who asked
+        self.ranks.listen(lambda: (stop.by or "") if stop is not None else "")
 
     def prepared_for(self, order: Order) -> AbstractContextManager[Prepared]:
         """What the order needs, closed at the end."""
@@ -60,11 +59,25 @@ class Sitting:
 
     def follow(self, out: str | Path) -> Model:
         """Train as rank 0 says, which alone has the folder `out`."""
-        self.ranks.kept = lambda: f"gpubp resume {out} goes on from the last checkpoint"
-        return follow(self.ranks, self.prepared_for, lambda ready, order: self.train(ready, None, order))
 
-    def train(self, ready: Prepared, folder: RunFolder | None, order: Order) -> Model:
-        """Train from a fresh Θ, from another or from a checkpoint, keeping the folder if there is one."""
+        def kept(*_: Any) -> None:
+            self.ranks.kept = lambda: f"gpubp resume {out} goes on from the last checkpoint"
+
+        def train(ready: Prepared, order: Order) -> Model:
+            if order.resumed is not None:
+                kept()
+            return self.train(ready, None, order, noting=[kept])  # after an iteration there is one
+
+        return follow(self.ranks, self.prepared_for, train)
+
+    def train(
+        self, ready: Prepared, folder: RunFolder | None, order: Order, *, noting: Sequence[Callback] = ()
+    ) -> Model:
+        """Train from a fresh Θ, from another or from a checkpoint, keeping the folder if there is one.
+
+        Args:
+            noting: called after each iteration, before the user's own.
+        """
         resumed, initial, stop = order.resumed, order.initial, self.stop
         fresh = ready.network.initial_Theta(ready.job.seed) if initial is None else checked(ready.network, initial)
         job, optimizer = ready.job, ready.optimizer
@@ -91,7 +104,7 @@ class Sitting:
                     optimizer,
                     begin,
                     iterations=job.iterations,
-                    callbacks=[recorder.note, *self.callbacks],
+                    callbacks=[recorder.note, *noting, *self.callbacks],
                     stop=stop,
                     seconds=recorder.seconds,
                     ready=began,
@@ -108,6 +121,7 @@ class Sitting:
             ending = replace(ending, reason=ending.reason + _kept(recorder.watch, state, ending))
             with self.ranks.together():  # nobody leaves before the last checkpoint is safe
                 recorder.end(state, ending)
+            self.ranks.kept = lambda: ""  # nothing is left to be gone on with
             Theta = np.array(recorder.watch.Theta_on_host(state))
             return ready.model(Theta, history=history, ending=asdict(ending), reached=recorder.reached(state))
 

@@ -346,8 +346,7 @@ def fit(
 
 
 def _stopped(stop: StopRequest, by: str, when: str) -> Ending:
-    if not stop.by:
-        stop.by = by  # another rank was asked
+    stop.by = by  # what all ranks have heard, though another signal may have come to this one
     return Ending("stopped", f"stopped by {by} {when}")
 
 

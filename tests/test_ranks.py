@@ -13,7 +13,7 @@ from thread_ranks import ThreadRanks, on_ranks
 from gpubp import optimizers
 from gpubp.backend import choose
 from gpubp.communicator import Solo
-from gpubp.communicator.ranks import digest
+from gpubp.communicator.ranks import Ranks, digest
 from gpubp.communicator.top import RanksTop, additions, own_leaves
 from gpubp.data.rows import Rows
 from gpubp.data.scaling import Scaling
@@ -252,6 +252,41 @@ def stopped(size: int, asks: int) -> list[tuple[int, str, str | None]]:
 def test_all_ranks_stop_at_the_same_iteration_whoever_is_asked(asks):
     found = stopped(3, asks)
     assert set(found) == {(5, "stopped by SIGTERM after 5 iterations", "SIGTERM")}
+
+
+def test_two_signals_at_once_are_one_for_all():
+    def work(ranks: ThreadRanks) -> tuple[str, str | None]:
+        f, stop = objective(ranks), StopRequest()
+
+        def ask(progress: Any, state: Any) -> None:
+            if progress.iteration == 5 and ranks.rank < 2:
+                stop.by = ("SIGUSR1", "SIGTERM")[ranks.rank]
+
+        gd = optimizers.make("gd", tolerance=0.0)
+        ending, _ = fit(f, gd, NETWORK.initial_Theta(0), iterations=50, callbacks=[ask], stop=stop)
+        f.close()
+        return ending.reason, stop.by
+
+    assert set(on_ranks(3, work)) == {("stopped by SIGTERM after 5 iterations", "SIGTERM")}
+
+
+def test_what_is_begun_anew_has_forgotten_who_asked():
+    def work(ranks: ThreadRanks) -> tuple[str, str, str]:
+        ranks.wish, ranks.kept = lambda: "SIGTERM", lambda: "a run"
+        with ranks.together():
+            pass
+        before = ranks.asked
+        ranks.listen(lambda: "")
+        with ranks.together():
+            pass
+        return before, ranks.asked, ranks.kept()
+
+    assert set(on_ranks(2, work)) == {("SIGTERM", "", "")}
+
+
+def test_a_communicator_must_say_how_its_bytes_travel():
+    with pytest.raises(TypeError, match="abstract"):
+        Ranks(0, 2, ["a", "b"])  # type: ignore[abstract]
 
 
 def test_a_callback_of_any_rank_ends_the_run_on_all():

@@ -110,6 +110,15 @@ def test_a_hanging_rank_ends_all_by_the_watchdog(data, tmp_path, rank):
     assert sound(tmp_path / "run") >= 1
 
 
+def test_a_hanging_rank_ends_all_though_the_run_is_gone(data, tmp_path):
+    with Launch(2, "train", data, "--out", "run", *VAIN, cwd=tmp_path).reaches("run") as launch:
+        launch.signal(signal.SIGSTOP, 1)
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        done = launch.wait()
+    assert done.ended(3) and "for the other ranks" in done.error and done.seconds < WATCHDOG + SOON, done
+    assert sound(tmp_path / "elsewhere") >= 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_launcher_that_is_killed_leaves_nobody(data, tmp_path, number):
     with Launch(2, "train", data, "--out", "run", *ENDLESS, cwd=tmp_path).reaches("run", 1) as launch:
@@ -155,6 +164,12 @@ def test_a_ctrl_c_before_they_have_met(data, tmp_path):
     done = ran(3, "train", data, "--out", "run", *TRAIN, cwd=tmp_path, before=before)
     done.quiet()
     assert done.ended(130) and done.errors.split("\n") == ["", "gpubp: interrupted", ""] and done.seconds < SOON, done
+
+
+def test_nothing_is_offered_to_go_on_from_where_nothing_is_kept(data, tmp_path):
+    slow = on_rank(0, "from gpubp.data import scan\nimport time\nscan._Look._read = lambda *a: time.sleep(1000)")
+    done = ran(2, "train", data, "--out", "run", *VAIN, cwd=tmp_path, before=slow)
+    assert done.ended(3) and "for the other ranks" in done.error and "resume" not in done.error, done
 
 
 # --- a rank fails in the midst

@@ -104,19 +104,51 @@ def test_a_file_is_missing_on_one_host(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("what", ["labels", "dtype"])  # the others in test_ranks_start.py
+@pytest.mark.parametrize("what", ["labels", "dtype", "rows"])  # the others in test_ranks_start.py
 def test_another_file_on_one_host(data, tmp_path, what):
     X, y = rows()
     if what == "labels":
         y = 1 - y
+    elif what == "rows":
+        X[12_000:] += 1
     else:
         X = X.astype(np.float64)
     path, before = two_folders(tmp_path, write(tmp_path / "other.h5", X=X, y=y))
     shutil.copy(data, tmp_path / "a")
     done = ran(2, "train", path, "--out", tmp_path / "run", *TRAIN, cwd=tmp_path, before=before)
-    says = {"labels": "other labels or weights", "dtype": "20,000 rows of 20 features (float64)"}
+    says = {"labels": "other labels or weights", "rows": "other rows", "dtype": "20,000 rows of 20 features (float64)"}
     assert done.ended(3) and f"has {says[what]}" in done.error and "on rank 1" in done.error, done
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize("what", ["labels", "rows", "fewer"])
+def test_another_file_on_one_host_for_a_model(data, tmp_path, command, what):
+    assert alone("train", data, "--out", tmp_path / "run", *TRAIN, "--iterations", 1).returncode == 0
+    X, y = rows()
+    if what == "labels":
+        y[-1] = 1 - y[-1]
+    elif what == "rows":
+        X[::2] += 1
+    else:
+        X, y = X[:-1], y[:-1]
+    path, before = two_folders(tmp_path, write(tmp_path / "other.h5", X=X, y=y))
+    shutil.copy(data, tmp_path / "a")
+    more = ["-o", tmp_path / "p.csv"] if command == "predict" else []
+    done = ran(2, command, tmp_path / "run", path, *more, cwd=tmp_path, before=before)
+    says = {"labels": "other labels or weights", "rows": "other rows", "fewer": "19,999 rows"}
+    assert done.ended(3) and says[what] in done.error and "on rank 1" in done.error, done
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_another_theta_on_one_host(data, tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        (tmp_path / name).mkdir()
+        rng = np.random.default_rng(seed)
+        np.savez(tmp_path / name / "theta.npz", Theta1=rng.normal(size=(3, 21)), Theta2=rng.normal(size=(1, 4)))
+    before = f"import os\nos.chdir('{tmp_path}/' + ('b' if os.environ['PMI_RANK'] == '1' else 'a'))\n"
+    done = ran(2, "evaluate", "--theta", "theta.npz", data, cwd=tmp_path, before=before)
+    assert done.ended(3) and "has another Theta than rank 0" in done.error, done
 
 
 def test_the_file_of_one_rank_is_cut_while_they_train(data, tmp_path):

@@ -11,9 +11,10 @@ import pytest
 from thread_ranks import on_ranks
 
 from gpubp import hosts
+from gpubp.affinity import affinity
 from gpubp.communicator import Solo, current, launcher
 from gpubp.communicator.library import Library
-from gpubp.communicator.mpi import MpiCommunicator
+from gpubp.communicator.mpi import MpiCommunicator, names
 from gpubp.communicator.watchdog import Watchdog
 from gpubp.data.source import ArrayRows
 from gpubp.errors import CommunicatorError, DataError
@@ -103,6 +104,17 @@ def test_the_ranks_of_a_machine_share_its_cores(monkeypatch):
     assert on_ranks(3, hosts.cores) == [1, 1, 1]
 
 
+def test_machines_of_one_name_are_told_apart():
+    found = [("a", "x"), ("node", "q"), ("node", "p"), ("a", "x"), ("node", "q")]
+    assert names(found) == ["a", "node (2)", "node (1)", "a", "node (2)"]
+
+
+def test_a_system_without_affinity_has_all_cores(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert affinity() == frozenset(range(6))
+
+
 def test_the_ranks_of_a_machine_share_its_memory(monkeypatch):
     monkeypatch.setattr(hosts, "default_budget", lambda: 1200)
     assert hosts.memory(Solo()) == 1200
@@ -119,6 +131,7 @@ LABELS = np.arange(6)
         (np.zeros((6, 2), "f4"), LABELS, None, "has 6 rows of 2 features .float32. on rank 1"),
         (np.zeros((6, 2)), LABELS[::-1], None, "has other labels or weights on rank 1"),
         (np.zeros((6, 2)), LABELS, np.ones(6), "has other labels or weights on rank 1"),
+        (np.eye(6, 2), LABELS, None, "has other rows on rank 1"),
     ],
 )
 def test_other_data_on_another_machine_are_refused(other, labels, weights, said):

@@ -36,7 +36,7 @@ from gpubp.optimizers.footprint import footprint
 from gpubp.optimizers.parted import Parted, added, cut, parts
 from gpubp.optimizers.vectors import HostVectors
 from gpubp.prepare import array_dataset
-from gpubp.run_folder import find_checkpoint
+from gpubp.run_folder import RunFolder, find_checkpoint
 from gpubp.training import fit
 
 RANKS = (1, 2, 3, 4, 7)
@@ -334,6 +334,36 @@ def test_after_an_error_of_one_rank_what_was_reached_is_kept_if_all_have_it(team
     monkeypatch.setattr(Objective, "value_and_gradient", evaluate)
     reached = find_checkpoint(tmp_path / "run").checkpoint.iteration
     assert reached == 4 if isinstance(error, ValueError) else reached > 4
+    team(1, begin(tmp_path / "straight"))
+    team(2, go_on(tmp_path / "run", 20))
+    assert known(tmp_path / "run") == known(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), CheckpointError("the disk is full"), ValueError("what now")])
+def test_an_error_of_writing_the_history_is_met_by_all(team, monkeypatch, tmp_path, error):
+    append, lines = RunFolder.append_history, []
+
+    def failing(self: RunFolder, row: Any) -> None:
+        lines.append(row)
+        if len(lines) == 6:
+            raise error
+        append(self, row)
+
+    monkeypatch.setattr(RunFolder, "append_history", failing)
+
+    def work(ranks: Any) -> str:
+        with pytest.raises(Exception) as met:
+            begin(tmp_path / "run")(ranks)
+        return type(met.value).__name__
+
+    kinds = team(3, work)
+    if isinstance(error, CheckpointError):
+        assert set(kinds) == {"CheckpointError"}
+    else:
+        own = "OutOfMemory" if isinstance(error, MemoryError) else type(error).__name__
+        assert kinds == [own, "OtherRankFailed", "OtherRankFailed"]
+    monkeypatch.setattr(RunFolder, "append_history", append)
+    assert find_checkpoint(tmp_path / "run").checkpoint.iteration == 6  # what was reached is kept
     team(1, begin(tmp_path / "straight"))
     team(2, go_on(tmp_path / "run", 20))
     assert known(tmp_path / "run") == known(tmp_path / "straight")

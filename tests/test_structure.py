@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "gpubp"
 # DESIGN: cli → report, explain → training, inference → optimizers | checkpoint | objective → backprop, data → network →
 # activation, cost → formula, backend, communicator → errors. A room may import rooms of its own floor or below.
 FLOORS = [
-    {"errors", "counter_hash", "precision", "pictures", "canvas", "tangent", "chart"},
+    {"errors", "affinity", "counter_hash", "precision", "pictures", "canvas", "tangent", "chart"},
     {"formula", "trace", "tree", "communicator"},
     {"backend"},
     {"activation", "cost"},

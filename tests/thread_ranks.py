@@ -23,12 +23,14 @@ class Meeting:
         self.given: list[Any] = [None] * size
         self.barrier = threading.Barrier(size, timeout=TIMEOUT)
 
-    def exchange(self, rank: int, value: Any) -> list[Any]:
-        self.given[rank] = value
+    def exchange(self, rank: int, kind: str, value: Any) -> list[Any]:
+        self.given[rank] = kind, value
         self.barrier.wait()
         found = list(self.given)
         self.barrier.wait()
-        return found
+        kinds = [kind for kind, _ in found]
+        assert len(set(kinds)) == 1, f"ranks out of step: {kinds}"
+        return [value for _, value in found]
 
 
 class ThreadRanks(Ranks):
@@ -39,25 +41,25 @@ class ThreadRanks(Ranks):
         self._meeting = meeting
 
     def all_gather(self, send: np.ndarray, out: np.ndarray, counts: Any) -> None:
-        parts = self._meeting.exchange(self.rank, send.copy())
+        parts = self._meeting.exchange(self.rank, "all_gather", send.copy())
         assert [len(part) for part in parts] == list(counts)
         out[...] = np.concatenate(parts)
 
     def all_to_all(self, send: np.ndarray, counts: Any, out: np.ndarray, out_counts: Any) -> None:
         edges = np.cumsum([0, *counts])
-        pieces = self._meeting.exchange(self.rank, [send[a:b].copy() for a, b in pairwise(edges)])
+        pieces = self._meeting.exchange(self.rank, "all_to_all", [send[a:b].copy() for a, b in pairwise(edges)])
         mine = [theirs[self.rank] for theirs in pieces]
         assert [len(piece) for piece in mine] == list(out_counts)
         out[...] = np.concatenate(mine)
 
     def share(self, value: Any = None) -> Any:
-        return self._meeting.exchange(self.rank, value)[0]
+        return self._meeting.exchange(self.rank, "share", value)[0]
 
     def gather(self, value: Any) -> list[Any]:
-        return self._meeting.exchange(self.rank, value)
+        return self._meeting.exchange(self.rank, "gather", value)
 
     def collect(self, value: Any) -> list[Any]:
-        found = self._meeting.exchange(self.rank, value)
+        found = self._meeting.exchange(self.rank, "collect", value)
         return found if self.rank == 0 else []
 
 

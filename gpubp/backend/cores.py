@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from ..affinity import affinity
 
 
 @cache
 def available_cores() -> int:
     """The cores this process may use: its affinity, cut by the CPU quota of its control groups; at least 1."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS has no affinity
-        cores = os.cpu_count() or 1
+    cores = len(affinity())
     quota = _quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
     return max(1, min(cores, int(quota + 0.5) if quota else cores))
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..communicator import Communicator
+from ..communicator.ranks import agreed
 from ..errors import BackendError, CommunicatorError
 from ..precision import on
 from .protocol import Backend
@@ -44,10 +45,8 @@ def connect(communicator: Communicator, backend: Backend) -> str:
     kinds = [one[1] != "" for one in said]
     if any(kinds) and not all(kinds):
         other, host = kinds.index(False), said[kinds.index(False)][0]
-        raise CommunicatorError(
-            f"rank {other} on {host} computes on the CPU, and rank {kinds.index(True)} on a GPU",
-            wanted="one kind for all", do="say which with --backend",
-        )  # fmt: skip
+        error = f"rank {other} on {host} computes on the CPU, and rank {kinds.index(True)} on a GPU"
+        raise agreed(CommunicatorError(error, wanted="one kind for all", do="say which with --backend"))
     if gpu is None:
         return ""
     places = [one[:2] for one in said]

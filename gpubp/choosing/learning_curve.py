@@ -120,7 +120,7 @@ def learning_curve(
         "warm": warm, "job": asdict(job),
     }  # fmt: skip
     ranks = current()
-    ranks.wish = lambda: asked.stop.by or ""
+    ranks.listen(lambda: asked.stop.by or "")
     with Record(out, plan, ranks) as record:
         with closing(prepare(job, dataset, scanned=scanned, communicator=ranks)) as whole:
             if whole.rows.validation is None:

@@ -135,12 +135,11 @@ class Record:
 
     def save(self, name: str, point: Point, Theta: np.ndarray) -> None:
         """Keep a finished point; when this returns it is on the disk."""
-        if self.path is None:
-            return
-        image = io.BytesIO()
-        np.savez(image, Theta=Theta, point=np.array(json.dumps(asdict(point))))
-        with self._ranks.alone("keeping a point"):
-            write_whole(self.path / f"point-{name}.npz", image.getbuffer())
+        with self._ranks.together(), self._ranks.alone("keeping a point"):
+            if self.path is not None:
+                image = io.BytesIO()
+                np.savez(image, Theta=Theta, point=np.array(json.dumps(asdict(point))))
+                write_whole(self.path / f"point-{name}.npz", image.getbuffer())
 
     def load(self, name: str, P: int) -> tuple[Point, np.ndarray] | None:
         """A finished point and its flat Θ of length P; None where there is none, or none that is sound."""
@@ -166,9 +165,10 @@ class Record:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result."""
-        if self.path is not None:
-            text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-            write_whole(self.path / _RESULT, f"{text}\n".encode())
+        with self._ranks.together(), self._ranks.alone("writing the result"):
+            if self.path is not None:
+                text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+                write_whole(self.path / _RESULT, f"{text}\n".encode())
 
 
 _OTHER = "name another folder with --out"

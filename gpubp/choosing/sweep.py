@@ -149,7 +149,7 @@ def sweep(
     measure = ""
     total = max(1, folds) * len(hiddens) * len(lambdas)
     ranks = current()
-    ranks.wish = lambda: asked.stop.by or ""
+    ranks.listen(lambda: asked.stop.by or "")
     with Record(out, plan, ranks) as record:
         for fold in range(max(1, folds)):
             ours = roles.fold(fold, folds, job.seed) if folds else None

@@ -115,6 +115,7 @@ def opened(
     dataset = closed_at_the_end(open_for(model, data, y_required=y_required, **names))
     if found.model is None and dataset.target is not None:  # also where only predictions are asked for
         model = model_of(found, y=dataset.target, **options)
+    current().compare(lambda: model.Theta)  # of several ranks each has read the file
     if found.model is None:
         network = model.network
         layers = "-".join(map(str, network.sizes))

@@ -40,12 +40,13 @@ def command(
     from ..backend.ranks import local_device
     from ..choosing.point import penalty
     from ..communicator import current
-    from ..hosts import cores
+    from ..hosts import cores, refuse_other_rows
     from ..inference import evaluate
     from ..model_rows import rows_for
 
     model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow)
     ranks = current()
+    refuse_other_rows(ranks, dataset.source, dataset.target, dataset.weights)
     rows = rows_for(model, dataset, labelled=True, communicator=ranks)
     on = for_forward(backend, device=local_device(ranks, device), threads=cores(ranks))
     result = evaluate(model, rows, backend=on, precision=precision, communicator=ranks)

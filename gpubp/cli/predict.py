@@ -52,7 +52,7 @@ def command(
     from ..communicator import current
     from ..data.several import files
     from ..errors import UsageError
-    from ..hosts import cores
+    from ..hosts import cores, refuse_other_rows
     from ..model_rows import rows_for
     from ..predictions import print_predictions, write_predictions
 
@@ -63,8 +63,9 @@ def command(
     if os.path.exists(out) and any(os.path.samefile(out, file) for file in files(data) if os.path.exists(file)):
         raise UsageError(f"{out} is the data itself", wanted="another file to write the predictions to")
     model, dataset = opened(words, said, x=x, y=y, weights=weights, split=split, allow=allow, y_required=False)
-    rows = rows_for(model, dataset, labelled=False)
     ranks = current()
+    refuse_other_rows(ranks, dataset.source, dataset.target, dataset.weights)
+    rows = rows_for(model, dataset, labelled=False)
     on = for_forward(backend, device=local_device(ranks, device), threads=cores(ranks))
     how: dict[str, Any] = {"backend": on, "precision": precision, "probability": probability, "communicator": ranks}
     counted = f"{rows.m:,}{of_split(dataset.split)}"

@@ -71,6 +71,11 @@ class Communicator(Protocol):
         """Which of the ranks of its machine this one is, from 0, and how many those are."""
         ...
 
+    def listen(self, wish: Callable[[], str]) -> None:
+        """Work begins of which that says who asks to stop it; who asked for the end of what was before, and what of
+        that is kept, is forgotten."""
+        ...
+
     @property
     def asked(self) -> str:
         """Who asked to stop, as all ranks know since the same sum; "" for nobody."""
@@ -150,6 +155,9 @@ class Solo:
     def local(self) -> tuple[int, int]:
         return 0, 1
 
+    def listen(self, wish: Callable[[], str]) -> None:
+        self.wish, self.kept = wish, lambda: ""
+
     @property
     def asked(self) -> str:
         return self.wish()
@@ -199,7 +207,7 @@ def current(watchdog: float | None = None) -> Communicator:
     if not _made:
         from .mpi import MpiCommunicator
 
-        _made.append(MpiCommunicator.world(watchdog))
+        _made.append(MpiCommunicator.world(watchdog, script=watchdog is None))
         _made[0].meet(None)
     elif watchdog is not None:
         _made[0].watchdog.seconds = watchdog

@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from ..affinity import affinity
 from ..errors import CommunicatorError
 from . import launcher
 from .library import Library
 from .pulse import Pulse
-from .ranks import Ranks
-from .watchdog import MOST, STAGGER, Watchdog
+from .ranks import Kind, Ranks
+from .watchdog import MOMENT, MOST, STAGGER, Watchdog
 
 SECONDS = 300.0  # of the watchdog
 SPIN = 2e-3  # seconds that a rank looks without a pause whether the others are there
@@ -51,21 +52,23 @@ class MpiCommunicator(Ranks):
         self._mpi, self._comm, self._library = importlib.import_module("mpi4py.MPI"), comm, library
         rank, here = comm.Get_rank(), socket.gethostname()
         super().__init__(rank, comm.Get_size(), [here] * comm.Get_size())
+        self._watched_leave = True
         self._spin = 0.0
         # a library that one thread alone may call: whoever waits for rank 0 then does so for the watchdog's time
         several = self._mpi.Query_thread() == self._mpi.THREAD_MULTIPLE
         self._pulse = Pulse(self._mpi, comm) if several else None
         self.watchdog = Watchdog(rank, seconds, self._give_up, self._pulse)
-        self.hosts = self.gather(here)
-        if self.hosts.count(here) <= len(os.sched_getaffinity(0)):
+        self.hosts = names(self.gather((here, machine())))
+        if self.local[1] <= len(affinity()):
             self._spin = SPIN
 
     @classmethod
-    def world(cls, seconds: float | None = None) -> MpiCommunicator:
+    def world(cls, seconds: float | None = None, *, script: bool = False) -> MpiCommunicator:
         """All processes that the launcher has started.
 
         Args:
             seconds: of the watchdog; it also looks after MPI's own beginning, which waits for all of them.
+            script: whether the processes are a user's own, who may have much to do on one of them before it ends.
 
         Raises:
             CommunicatorError: mpi4py or an MPI library is missing, or the library does not know the launcher.
@@ -96,6 +99,7 @@ class MpiCommunicator(Ranks):
                 do="start it with that MPI's own mpiexec, or with srun --mpi=pmi2 or --mpi=pmix",
             )
         made = cls(comm, seconds, library)
+        made._watched_leave = not script
         atexit.register(made.leave)
         before = sys.excepthook
 
@@ -108,11 +112,14 @@ class MpiCommunicator(Ranks):
         return made
 
     def leave(self) -> None:
-        """What is done at exit: all ranks take leave of each other."""
+        """What is done at exit: all ranks take leave of each other. Those of a script wait for as long as another one
+        has something else to do."""
         if self._library is None:
             return
         try:
-            self._arrive()  # what waits for long ends here, where all can still be ended
+            self._arrive(
+                Kind.LEAVE, watched=self._watched_leave
+            )  # what waits for long ends here, where all can still be ended
             self._hear_all()
         except CommunicatorError as error:
             with suppress(OSError):
@@ -124,21 +131,21 @@ class MpiCommunicator(Ranks):
     def all_gather(self, send: np.ndarray, out: np.ndarray, counts: Sequence[int]) -> None:
         long = len(out) >= LONG
         if long:
-            self._arrive()
+            self._arrive(Kind.LONG)
         self._wait(self._comm.Iallgatherv([send, self._mpi.BYTE], [out, counts, self._mpi.BYTE]), naps=not long)
 
     def all_to_all(self, send: np.ndarray, counts: Sequence[int], out: np.ndarray, out_counts: Sequence[int]) -> None:
         byte = self._mpi.BYTE
-        self._arrive()
+        self._arrive(Kind.LONG)
         self._wait(self._comm.Ialltoallv([send, counts, byte], [out, out_counts, byte]), naps=False)
 
     def share(self, value: Any = None) -> Any:
-        self._arrive()
+        self._arrive(Kind.SHARE)
         with self._waiting():
             return self._comm.bcast(value)
 
     def gather(self, value: Any) -> list[Any]:
-        self._arrive()
+        self._arrive(Kind.GATHER)
         with self._waiting():
             return self._comm.allgather(value)
 
@@ -149,7 +156,7 @@ class MpiCommunicator(Ranks):
         return self.watchdog.alone(what) if self.rank == 0 else nullcontext()
 
     def collect(self, value: Any) -> list[Any]:
-        self._arrive()
+        self._arrive(Kind.COLLECT)
         with self._waiting():
             return self._comm.gather(value) or []
 
@@ -173,8 +180,7 @@ class MpiCommunicator(Ranks):
             try:
                 yield
             except self._mpi.Exception as error:
-                kept = self.kept()
-                raise CommunicatorError(f"MPI: {' '.join(str(error).split())}", do=kept) from error
+                raise CommunicatorError(f"MPI: {' '.join(str(error).split())}", do=self._what_is_kept()) from error
 
     def _hear_all(self) -> None:
         """Take the signs of life that are still on their way: nothing must be when MPI ends."""
@@ -187,12 +193,16 @@ class MpiCommunicator(Ranks):
                 self._pulse.heard()
         self._pulse.close()
 
-    def _arrive(self) -> None:
-        """Wait until all are here, giving way to those that still work."""
-        self._wait(self._comm.Ibarrier())
+    def _arrive(self, kind: Kind, *, watched: bool = True) -> None:
+        """Wait until all are here, giving way to those that still work, and see that all want the same."""
+        header = self._header(None, kind)
+        said = np.empty((self.size, len(header)), np.int64)
+        counts, byte = [header.nbytes] * self.size, self._mpi.BYTE
+        self._wait(self._comm.Iallgatherv([header, byte], [said, counts, byte]), watched=watched)
+        self._heard(said, None)
 
-    def _wait(self, request: Any, *, naps: bool = True) -> None:
-        with self._waiting():
+    def _wait(self, request: Any, *, naps: bool = True, watched: bool = True) -> None:
+        with self._waiting() if watched else nullcontext():
             began = time.perf_counter()
             while not request.Test():
                 waited = time.perf_counter() - began
@@ -201,8 +211,21 @@ class MpiCommunicator(Ranks):
                 elif waited >= self._spin:
                     time.sleep(min(LONGEST, max(NAP, waited / PART)))
 
+    def _what_is_kept(self) -> str:
+        """`kept`, of a disk that may be gone or answer never."""
+        found = [""]
+
+        def ask() -> None:
+            with suppress(Exception):
+                found.append(self.kept())
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(MOMENT)
+        return found[-1]
+
     def _give_up(self, waited: float) -> None:
-        kept = self.kept()
+        kept = self._what_is_kept()
         line = (
             f"gpubp: error: {self.name(self.rank)} has waited {waited:.0f} s for the other ranks; "
             "one of them hangs, is gone or cannot be reached" + (f"; {kept}" if kept else "") + "\n"
@@ -210,6 +233,19 @@ class MpiCommunicator(Ranks):
         with suppress(OSError):
             os.write(2, line.encode())
         self.abort(CommunicatorError.exit_code)
+
+
+def machine() -> str:
+    """What tells this machine from another of the same name; "" where the system does not say."""
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+    return ""
+
+
+def names(found: Sequence[tuple[str, str]]) -> list[str]:
+    """A name for the machine of each rank, out of what they call themselves and what `machine` says."""
+    alike = {name: sorted({mark for one, mark in found if one == name}) for name, _ in found}
+    return [name if len(alike[name]) == 1 else f"{name} ({alike[name].index(mark) + 1})" for name, mark in found]
 
 
 @contextmanager

@@ -8,9 +8,10 @@ the same sum, before any of them begins the next one. A rank that was stopped fo
 from __future__ import annotations
 
 import signal
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from enum import IntEnum
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,11 +20,25 @@ from ..errors import CommunicatorError, GpubpError, OtherRankFailed, Stopped
 from . import Part
 from .top import HEADER, RanksTop, own_leaves
 
-# What a rank says: which exchange this is for it, whether it failed, who asks it to stop; its Θ, wish, seconds.
-STEP, FAILED, ASKED, THETA, WISHES, SECONDS = range(6)
+# What a rank says: which exchange this is for it, whether it failed, who asks it to stop; its Θ, wish, seconds; of what
+# kind the exchange is.
+STEP, FAILED, ASKED, THETA, WISHES, SECONDS, KIND = range(7)
+
+_ALIKE = "every rank must do the same work; if it was told to, this is a mistake in gpubp"
 
 
-class Ranks:
+class Kind(IntEnum):
+    """What an exchange is about. Where ranks are not of one mind, nothing else must be exchanged."""
+
+    SUM_OR_WORD = 0
+    LONG = 1
+    SHARE = 2
+    GATHER = 3
+    COLLECT = 4
+    LEAVE = 5
+
+
+class Ranks(ABC):
     """A communicator. A subclass writes `all_gather` and `all_to_all` (see `top.Exchange`), `share`, `gather`
     and `collect`.
 
@@ -65,6 +80,9 @@ class Ranks:
         mine = self.hosts[self.rank]
         return self.hosts[: self.rank].count(mine), self.hosts.count(mine)
 
+    def listen(self, wish: Callable[[], str]) -> None:
+        self.wish, self.kept, self.asked = wish, lambda: "", ""
+
     def waiting(self) -> AbstractContextManager[None]:
         """Around a wait for the others that is not one of the exchanges here."""
         return nullcontext()
@@ -103,7 +121,7 @@ class Ranks:
                 CommunicatorError(
                     f"{self.name(other)} has another Theta than {self.name(0)}",
                     wanted="the same bits everywhere",
-                    do="one of the machines computes wrongly, or is of another kind",
+                    do="one of the machines has other rows in its file, computes wrongly, or is of another kind",
                 )
             )
 
@@ -118,11 +136,12 @@ class Ranks:
         """A rank as messages call it."""
         return f"rank {rank} on {self.hosts[rank]}"
 
-    def _header(self, error: BaseException | None) -> np.ndarray:
+    def _header(self, error: BaseException | None, kind: Kind = Kind.SUM_OR_WORD) -> np.ndarray:
         header = np.zeros(HEADER // 8, np.int64)
         self._step += 1
         wish = self.wish()
-        header[[STEP, FAILED, ASKED]] = self._step, error is not None, signal.Signals[wish] if wish else 0
+        asked = signal.Signals[wish] if wish else 0
+        header[[STEP, FAILED, ASKED, KIND]] = self._step, error is not None, asked, kind
         return header
 
     def _said(self, header: np.ndarray, error: BaseException | None) -> np.ndarray:
@@ -133,9 +152,8 @@ class Ranks:
         return out
 
     def _heard(self, said: np.ndarray, error: BaseException | None) -> None:
-        if (said[:, STEP] != said[0, STEP]).any():
-            steps = ", ".join(map(str, said[:, STEP].tolist()))
-            raise CommunicatorError(f"ranks out of step: at exchange {steps}", do="this is a mistake in gpubp")
+        if (said[:, [STEP, KIND]] != said[0, [STEP, KIND]]).any():
+            raise CommunicatorError(f"ranks out of step: {_different(said)}", do=_ALIKE)
         if asked := int(said[:, ASKED].max()):
             self.asked = signal.Signals(asked).name
         if said[:, FAILED].any():
@@ -151,6 +169,14 @@ class Ranks:
             raise agreed(error)  # Python's account of it, once
         where = "" if alike or kind is Stopped else f"{self.name(first)}: "
         raise agreed(kind(f"{where}{found}", wanted=wanted, do=do)) from error
+
+
+def _different(said: np.ndarray) -> str:
+    """How ranks are out of step."""
+    leaves = said[:, KIND] == Kind.LEAVE
+    if leaves.any() and not leaves.all():
+        return f"rank {int(np.argmax(leaves))} has ended, and rank {int(np.argmin(leaves))} goes on"
+    return "at exchange " + ", ".join(f"{row[STEP]} ({row[KIND]})" for row in said.tolist())
 
 
 def digest(Theta: np.ndarray) -> int:

@@ -63,7 +63,7 @@ class NcclCommunicator:
         with _lock:
             self._meeting = _meetings.setdefault(identity, Meeting(size))
         self._rank = rank
-        assert self._meeting.exchange(rank, size) == [size] * size
+        assert self._meeting.exchange(rank, "begin", size) == [size] * size
 
     def allGather(self, send: int, out: int, count: int, kind: int, stream: int) -> None:
         assert kind == NCCL_UINT8 and count > 0
@@ -89,7 +89,7 @@ class NcclCommunicator:
         sends = [call for call in calls if call[0] == "send"]
         given = [ctypes.string_at(call[1], call[2]) for call in gathers]
         messages = [(call[3], ctypes.string_at(call[1], call[2])) for call in sends]
-        everybody = self._meeting.exchange(self._rank, (given, messages))
+        everybody = self._meeting.exchange(self._rank, "group", (given, messages))
         assert all([len(a) for a in theirs[0]] == [call[2] for call in gathers] for theirs in everybody)
         for i, (_, _, count, out) in enumerate(gathers):
             for rank, (theirs, _) in enumerate(everybody):
