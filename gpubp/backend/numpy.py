@@ -19,7 +19,9 @@ from .cores import available_cores
 from .protocol import LeafLoop, WholeSum
 
 BLOCK_BYTES = 64 << 20  # of the widest layer's buffer in float64: very wide rows take smaller blocks
-MOST_LEAVES = 256  # enough to balance many cores
+MOST_LEAVES = 256  # enough to balance the cores of a machine
+MANY_LEAVES = 1 << 14  # and those of many, where leaves stay
+LONGER = 4  # times as long
 WIDE = 1 << 16  # parameters from which a gradient no longer stays in the cache
 
 
@@ -95,7 +97,8 @@ class NumpyBackend:
         few, part = (4, 40) if parameters >= WIDE else (16, 100)
         long = -(-max(self.long_leaf, 100 * adding) // row)
         short = max(512, -(-max(self.short_leaf, part * adding) // row))
-        leaves = max(leaf_count(m, long, MOST_LEAVES), leaf_count(m, short, few))
+        lengths = {MANY_LEAVES: LONGER * long, MOST_LEAVES: long, few: short}
+        leaves = max(leaf_count(m, least, most) for most, least in lengths.items())
         rows = max(1024, min(self.most_rows, self.block_bytes // (4 * max(sizes[1:]))))
         return leaves, max(64, min(rows, BLOCK_BYTES // (8 * max(sizes))))
 
