@@ -111,6 +111,11 @@ class Format:
     read: Read
     guesses: bool = False
 
+    def is_named(self, path: Path) -> bool:
+        """Whether the file is named as one of this format."""
+        name = path.name.lower().removesuffix(".gz")
+        return bool(self.suffixes) and name.endswith(self.suffixes)
+
 
 _formats: list[Format] = []
 
@@ -164,9 +169,8 @@ def recognise(path: Path) -> Format | None:
             head = file.read(_HEAD)
     except DAMAGED:
         head = b""
-    name = path.name.lower().removesuffix(".gz")
     by_content = (one for one in formats() if not one.guesses and one.recognises(head))
-    by_name = (one for one in formats() if one.suffixes and name.endswith(one.suffixes))
+    by_name = (one for one in formats() if one.is_named(path))
     by_guess = (one for one in formats() if one.guesses and one.recognises(head))
     return next(by_content, None) or next(by_name, None) or next(by_guess, None)
 
