@@ -1,7 +1,8 @@
 """The activations: g(z) and e·g′(z), each as mathematics and as CUDA text.
 
-To add one, add one class with two formulas; its name is the class's name. Nothing else is to be told: the CLI lists
-it, the tests check g′ against a numerical derivative of g and the text against the reference.
+To add one, add one class with two formulas; its name is the class's name. Nothing else of the package is to be told but
+PyTorch's name of it (`exporting/_linear.py`): the CLI lists it, the tests check g′ against a numerical derivative of g
+and the text against the reference, and say which table of theirs wants an entry.
 
 `g(z, b)` takes the weighted input without its bias, so that adding the bias costs no pass of its own. `slope`
 multiplies an error e by g′; it takes the activation `a` where g′ can be written in a = g(z) (then a replaces z in

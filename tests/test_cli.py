@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import h5py
+import launched
 import numpy as np
 import pytest
 from running import ENVIRONMENT, ROOT, write
@@ -31,6 +33,12 @@ def test_every_command_has_help_and_is_in_the_readme(gpubp_command):
         assert command in listed
         assert "--json" in gpubp_command(command, "--help").stdout
         assert f"gpubp {command}" in readme or f"scripts/dev {command}" in readme, command
+
+
+@launched.needs_mpi
+def test_of_several_ranks_one_shows_the_help(tmp_path):
+    done = launched.gpubp(3, cwd=tmp_path, check=2)
+    assert (done.stdout + done.stderr).count("Usage:") == 1
 
 
 def test_defaults_of_train_are_shown(gpubp_command):
@@ -109,6 +117,16 @@ def test_option_beats_environment_beats_file_beats_default(gpubp_command, tmp_pa
     assert "4-100-3" in with_default.stderr
 
 
+def test_a_variable_that_is_no_option_names_the_nearest_and_not_all(gpubp_command, tmp_path):
+    for name, words in [
+        ("GPUBP_TRAIN_ITERATION", "such as GPUBP_TRAIN_ITERATIONS"),
+        ("GPUBP_TRAIN_QQ", "wanted GPUBP_TRAIN_ and an option's name; gpubp train --help lists them"),
+    ]:
+        error = gpubp_command("train", "d.h5", "--out", "run", env={name: "4"}, check=2).error
+        assert error.startswith(f"the environment has {name}; wanted ") and words in error
+        assert "gpubp train --help" in error and error.count("GPUBP_TRAIN_") < 6
+
+
 BAD_CONFIGS = {
     "[train]\nhiden = '4'\n": "hiden",
     "[trian]\nhidden = '4'\n": "trian",
@@ -148,6 +166,8 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, list, int, str]]:
         "negative weight": (write(folder / "g.h5", **good, weights=-np.ones(60)), [], 3, "weight"),
         "option": (folder / "c.h5", ["--hiden", "4"], 2, "--hiden"),
         "hidden": (folder / "c.h5", ["--hidden", "4,x"], 2, "256,128"),
+        "a word": (folder / "c.h5", ["--iterations", "nine"], 2, "'nine'; wanted a whole number, 0 or more; see"),
+        "a word or none": (folder / "c.h5", ["--seconds", "ten"], 2, "'ten'; wanted a number above 0; see"),
         "activation": (folder / "c.h5", ["--activation", "relu6"], 2, "relu"),
         "cost": (folder / "c.h5", ["--cost", "hinge"], 2, "softmax"),
         "optimizer": (folder / "c.h5", ["--optimizer", "sgd"], 2, "lbfgs"),
@@ -209,6 +229,24 @@ def test_a_csv_is_refused_with_the_line_that_converts_it_and_that_line_works(gpu
     assert result["classes"] == ["blue", "red"] and result["accuracy"] > 0.95
 
 
+def test_what_only_looks_like_a_table_is_said_to_be_a_guess(gpubp_command, tmp_path):
+    (tmp_path / "code.py").write_text("print(1, 2)\nfor i in range(3):\n    print(i)\n")
+    for words in (["info", "code.py"], ["train", "code.py", "--out", "run"]):
+        error = gpubp_command(*words, check=3).error
+        assert "code.py is not an HDF5 file, perhaps a CSV file; wanted HDF5; if it is one: gpubp convert " in error
+    (tmp_path / "table.csv").write_text("a,b,y\n1,2,0\n")
+    error = gpubp_command("info", "table.csv", check=3).error
+    assert "table.csv is not an HDF5 file but a CSV file; wanted HDF5; make it so: gpubp convert table.csv" in error
+
+
+def test_the_line_that_converts_a_table_named_like_hdf5_does_not_name_it_twice(gpubp_command, tmp_path):
+    (tmp_path / "d.h5").write_text("a,b,y\n1,2,0\n2,3,1\n")
+    error = gpubp_command("train", "d.h5", "--out", "run", check=3).error
+    line = shlex.split(error.partition("gpubp ")[2])
+    assert line == ["convert", str(tmp_path / "d.h5"), str(tmp_path / "d-converted.h5")]
+    gpubp_command(*line)
+
+
 def test_predictions_are_not_overwritten_unasked(gpubp_command, tmp_path):
     path = write(tmp_path / "d.h5", **rows())
     gpubp_command("train", path, "--out", "run", "--iterations", 1)
@@ -227,6 +265,16 @@ def test_no_gpu_is_said_in_one_line(gpubp_command, tmp_path):
     refused = gpubp_command("train", path, "--out", "other", "--backend", "gpu", check=3, env=hidden)
     assert "--backend cpu" in refused.error
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("words", [["evaluate"], ["predict", "-o", "p.h5"]])
+def test_the_data_before_the_run_is_told_the_right_order(gpubp_command, tmp_path, words):
+    write(tmp_path / "d.h5", **rows())
+    gpubp_command("train", "d.h5", "--out", "run", "--iterations", 1)
+    error = gpubp_command(*words, "d.h5", "run", check=2).error
+    assert error == f"d.h5 in place of RUN; wanted RUN before DATA; gpubp {words[0]} run d.h5 …"
+    assert "no checkpoint of gpubp" in gpubp_command(*words, "d.h5", "d.h5", check=3).error
+    assert not (tmp_path / "p.h5").exists()
 
 
 def test_a_run_that_is_not_there_is_one_line(gpubp_command, tmp_path):

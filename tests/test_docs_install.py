@@ -63,4 +63,4 @@ def test_no_device_that_can_be_seen_is_as_the_table_says(gpubp_command, digits):
     gpubp_command("train", digits, "--out", "cpu", "--iterations", 1, env=hidden)
     gpubp_command("train", digits, "--out", "gpu", "--iterations", 1, "--backend", "gpu", env=hidden, check=3)
     refused = gpubp_command("train", digits, "--out", "x", env={"GPUBP_TRAIN_DEVICE": "one"}, check=2)
-    assert "'one' is not a valid integer" in refused.error
+    assert "'one'; wanted a whole number, 0 or more" in refused.error

@@ -117,7 +117,7 @@ def test_threads_change_no_bit_of_a_run(gpubp_command, table, tmp_path, kernel):
     [
         (["--kernel", "fast"], "'fast' is not one of 'auto', 'fused', 'layered', 'compiled', 'numpy'"),
         (["--blas", "atlas"], "'atlas' is not one of 'auto', 'mkl', 'numpy'"),
-        (["--threads", "0"], "0 is not in the range x>=1"),
+        (["--threads", "0"], "'--threads': '0'; wanted a whole number, 1 or more; see"),
         (["--kernel", "numpy", "--blas", "mkl"], "MKL needs --kernel compiled"),
         (["--backend", "gpu", "--kernel", "numpy"], "take --backend cpu"),
     ],

@@ -10,6 +10,7 @@ import pkgutil
 import sys
 import tomllib
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import click
 from .. import __version__
 from ..errors import GpubpError, UsageError, visible
 from . import _ranks
+from ._numbers import worded
 from ._progress import on_terminal
 
 
@@ -35,6 +37,7 @@ class Commands(click.Group):
         for option in command.params:
             if isinstance(option, click.Option):  # its variable is named as the option is, not as our argument
                 option.envvar = f"GPUBP_{cmd_name}_{long_name(option)}".upper().replace("-", "_")
+                option.type = worded(option.type)
         return command
 
     def resolve_command(
@@ -43,10 +46,16 @@ class Commands(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         _ranks.leave_to_the_first(name)
         if name and command:
-            known = {str(option.envvar) for option in command.params if isinstance(option, click.Option)}
+            known = [str(option.envvar) for option in command.params if isinstance(option, click.Option)]
+            prefix = f"GPUBP_{name}_".upper().replace("-", "_")
             for variable in os.environ:
-                if variable.startswith(f"GPUBP_{name.upper()}_".replace("-", "_")) and variable not in known:
-                    raise click.UsageError(f"the environment has {variable}; wanted some of {', '.join(sorted(known))}")
+                if variable.startswith(prefix) and variable not in known:
+                    near = get_close_matches(variable.removeprefix(prefix), [v.removeprefix(prefix) for v in known])
+                    such = f", such as {' or '.join(prefix + one for one in near)}" if near else ""
+                    line = f"{ctx.command_path} {name} --help"
+                    raise click.UsageError(
+                        f"the environment has {variable}; wanted {prefix} and an option's name{such}; {line} lists them"
+                    )
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -186,6 +195,7 @@ def _run(arguments: list[str] | None) -> Ended:
             return Ended(141, "", end)
         return _flushed(end.code if isinstance(end.code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
+        _ranks.leave_to_the_first(None)
         error.show()
         return Ended(2)
     except click.ClickException as error:

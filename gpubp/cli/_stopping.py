@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..errors import UsageError
+from ._numbers import worded
 
 Command = Callable[..., Any]
 
@@ -17,7 +18,7 @@ class _OrNone(click.ParamType):
     """A number, or `none`, which lifts a limit that was set."""
 
     def __init__(self, number: click.ParamType) -> None:
-        self._number = number
+        self._number = worded(number)
         self.name = number.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,10 @@ def run_and_data(words: tuple[Path, ...], said: dict[str, Any]) -> tuple[Path | 
         raise UsageError(f"{', '.join(only)} with RUN", wanted="none: it has its own", do="they belong to --theta FILE")
     if len(words) < 2:
         raise click.UsageError(f"Missing argument '{'DATA...' if words else 'RUN DATA...'}'", context)
+    run = next((word for word in words[1:] if is_run(word)), None)
+    if run is not None and words[0].is_file() and not is_run(words[0]):
+        line = shlex.join(map(str, (run, *(word for word in words if word != run))))
+        raise UsageError(f"{words[0]} in place of RUN", wanted="RUN before DATA", do=f"{context.command_path} {line} …")
     return words[0], words[1:]
 
 

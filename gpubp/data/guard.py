@@ -111,6 +111,13 @@ def _not_hdf5(path: Path) -> DataError:
     known = recognise(path)
     if known is None:
         return DataError(f"{path} is not an HDF5 file", wanted="HDF5 with X and y")
-    target = path.with_name(f"{path.name.split('.')[0] or 'data'}.h5")
+    stem = path.name.split(".")[0] or "data"
+    target = path.with_name(f"{stem}.h5")
+    if target == path:
+        target = path.with_name(f"{stem}-converted.h5")
     line = shlex.join(["gpubp", "convert", str(path), str(target)])
-    return DataError(f"{path} is not an HDF5 file but {known.title}", wanted="HDF5", do=f"make it so: {line}")
+    if known.guesses and not known.is_named(path):  # a program has commas too
+        found, do = f"{path} is not an HDF5 file, perhaps {known.title}", "if it is one"
+    else:
+        found, do = f"{path} is not an HDF5 file but {known.title}", "make it so"
+    return DataError(found, wanted="HDF5", do=f"{do}: {line}")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
 from ..inference import Model
 
+# What has no entry here is exported but for `torch`, and safetensors says no line about its use.
 MODULES = {
     "sigmoid": "Sigmoid()", "tanh": "Tanh()", "relu": "ReLU()", "leaky_relu": "LeakyReLU(0.01)",
     "softplus": "Softplus()", "silu": "SiLU()", "gelu": "GELU(approximate='tanh')", "identity": "Identity()",
@@ -29,15 +29,11 @@ def state(model: Model, dtype: np.dtype[Any]) -> dict[str, np.ndarray]:
     return found
 
 
-def modules(model: Model) -> list[str]:
-    """What the nn.Sequential consists of, as one would write it after ``nn.``.
-
-    Raises:
-        UsageError: PyTorch has no such activation.
-    """
+def modules(model: Model) -> list[str] | None:
+    """What the nn.Sequential consists of, as one would write it after ``nn.``; None where PyTorch has none."""
     network = model.network
     if network.activation not in MODULES or network.cost not in OUTPUTS:
-        raise UsageError(f"{network.activation} with {network.cost} in PyTorch", wanted=f"one of {', '.join(MODULES)}")
+        return None
     found: list[str] = []
     for l in range(1, network.L):
         found += [MODULES[network.activation]] * (l > 1) + [f"Linear({network.sizes[l - 1]}, {network.sizes[l]})"]
@@ -45,6 +41,8 @@ def modules(model: Model) -> list[str]:
 
 
 def note(model: Model) -> str:
-    """How to use the weights."""
-    made = ", ".join(f"nn.{module}" for module in modules(model))
+    """How to use the weights; "" where PyTorch has no such module: weights alone need none."""
+    if (found := modules(model)) is None:
+        return ""
+    made = ", ".join(f"nn.{module}" for module in found)
     return f"z = nn.Sequential({made})(scaled x); h = {OUTPUTS[model.network.cost]}"

@@ -18,7 +18,7 @@ from ..errors import DataError, UsageError
 from ..inference import Model
 from ..theta_files.description import KEY, TORCH_KEY, describe
 from ._again import answers as of_gpubp
-from ._linear import OUTPUTS, modules, note, state
+from ._linear import MODULES, OUTPUTS, modules, note, state
 
 __all__ = ["PRECISION", "SUFFIX", "TITLE", "answers", "note", "pack"]
 
@@ -36,10 +36,21 @@ def _torch() -> Any:
         ) from None
 
 
+def _modules(model: Model) -> list[str]:
+    if (found := modules(model)) is None:
+        network = model.network
+        raise UsageError(
+            f"{network.activation} with {network.cost} in PyTorch",
+            wanted=f"one of {', '.join(MODULES)} with one of {', '.join(OUTPUTS)}",
+            do="take --to safetensors",
+        )
+    return found
+
+
 def _sequential(torch: Any, model: Model, dtype: Any) -> Any:
     """The module, without weights of its own."""
     layers = []
-    for text in modules(model):
+    for text in _modules(model):
         name, _, rest = text.partition("(")
         words = [part for part in rest.removesuffix(")").split(", ") if part]
         numbers = [float(word) if "." in word else int(word) for word in words if "=" not in word]
@@ -52,8 +63,9 @@ def pack(model: Model, dtype: np.dtype[Any]) -> bytes:
     """The bytes of the file.
 
     Raises:
-        UsageError: PyTorch is missing, or has no such activation.
+        UsageError: PyTorch is missing, or has no such activation or cost.
     """
+    _modules(model)  # before PyTorch is asked for: to install it would not help
     torch = _torch()
     module = _sequential(torch, model, getattr(torch, dtype.name))
     module.load_state_dict({name: torch.from_numpy(value) for name, value in state(model, dtype).items()})

@@ -1,7 +1,7 @@
 """Optimizers: each module of this folder that defines an `Optimizer` is one, under the module's name.
 
 The folder is the list. To add an optimizer, write one file here; `names` and `make` find it, its frozen fields are its
-options, its state saves itself and the tests run over it.
+options, its state saves itself and the tests run over it, once it has its entry in their one table, `tests/suits.py`.
 
 Nothing here knows of networks: an optimizer is tested on Rosenbrock's valley, and meets an objective in `training`.
 """

@@ -58,7 +58,7 @@ class Vectors(Protocol):
         ...
 
     def move(self, a: Vector, alpha: float, d: Vector, out: Vector) -> None:
-        """out ← a + α·d. A step far too long gives infinities and no warning: J judges it."""
+        """out ← a + α·d; out may be d, but not a alone. Steps far too long give infinities, no warning: J judges."""
         ...
 
     def subtract(self, a: Vector, b: Vector, out: Vector) -> None:

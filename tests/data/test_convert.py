@@ -17,6 +17,7 @@ import pytest
 
 from gpubp.data.convert import convert
 from gpubp.data.dataset import open_dataset
+from gpubp.data.formats import Request
 from gpubp.data.writing.narrow import smallest_exact
 from gpubp.errors import DataError, UsageError
 
@@ -182,6 +183,25 @@ def test_what_a_format_does_not_heed_is_refused(name, options, words, tmp_path, 
     with refuses(UsageError, words):
         convert(tmp_path / name, tmp_path / "d.h5", version="1", **options)
     assert not (tmp_path / "d.h5").exists()
+
+
+def test_a_format_that_heeds_no_option_says_a_whole_sentence(tmp_path, refuses):
+    for options, words in (({"x": "a"}, "--x"), ({"header": False}, "--no-header"), ({"allow": "d"}, "--allow")):
+        with refuses(UsageError, f"{words} for a rowz file; wanted no such option"):
+            Request(tmp_path, **options).refuse_but((), "a rowz file")
+    Request(tmp_path, y="none", missing=True).refuse_but((), "a rowz file")
+
+
+def test_a_nan_of_an_array_is_passed_on_and_that_of_a_text_refused(tmp_path, refuses):
+    """An array means it, and training refuses it; in a text a cell may have been forgotten."""
+    X = np.array([[1.0, np.nan], [3.0, 4.0]])
+    np.save(tmp_path / "a.npy", X)
+    (tmp_path / "a.csv").write_text("1,nan\n3,4\n")
+    convert(tmp_path / "a.npy", tmp_path / "a.h5", y="none", version="1")
+    with h5py.File(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(file["X"], X)  # pyright: ignore
+    with refuses(DataError, "a.csv line 1, column 1 is 'nan'; wanted a number in every cell"):
+        convert(tmp_path / "a.csv", tmp_path / "b.h5", y="none", version="1")
 
 
 def test_npz_names(tmp_path, refuses):

@@ -262,14 +262,14 @@ def test_other_formats_get_the_convert_line(tmp_path, refuses):
     (tmp_path / "no-suffix").write_text("a,b\n3,4\n")
     (tmp_path / "x-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 6]), mtime=0))
     for name, title, target in [
-        ("t.csv", "a CSV file", "t.h5"),
-        ("z.npz", "an NPZ file", "z.h5"),
-        ("no-suffix", "a CSV file", "no-suffix.h5"),
-        ("x-images-idx3-ubyte.gz", "an IDX file", "x-images-idx3-ubyte.h5"),
+        ("t.csv", "but a CSV file; wanted HDF5; make it so", "t.h5"),
+        ("z.npz", "but an NPZ file; wanted HDF5; make it so", "z.h5"),
+        ("no-suffix", ", perhaps a CSV file; wanted HDF5; if it is one", "no-suffix.h5"),
+        ("x-images-idx3-ubyte.gz", "but an IDX file; wanted HDF5; make it so", "x-images-idx3-ubyte.h5"),
     ]:
         source = tmp_path / name
         line = f"gpubp convert {source} {tmp_path / target}"
-        with refuses(DataError, f"{name} is not an HDF5 file but {title}", line):
+        with refuses(DataError, f"{name} is not an HDF5 file{' ' * (title[0] == 'b')}{title}: {line}"):
             open_dataset(source)
     with refuses(DataError, f"gpubp convert '{tmp_path / 'a b.npy'}' '{tmp_path / 'a b.h5'}'"):
         open_dataset(tmp_path / "a b.npy")

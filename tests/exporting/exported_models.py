@@ -21,7 +21,27 @@ TARGETS = {
     "squares": TargetSpec("real", None, 2),
     "sigmoid_squares": TargetSpec("multilabel", None, 3),
 }
-PAIRS = [(a, c) for a in activation.names() for c in cost.names()]
+# What each is in plain NumPy: an entry of its own for each activation (G) and cost (H, and TARGETS above).
+G = {
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "tanh": np.tanh,
+    "relu": lambda z: np.where(z > 0, z, 0),
+    "leaky_relu": lambda z: np.where(z > 0, z, z / 100),
+    "softplus": lambda z: np.logaddexp(0, z),
+    "silu": lambda z: z / (1 + np.exp(-z)),
+    "gelu": lambda z: z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))),
+    "identity": lambda z: z,
+}
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+H = {"logistic": G["sigmoid"], "softmax": softmax, "squares": G["identity"], "sigmoid_squares": G["sigmoid"]}
+
+PAIRS = [(a, c) for a in activation.names() if a in G for c in cost.names() if c in H.keys() & TARGETS.keys()]
 STANDARD = Scaling("standard", RNG.normal(size=S) * [1, 10, 1e3, 1, 1, 1e5], 10.0 ** np.arange(-2, 4))
 BYTES = Scaling("255", None, np.full(S, 255.0))
 NONE = Scaling("none", None, None)
@@ -50,26 +70,6 @@ def model_of(
     Theta[-1][:, 0] -= z.mean(axis=0)  # so that no class is rare
     fill = fill if missing != "error" else None
     return Model(network, network.pack(Theta), scaling, targets, 0.5, job=job, fill=fill)
-
-
-G = {
-    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
-    "tanh": np.tanh,
-    "relu": lambda z: np.where(z > 0, z, 0),
-    "leaky_relu": lambda z: np.where(z > 0, z, z / 100),
-    "softplus": lambda z: np.logaddexp(0, z),
-    "silu": lambda z: z / (1 + np.exp(-z)),
-    "gelu": lambda z: z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))),
-    "identity": lambda z: z,
-}
-
-
-def softmax(z: np.ndarray) -> np.ndarray:
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
-
-
-H = {"logistic": G["sigmoid"], "softmax": softmax, "squares": G["identity"], "sigmoid_squares": G["sigmoid"]}
 
 
 def forward(

@@ -12,17 +12,49 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exported_models import BYTES, NONE, PAIRS, TARGETS, S, decided, forward, h_of, model_of
+from exported_models import BYTES, NONE, PAIRS, TARGETS, G, H, S, decided, forward, h_of, model_of
 
-from gpubp import exporting
+from gpubp import activation, cost, exporting
 from gpubp.data.scaling import Scaling
 from gpubp.data.targets import TargetSpec
-from gpubp.exporting import export, rows_like
+from gpubp.errors import UsageError
+from gpubp.exporting import _linear, export, rows_like
 from gpubp.inference import Model
 from gpubp.theta_files import read
 
 ROWS, NEAR = 1000, 1e-6
 PLAIN = ("mat", "npz", "safetensors")
+NO_MODULE: set[str] = set()  # activations and costs that torch.nn does not have: `--to torch` refuses them
+
+
+def test_every_activation_and_cost_is_in_the_tables():
+    """Those without an entry are left out of the other tests, so that this one says it once."""
+    room, here, there = "gpubp/exporting/_linear.py", "tests/exporting/exported_models.py", Path(__file__).name
+    tables = [
+        (f"G in {here}, z to g(z) in plain NumPy", activation.names(), set(G)),
+        (f"H and TARGETS in {here}", cost.names(), H.keys() & TARGETS.keys()),
+        (f"MODULES in {room}, or NO_MODULE in {there}", activation.names(), _linear.MODULES.keys() | NO_MODULE),
+        (f"OUTPUTS in {room}, or NO_MODULE in {there}", cost.names(), _linear.OUTPUTS.keys() | NO_MODULE),
+    ]
+    lacking = [f"{table}: {name}" for table, names, entries in tables for name in names if name not in entries]
+    assert not lacking, "entries are needed in " + "; in ".join(lacking)
+    unknown = NO_MODULE.union(*(entries for _, _, entries in tables)) - {*activation.names(), *cost.names()}
+    assert not unknown, f"entries of what there is no more: {unknown}"
+    assert not NO_MODULE & {*_linear.MODULES, *_linear.OUTPUTS}
+
+
+@pytest.mark.parametrize("table", ["MODULES", "OUTPUTS"])
+def test_what_pytorch_has_no_module_for_is_exported_but_to_torch(table, tmp_path, monkeypatch):
+    model = model_of("tanh", "softmax")
+    monkeypatch.delitem(getattr(_linear, table), {"MODULES": "tanh", "OUTPUTS": "softmax"}[table])
+    for name in PLAIN:
+        written = export(model, tmp_path / f"m{exporting.suffix_of(name)}", precision="fp64")
+        assert written.note == ""
+        again = read(written.path).model
+        assert again is not None and np.array_equal(again.Theta, model.Theta)
+    with pytest.raises(UsageError, match=r"^tanh with softmax in PyTorch; wanted one of .*; take --to safetensors$"):
+        export(model, tmp_path / "m.pt")
+    assert not (tmp_path / "m.pt").exists()
 
 
 def onnx_answers(path: Path, X: np.ndarray) -> dict[str, np.ndarray]:
@@ -108,7 +140,7 @@ def test_weights_read_by_others(name, activation, cost, tmp_path):
     near(forward(X, layers, activation, cost, about["mean"], about["scale"], about["fill"]), h_of(model, X))
 
 
-@pytest.mark.parametrize(("activation", "cost"), PAIRS)
+@pytest.mark.parametrize(("activation", "cost"), [pair for pair in PAIRS if not NO_MODULE & set(pair)])
 def test_a_state_dict_in_pytorch(activation, cost, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed; `pip install torch` adds this test")
     model = model_of(activation, cost)

@@ -10,46 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from suits import NAMES, SUITS, WANDERING, advice, on
 from zoo import ZOO, Broken, In32Bits, Interrupted, Problem
 
 from gpubp import optimizers
 from gpubp.errors import MismatchError, UsageError
 from gpubp.optimizers.vectors import HOST
-from gpubp.optimizers.wandering import Wandering
-
-# Every optimizer faces the whole zoo; these are its options where the defaults do not suit a problem.
-SUITS: dict[str, dict[str, dict[str, Any]]] = {
-    "gd": {
-        "quadratic": {"learning_rate": 0.018},
-        "rosenbrock": {"learning_rate": 0.0019},
-        "rosenbrock chain": {"learning_rate": 0.001},
-        "beale": {"learning_rate": 0.03},
-        "himmelblau": {"learning_rate": 0.01},
-    },
-    "adam": {"rosenbrock": {"learning_rate": 0.1}, "rosenbrock chain": {"learning_rate": 0.05}},
-    "irprop": {"rosenbrock": {"shrink": 0.7}, "rosenbrock chain": {"shrink": 0.7}},
-    "nesterov": {
-        "quadratic": {"learning_rate": 0.01},
-        "rosenbrock": {"learning_rate": 0.001},
-        "rosenbrock chain": {"learning_rate": 0.0005},
-        "beale": {"learning_rate": 0.01},
-        "himmelblau": {"learning_rate": 0.01},
-    },
-}
-# Options by which those that can go astray do.
-WILD: dict[str, dict[str, Any]] = {
-    "gd": {"learning_rate": 0.5},
-    "adam": {"learning_rate": 10},
-    "irprop": {"first": 5, "most": 1e9, "shrink": 0.9},
-    "nesterov": {"learning_rate": 0.3},
-}
-NOT_MONOTONE = {name for name in optimizers.names() if isinstance(optimizers.make(name), Wandering)}
 
 CASES = [
     pytest.param(name, options, problem, id=f"{name} {problem.name}")
-    for name in optimizers.names()
+    for name in NAMES
     for problem in ZOO
-    for options in [SUITS.get(name, {}).get(problem.name, {})]
+    for options in [on(name, problem.name)]
 ] + [pytest.param("cg", {"variant": "pr+"}, problem, id=f"cg pr+ {problem.name}") for problem in ZOO]
 CASES += [
     pytest.param(name, {}, replace(problem, factored=True), id=f"{name} {problem.name} in factors")
@@ -57,7 +29,7 @@ CASES += [
     for problem in ZOO
 ]
 on_the_zoo = pytest.mark.parametrize(("name", "options", "problem"), CASES)
-each = pytest.mark.parametrize("name", optimizers.names())
+each = pytest.mark.parametrize("name", NAMES)
 
 
 def run(optimizer, f, state, iterations=30000):
@@ -89,7 +61,7 @@ def test_it_arrives_and_says_so_with_its_number(name, options, problem):
     state = optimizer.init(problem, np.array(problem.start))
     assert (state.iteration, state.evaluations) == (0, 1)
     ending, states = run(optimizer, problem, state)
-    assert ending.kind == "converged", ending
+    assert ending.kind == "converged", f"{ending.reason or ending.kind}; {advice(name, problem.name)}"
     steepest = np.abs(state.gradient).max()
     assert steepest <= optimizer.tolerance
     assert float(f"{steepest:.3g}") in numbers(ending.reason) and optimizer.tolerance in numbers(ending.reason)
@@ -146,7 +118,7 @@ def test_an_exception_at_any_evaluation_leaves_the_state_and_the_run_as_they_wer
         assert f.calls >= at
 
 
-@pytest.mark.parametrize(("name", "options", "problem"), [c for c in CASES if c.values[0] not in NOT_MONOTONE])
+@pytest.mark.parametrize(("name", "options", "problem"), [c for c in CASES if c.values[0] not in WANDERING])
 def test_j_does_not_rise(name, options, problem):
     optimizer = optimizers.make(name, **options)
     _, states = run(optimizer, problem, optimizer.init(problem, np.array(problem.start)))
@@ -173,11 +145,11 @@ class Watched:
 
 @pytest.mark.parametrize(
     ("name", "wild"),
-    [(name, wild) for name in optimizers.names() for wild in (False, True) if not wild or name in WILD],
+    [(name, wild) for name in NAMES for wild in (False, True) if not wild or SUITS[name].wild],
 )
 @pytest.mark.parametrize("problem", ZOO, ids=lambda p: p.name)
 def test_a_run_never_returns_a_worse_theta_than_it_was_given_or_has_had(name, wild, problem):
-    optimizer = optimizers.make(name, **(WILD[name] if wild else SUITS.get(name, {}).get(problem.name, {})))
+    optimizer = optimizers.make(name, **(SUITS[name].wild if wild else on(name, problem.name)))
     f = Watched(problem)
     state = optimizer.init(f, np.array(problem.start))
     first, ending, had, rose = state.J, None, {state.J}, False
@@ -187,13 +159,13 @@ def test_a_run_never_returns_a_worse_theta_than_it_was_given_or_has_had(name, wi
         rose |= state.J > before
         had.add(state.J)
         Theta, J = state.best
-        slack = 0 if name in NOT_MONOTONE else 1e-7 * abs(first)
+        slack = 0 if name in WANDERING else 1e-7 * abs(first)
         assert J <= min(had) + slack <= first + slack
         assert any(seen == J and np.array_equal(Theta, at) for seen, at in f.seen)  # J belongs to Θ
         assert np.array_equal(state.Theta_on_host, Theta)
         if ending:
             break
-    assert rose or not wild
+    assert rose or not wild, f"J does not rise on {problem.name}: other options for wild of {name} in tests/suits.py"
     again = optimizer.restore(f, frozen(state))
     assert again.best[1] == state.best[1] and np.array_equal(again.best[0], state.best[0])
 
@@ -202,20 +174,22 @@ def test_a_run_never_returns_a_worse_theta_than_it_was_given_or_has_had(name, wi
 @pytest.mark.parametrize("k", [2, 3, 8, 15])
 def test_a_cost_that_is_not_finite_after_some_steps_ends_with_the_best_theta_and_a_sentence(name, k):
     problem = ZOO[1]
-    optimizer = optimizers.make(name, **SUITS.get(name, {}).get(problem.name, {}))
+    optimizer = optimizers.make(name, **on(name, problem.name))
     f = Watched(problem, broken=k)
     state, ending = optimizer.init(f, np.array(problem.start)), None
     for _ in range(k + 2):
         if ending := optimizer.step(f, state):
             break
     assert ending is not None
-    assert "not finite in" in ending.reason or "J = nan" in ending.reason
+    assert "not finite in" in ending.reason or "J = nan" in ending.reason, (
+        f"{ending.reason}; wanted words about the NaN of evaluation {k}; {advice(name, problem.name)}"
+    )
     # a line search whose first trial was finite cannot tell that from one that finds nothing better
     assert ending.kind == "failed" or ("not finite in 1" in ending.reason and k == 3)
     Theta, J = state.best
     assert f"J = {J:.6g}" in ending.reason or f"J = {J:.9g}" in ending.reason
     assert J <= f.seen[0][0] and problem.value_and_gradient(Theta, np.empty_like(Theta)) == J
-    assert name not in NOT_MONOTONE or J == min(seen for seen, _ in f.seen[: k - 1])
+    assert name not in WANDERING or J == min(seen for seen, _ in f.seen[: k - 1])
     assert np.isfinite(state.gradient).all()
 
 
@@ -224,7 +198,7 @@ def test_a_cost_that_is_not_finite_after_some_steps_ends_with_the_best_theta_and
 def test_a_finer_function_is_met_at_the_best_theta(name, wild):
     """What a run does that climbs: J and ∇J of the same Θ by another function, and all that was coarse forgotten."""
     coarse = In32Bits(ZOO[1])
-    optimizer = optimizers.make(name, tolerance=0, **(WILD.get(name, {}) if wild else {}))
+    optimizer = optimizers.make(name, tolerance=0, **(SUITS[name].wild if wild else {}))
     state = optimizer.init(coarse, np.array(ZOO[1].start))
     for _ in range(7):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -252,7 +226,7 @@ def test_float32_passes_reach_the_same_minimum(name, options, problem):
     optimizer = optimizers.make(name, tolerance=2e-3, **options)
     state = optimizer.init(In32Bits(problem), np.array(problem.start))
     ending, _ = run(optimizer, In32Bits(problem), state)
-    assert ending.kind == "converged", ending
+    assert ending.kind == "converged", f"{ending.reason or ending.kind}; {advice(name, problem.name)}"
     assert state.J == pytest.approx(problem.minimum, abs=2e-5)
 
 
@@ -359,6 +333,17 @@ def test_a_saved_state_that_does_not_fit_is_refused_by_name(name, change, words)
     change(saved)
     with pytest.raises(MismatchError, match=words):
         optimizer.restore(ZOO[0], saved)
+
+
+def test_every_optimizer_has_its_entry_in_the_table():
+    lacking = set(optimizers.names()) - set(SUITS)
+    assert not lacking, f"tests/suits.py: SUITS needs an entry for {', '.join(lacking)}; Suit() where defaults do"
+    for name in WANDERING:
+        for what in ("wild", "restless"):
+            assert getattr(SUITS[name], what), f"tests/suits.py: {what} in SUITS['{name}'] needs options: J may rise"
+    unknown = set(SUITS) - set(optimizers.names())
+    unknown |= {at for suit in SUITS.values() for at in suit.zoo} - {problem.name for problem in ZOO}
+    assert not unknown, f"tests/suits.py: there is no {', '.join(unknown)}"
 
 
 def test_the_folder_is_the_list():

@@ -64,7 +64,8 @@ class Problem:
         return CurvedInFactors(matrix, len(self.start)) if self.factored else Curved(matrix)
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
-        J, out[:] = self.J_and_gradient(Theta)
+        with np.errstate(over="ignore", invalid="ignore"):  # of one that diverges the optimizer is to speak
+            J, out[:] = self.J_and_gradient(Theta)
         return float(J)
 
 
@@ -150,8 +151,9 @@ class In32Bits:
 
     def value_and_gradient(self, Theta: np.ndarray, out: np.ndarray) -> float:
         J = self.problem.value_and_gradient(Theta.astype(np.float32).astype(np.float64), out)
-        out[:] = out.astype(np.float32)
-        return float(np.float32(J))
+        with np.errstate(over="ignore"):
+            out[:] = out.astype(np.float32)
+            return float(np.float32(J))
 
 
 class Noisy:

@@ -79,7 +79,7 @@ def data(path: Path, kind: str) -> Path:
 
 def job_of(optimizer: str, precision: str, files: dict[str, Path], dice: random.Random) -> Job:
     cost = dice.choice(list(COSTS))
-    options = {"learning_rate": 0.1} if optimizer in ("gd", "nesterov") else {}
+    options = {"learning_rate": 0.1} if "learning_rate" in optimizers.of(optimizer).__dataclass_fields__ else {}
     early = dice.choice([{}, {"validation": 0.3}, {"validation": 0.3, "patience": dice.randint(2, 6)}])
     return Job(
         data=str(files[COSTS[cost]]), cost=cost, activation=dice.choice(ACTIVATIONS), optimizer=optimizer,

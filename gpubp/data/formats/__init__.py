@@ -85,7 +85,8 @@ class Request:
         for name, value in said.items():
             if value is not None and name not in takes:
                 option = f"--{'no-' if value is False else ''}{name}"
-                raise UsageError(f"{option} for {title}", wanted=" or ".join(f"--{one}" for one in takes))
+                wanted = " or ".join(f"--{one}" for one in takes)
+                raise UsageError(f"{option} for {title}", wanted=wanted or "no such option")
 
     @property
     def wants_y(self) -> bool:
@@ -110,6 +111,11 @@ class Format:
     read: Read
     guesses: bool = False
 
+    def is_named(self, path: Path) -> bool:
+        """Whether the file is named as one of this format."""
+        name = path.name.lower().removesuffix(".gz")
+        return bool(self.suffixes) and name.endswith(self.suffixes)
+
 
 _formats: list[Format] = []
 
@@ -125,10 +131,13 @@ def reader(
 ) -> Callable[[Read], Read]:
     """Make a function the reader of a format.
 
+    A NaN that the file holds as a number is passed on, and training refuses it by row and column unless it is told what
+    to do (``--missing``); a cell of a table or a text that is empty or says NaN the reader refuses, unless `missing`.
+
     Args:
         title: with its article, such as "a CSV file".
-        takes: the fields of a `Request` that the reader heeds, of x, y, weights, labels, header. The others are refused
-            before it is called; ``y="none"`` never is, and `missing` means nothing where no cell can be empty.
+        takes: the fields of a `Request` that the reader heeds, of x, y, weights, labels, header, allow. The others are
+            refused before it is called; ``y="none"`` never is, and `missing` means nothing where no cell can be empty.
         recognises: whether a file that begins with these bytes is one, for certain, unless `guesses`.
         suffixes: how its names end, where the bytes do not tell; ``.gz`` after them is taken off before.
         labels: reads a file of this format that holds labels alone, where there can be such.
@@ -160,9 +169,8 @@ def recognise(path: Path) -> Format | None:
             head = file.read(_HEAD)
     except DAMAGED:
         head = b""
-    name = path.name.lower().removesuffix(".gz")
     by_content = (one for one in formats() if not one.guesses and one.recognises(head))
-    by_name = (one for one in formats() if one.suffixes and name.endswith(one.suffixes))
+    by_name = (one for one in formats() if one.is_named(path))
     by_guess = (one for one in formats() if one.guesses and one.recognises(head))
     return next(by_content, None) or next(by_name, None) or next(by_guess, None)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpubp.data.formats import recognise
+from gpubp.data.formats import formats, recognise
 from gpubp.errors import DataError, UsageError
 
 RNG = np.random.default_rng(13)
@@ -19,6 +20,8 @@ OCTAVE = "".join(f"# name: {n}\n# type: matrix\n# rows: {len(v)}\n# columns: {v.
                  + "".join(" " + " ".join(map(str, row)) + "\n" for row in v.tolist()) + "\n\n"
                  for n, v in (("X", X), ("y", Y[:, None])))  # fmt: skip
 SVM = "".join(f"{y} 1:{a} 2:{b} 3:{c}\n" for (a, b, c), y in zip(X.tolist(), Y, strict=True))
+NPY = io.BytesIO()
+np.save(NPY, X)
 IDX = bytes([0, 0, 14, 2]) + struct.pack(">II", *X.shape) + X.astype(">f8").tobytes()
 SOUND = {
     "t.csv": ("a,b,c,y\n" + ROWS).encode(),
@@ -28,7 +31,27 @@ SOUND = {
     "t.octave": OCTAVE.encode(),
     "t.svm": SVM.encode(),
     "t.idx": IDX,
+    "t.npy": NPY.getvalue(),
 }
+# Damaged in a test of their own, beside the library that writes or reads them.
+ELSEWHERE = {
+    "a Parquet file": "test_arrow.py", "a Feather file": "test_arrow.py", "a MAT file": "test_mat.py",
+    "an NPZ file": "test_numpy_files.py",
+}  # fmt: skip
+
+
+def test_every_format_is_among_them(tmp_path: Path):
+    found = set(ELSEWHERE)
+    for name, sound in SOUND.items():
+        (tmp_path / name).write_bytes(sound)
+        one = recognise(tmp_path / name)
+        assert one is not None
+        found.add(one.title)
+    lacking = {one.title for one in formats()} - found
+    here = f"tests/data/formats/{Path(__file__).name}"
+    assert not lacking, f"{here}: SOUND needs a small sound file with X in the first columns of {', '.join(lacking)}"
+    assert not found - {one.title for one in formats()}
+    assert all((Path(__file__).parent / file).exists() for file in ELSEWHERE.values())
 
 
 @pytest.mark.parametrize("name", SOUND)

@@ -87,20 +87,20 @@ def picture(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 3)
 
 
-@bad("{path} is not an HDF5 file but an NPZ file; wanted HDF5; make it so: gpubp convert {path} {path}")
+@bad("{path} is not an HDF5 file but an NPZ file; wanted HDF5; make it so: gpubp convert {path} …-converted.h5")
 def zip_archive(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("X.txt", "1,2,3")
 
 
-@bad("{path} is not an HDF5 file but an NPZ file; wanted HDF5; make it so: gpubp convert {path} {path}")
+@bad("{path} is not an HDF5 file but an NPZ file; wanted HDF5; make it so: gpubp convert {path} …-converted.h5")
 def npz(path: Path) -> None:
     held = io.BytesIO()
     np.savez(held, X=X, y=Y)
     path.write_bytes(held.getvalue())
 
 
-@bad("{path} is not an HDF5 file but a CSV file; wanted HDF5; make it so: gpubp convert {path} {path}")
+@bad("{path} is not an HDF5 file, perhaps a CSV file; wanted HDF5; if it is one: gpubp convert {path} …-converted.h5")
 def text(path: Path) -> None:
     path.write_text("a,b,label\n1,2,0\n3,4,1\n")
 
