@@ -159,6 +159,22 @@ def test_an_error_that_is_not_ours_before_they_have_met(data, tmp_path):
     assert done.seconds < SOON and not (tmp_path / "run").exists()
 
 
+def test_a_ctrl_c_while_one_rank_still_loads_the_command_line(data, tmp_path):
+    """Of all modules the first one that loads Click."""
+    class_ = """
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            sys.meta_path.remove(self)
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+"""
+    before = on_rank(1, "import sys\n" + class_)
+    done = ran(3, "train", data, "--out", "run", *TRAIN, cwd=tmp_path, before=before)
+    done.quiet()
+    assert done.ended(130) and done.errors == "gpubp: interrupted\n" and done.seconds < SOON, done
+
+
 def test_a_ctrl_c_before_they_have_met(data, tmp_path):
     before = on_rank(1, MET.format("KeyboardInterrupt"))
     done = ran(3, "train", data, "--out", "run", *TRAIN, cwd=tmp_path, before=before)

@@ -11,6 +11,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from ..communicator import abort, launcher
+
 __all__ = ["interrupted", "main"]
 
 _heard: list[int] = []
@@ -36,6 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
             from ._main import main as run
         except KeyboardInterrupt:  # so early a Ctrl-C finds nobody else who would say it in a word
             os.write(2, b"gpubp: interrupted\n")
+            if launcher.size() > 1:  # the others would wait for this one
+                abort(130)
             sys.exit(130)
         run(arguments)
     finally:

@@ -22,7 +22,7 @@ from typing import Any
 from launches import LIMIT, SOON, begin, straight
 from mpi import BANNER, Launch, rows
 from netns import NAMES, Hosts, missing
-from room import bits, differing, new_folder, newest
+from room import added, bits, differing, new_folder, newest
 from running import write
 
 WHAT = "three hosts: cables pulled, ranks killed, then resumed"
@@ -60,7 +60,7 @@ def chain(hosts: Hosts, run: Path, data: Path, wanted: dict[str, Any], dice: ran
         with hosts.launch(*words, "--watchdog", patience, cwd=run.parent) as launch:
             launch.until(lambda: launch.over or launch.errors.count("saved checkpoint-") > 1)
             time.sleep(0.3 * dice.random())
-            counts += disturb(hosts, launch, kind, run, dice)
+            counts = added(counts, disturb(hosts, launch, kind, run, dice))
     if newest(run).iteration < LIMIT:
         with hosts.launch("-v", "resume", run, cwd=run.parent) as launch:
             done = launch.wait()

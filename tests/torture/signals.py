@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from forks import Child, forks
-from room import data_file, new_folder, newest
+from room import added, data_file, new_folder, newest
 
 from gpubp.errors import CheckpointError
 
@@ -48,7 +48,7 @@ def signalled(run: Path, data: Path, dice: random.Random) -> Counter[str]:
         command = begin if before < 0 else ["-v", "resume", str(run), "--threads", "1"]
         start = forks().separate if dice.random() < 0.1 else forks().start
         with start(*command, "--json") as child:
-            counts += stop(run, child, before, dice)
+            counts = added(counts, stop(run, child, before, dice))
         try:
             before = newest(run).iteration
         except CheckpointError as error:
