@@ -346,7 +346,8 @@ def fit(
 
 
 def _stopped(stop: StopRequest, by: str, when: str) -> Ending:
-    stop.by = by  # what all ranks have heard, though another signal may have come to this one
+    if stop.by != by:  # another rank was asked too, or alone: what all have heard counts
+        stop.by = by
     return Ending("stopped", f"stopped by {by} {when}")
 
 
