@@ -26,7 +26,7 @@ from .data.scaling import Scaling, choose_scaling
 from .data.scan import scan
 from .data.select import Selection, select
 from .data.several import open_all, splits_of
-from .data.source import ArrayRows, StackedRows
+from .data.source import ArrayRows, RowSource, StackedRows
 from .data.split import validation_mask
 from .data.targets import TargetSpec, encode, interpret
 from .data.views import Filled, Picked
@@ -170,59 +170,43 @@ def prepare(
             precision = precision or job.precision
             on(backend, precision)  # one that it lacks is refused before the data are read
             dataset, held_out, job = _open(job, dataset, opened)
-            target, source = labels_of(dataset), dataset.source
-            where = dataset.y_place
-            cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
-            labels = encode(target, spec, where=where)
-            refuse_lost_targets(labels, spec, precision, where)
-            role = None if roles is None else roles(source.m)
-            mask = validation_mask(source.m, job.validation, job.seed) if role is None else role < 0
-            weights = dataset.weights
-            if role is not None and not role.all():
-                picked = np.flatnonzero(role)
-                source, labels, mask = Picked(source, picked), labels[picked], role[picked] < 0
-                weights = None if weights is None else weights[picked]
-            if held_out is not None:
-                labels = np.concatenate([labels, encode(labels_of(held_out), spec, where=held_out.y_place)])
-                mask = np.arange(len(labels)) >= source.m
-                if weights is not None or held_out.weights is not None:
-                    weights = np.concatenate([np.ones(source.m) if weights is None else weights, _weights(held_out)])
-                source = StackedRows([source, held_out.source])
-            training = None if mask is None else ~mask
-            if job.patience is not None and mask is None:
+            given = _given(job, dataset, held_out, targets, precision, roles)
+            if job.patience is not None and given.mask is None:
                 raise UsageError(
                     f"patience {job.patience} without rows for validation",
                     wanted="rows that are held out: early stopping looks at their cost",
                     do="train with --validation 0.2, or give the file a val split",
                 )
-            network = Network((source.features, *job.hidden, spec.outputs), job.activation, cost)
+            spec = given.spec
+            network = Network((given.source.features, *job.hidden, spec.outputs), job.activation, given.cost)
             optimizer.refuse(network.parameters)
         way = connect(ranks, backend)
         why += f"; {way}" if way else ""
-        hosts.refuse_other_rows(ranks, source, labels, weights)
+        hosts.refuse_other_rows(ranks, given.source, given.labels, given.weights)
         budget = hosts.memory(ranks) if job.memory is None else job.memory
         optimizer, taken, shortened = allot(optimizer, network.P, budget, backend, fresh=scaling is None, ranks=ranks)
-        budget = max(0, budget - _beside(labels, dataset, held_out, weights, mask) - taken)
-        progress = None if scanned is None else (lambda done: scanned(done, source.m))
-        dropped = 0
-        rule = RULES.get(job.missing)
-        if rule is not None and source.dtype.kind == "f":
+        budget = max(0, budget - _beside(given, dataset, held_out) - taken)
+        m = given.source.m
+        progress = None if scanned is None else (lambda done: scanned(done, m))
+        dropped, rule = 0, RULES.get(job.missing)
+        if rule is not None and given.source.dtype.kind == "f":
             gaps = look(
-                source, training=training, weights=weights, column_names=dataset.column_names, progress=progress,
-                threads=threads, ranks=ranks,
+                given.source, training=given.training, weights=given.weights, column_names=dataset.column_names,
+                progress=progress, threads=threads, ranks=ranks,
             )  # fmt: skip
             fill = np.asarray(getattr(gaps, rule.fill) if fill is None else fill)
-            source = Filled(source, fill)
+            given.source = Filled(given.source, fill)
             if rule.drops and gaps.rows is not None:
                 dropped = int(gaps.rows.sum())
-                weights = np.where(gaps.rows, 0.0, 1.0 if weights is None else weights)
-        weighted = weights is not None or mask is not None or job.class_weight is not None
+                given.weights = np.where(gaps.rows, 0.0, given.weights_or_ones)
+        source, labels, weights = given.source, given.labels, given.weights
+        weighted = weights is not None or given.mask is not None or job.class_weight is not None
         about: Any = {"stored": source.dtype, "labels": labels, "weighted": weighted}
         leaves = leaves_of(backend, network, source.m, precision, **about)
         first, until = (leaf_rows(leaf, leaves, source.m)[0] for leaf in ranks.own(leaves))
         statistics, kept = scan(
             source,
-            training=training,
+            training=given.training,
             weights=weights,
             budget=budget,
             feature_names=dataset.column_names,
@@ -235,16 +219,9 @@ def prepare(
         with ranks.together():
             scaling = scaling or choose_scaling(job.scale, statistics, source.dtype)
             refuse_lost_features(source, statistics, scaling, precision, dataset.column_names)
-            weighed: dict[str, str] = {}
-            if job.class_weight is not None:
-                each = class_weights(job.class_weight, labels, spec, _counted(weights, training))
-                weighed = {"classes": f"weigh {shown(each, spec)}"}
-                of_class = each[labels]
-                weights = of_class if weights is None else weights * of_class
-            w = weights if mask is None else np.where(mask, 0.0, 1.0 if weights is None else weights)
-            v = None if mask is None or not mask.any() else np.where(mask, 1.0 if weights is None else weights, 0.0)
+            weighed = _weigh_classes(given, job)
+            w, v = given.training_and_validation_weights()
             rows = Rows(source, kept, scaling, labels, w, v, first=first, until=until)
-
             objective = Objective(
                 network, rows, job.lambda_, backend=backend, precision=precision, seed=job.seed, communicator=ranks
             )
@@ -256,9 +233,9 @@ def prepare(
         remark = optimizer.remark(objective)
         choices = {
             "backend": why,
-            "cost": f"{cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
+            "cost": f"{network.cost}{' (chosen from y)' if job.cost == 'auto' else ''}",
             "scale": scaling.describe(),
-            "rows": _describe_rows(rows, all_kept, mask, dropped),
+            "rows": _describe_rows(rows, all_kept, given.mask, dropped),
             **hosts.describe(ranks, objective.leaves),
             **weighed,
             **({"optimizer": f"{job.optimizer}: {remark}"} if remark else {}),
@@ -267,7 +244,7 @@ def prepare(
         }
         opened.pop_all()
         return Prepared(
-            replace(job, cost=cost, **backend.choice), dataset, spec, rows, network, objective, optimizer,
+            replace(job, cost=network.cost, **backend.choice), dataset, spec, rows, network, objective, optimizer,
             _fingerprint(statistics.fingerprint, rows), choices, fill,
         )  # fmt: skip
 
@@ -294,23 +271,91 @@ def _open(job: Job, dataset: Dataset | None, opened: ExitStack) -> tuple[Dataset
     return dataset, held_out, job
 
 
-def _counted(weights: np.ndarray | None, training: np.ndarray | None) -> np.ndarray | None:
-    """What each row counts for in the sums over classes."""
-    if training is None:
-        return weights
-    return np.where(training, 1.0 if weights is None else weights, 0.0)
+@dataclass
+class _Given:
+    """Rows, and what is known of each before any was looked at.
+
+    Attributes:
+        labels, spec: y as the network is given it, and what that means.
+        cost: the job's, or the one that y suggests.
+        weights: (m,) row weights; None where each is 1.
+        mask: (m,) bool, the rows for validation; None where there are none.
+    """
+
+    source: RowSource
+    labels: np.ndarray
+    spec: TargetSpec
+    cost: str
+    weights: np.ndarray | None
+    mask: np.ndarray | None
+
+    @property
+    def training(self) -> np.ndarray | None:
+        """(m,) bool, the rows to train on; None for all."""
+        return None if self.mask is None else ~self.mask
+
+    @property
+    def weights_or_ones(self) -> Any:
+        return 1.0 if self.weights is None else self.weights
+
+    def training_and_validation_weights(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """What each row weighs in J and in the validation cost; None for 1 each, or where there is no such cost."""
+        if self.mask is None:
+            return self.weights, None
+        held = np.where(self.mask, self.weights_or_ones, 0.0) if self.mask.any() else None
+        return np.where(self.mask, 0.0, self.weights_or_ones), held
 
 
-def _beside(
-    labels: np.ndarray, dataset: Dataset, held_out: Dataset | None, weights: np.ndarray | None, mask: np.ndarray | None
-) -> int:
+def _given(
+    job: Job, dataset: Dataset, held_out: Dataset | None, targets: TargetSpec | None, precision: str,
+    roles: Callable[[int], np.ndarray] | None,
+) -> _Given:  # fmt: skip
+    """The rows of the job and those held out as one, for what `prepare` is told of them.
+
+    Raises:
+        DataError, UsageError: y is missing, or cannot be what it is to be.
+    """
+    source, weights, where = dataset.source, dataset.weights, dataset.y_place
+    target = labels_of(dataset)
+    cost, spec = interpret(target, job.cost, where=where) if targets is None else (job.cost, targets)
+    labels = encode(target, spec, where=where)
+    refuse_lost_targets(labels, spec, precision, where)
+    role = None if roles is None else roles(source.m)
+    mask = validation_mask(source.m, job.validation, job.seed) if role is None else role < 0
+    if role is not None and not role.all():
+        picked = np.flatnonzero(role)
+        source, labels, mask = Picked(source, picked), labels[picked], role[picked] < 0
+        weights = None if weights is None else weights[picked]
+    if held_out is not None:
+        labels = np.concatenate([labels, encode(labels_of(held_out), spec, where=held_out.y_place)])
+        mask = np.arange(len(labels)) >= source.m
+        if weights is not None or held_out.weights is not None:
+            weights = np.concatenate([np.ones(source.m) if weights is None else weights, _weights(held_out)])
+        source = StackedRows([source, held_out.source])
+    return _Given(source, labels, spec, cost, weights, mask)
+
+
+def _weigh_classes(given: _Given, job: Job) -> dict[str, str]:
+    """Multiply the weights by those of the classes, and say which; nothing where none were asked for."""
+    if job.class_weight is None:
+        return {}
+    training = given.training
+    counted = given.weights if training is None else np.where(training, given.weights_or_ones, 0.0)
+    each = class_weights(job.class_weight, given.labels, given.spec, counted)
+    of_class = each[given.labels]
+    given.weights = of_class if given.weights is None else given.weights * of_class
+    return {"classes": f"weigh {shown(each, given.spec)}"}
+
+
+def _beside(given: _Given, dataset: Dataset, held_out: Dataset | None) -> int:
     """Bytes that are kept for each row besides x, and come out of the same budget: memory must not grow with m.
 
     y as the user has it and as the network is given it; the float64 weights in J and in the validation cost, which a
     pass has once more in its own precision.
     """
+    labels, mask = given.labels, given.mask
     arrays = [labels, *(array for part in (dataset, held_out) if part for array in (part.target, part.weights))]
-    columns = (2 if mask is not None else 1 if weights is not None else 0) * 2
+    columns = (2 if mask is not None else 1 if given.weights is not None else 0) * 2
     flags = 0 if mask is None else 2  # the mask and its complement
     return sum(a.nbytes for a in arrays if a is not None) + len(labels) * (8 * columns + flags)
 
