@@ -79,6 +79,11 @@ class Lead:
         self._alone.enter_context(self._ranks.alone("looking at the run folder"))
         self._awaited = True
 
+    def trained(self, model: Model) -> Model:
+        """The model; the others have nothing more to do, and wait to leave together."""
+        self._alone.enter_context(self._ranks.alone("closing the run folder"))
+        return model
+
     def __enter__(self) -> Lead:
         return self
 

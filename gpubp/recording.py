@@ -100,7 +100,8 @@ class Recorder:
             self._save(state, None)
             self._settle()
         if self._folder is not None:
-            self._folder.rewrite_history(self.history)
+            with self._ranks.alone("writing the history"):
+                self._folder.rewrite_history(self.history)
 
     def note(self, progress: Progress, state: State) -> None:
         """An iteration is done: the first callback of every run."""

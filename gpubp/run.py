@@ -110,7 +110,7 @@ def start(
                         folder.refuse_if_used(overwrite)
                     lead.tell(holds)
                     if holds:
-                        return sitting.train(ready, folder, order)
+                        return lead.trained(sitting.train(ready, folder, order))
             lead.prepared()
         return _go_on(lead, sitting, out, as_asked, inexact)
 
@@ -236,7 +236,7 @@ def _go_on(
                 left = "early stopping is lifted: the Θ of iteration %d, validation cost %.6g, is kept no longer"
                 log.warning(left, checkpoint.stopping["iteration"], checkpoint.stopping["validation"])
             lead.tell(True)
-            return sitting.train(ready, folder, order)
+            return lead.trained(sitting.train(ready, folder, order))
 
 
 def _files_of(out: str | Path) -> list[tuple[str, int, int]]:

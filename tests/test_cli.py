@@ -167,6 +167,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, list, int, str]]:
         "option": (folder / "c.h5", ["--hiden", "4"], 2, "--hiden"),
         "hidden": (folder / "c.h5", ["--hidden", "4,x"], 2, "256,128"),
         "a word": (folder / "c.h5", ["--iterations", "nine"], 2, "'nine'; wanted a whole number, 0 or more; see"),
+        "no number": (folder / "c.h5", ["--seconds", "nan"], 2, "'nan'; wanted a number above 0; see"),
         "a word or none": (folder / "c.h5", ["--seconds", "ten"], 2, "'ten'; wanted a number above 0; see"),
         "activation": (folder / "c.h5", ["--activation", "relu6"], 2, "relu"),
         "cost": (folder / "c.h5", ["--cost", "hinge"], 2, "softmax"),

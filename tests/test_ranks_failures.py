@@ -159,18 +159,22 @@ def test_an_error_that_is_not_ours_before_they_have_met(data, tmp_path):
     assert done.seconds < SOON and not (tmp_path / "run").exists()
 
 
-def test_a_ctrl_c_while_one_rank_still_loads_the_command_line(data, tmp_path):
-    """Of all modules the first one that loads Click."""
-    class_ = """
+EARLY = """
+import sys
 class Interrupted:
     def find_spec(self, name, path=None, target=None):
         if name == "click":
             sys.meta_path.remove(self)
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Interrupted())
-"""
-    before = on_rank(1, "import sys\n" + class_)
-    done = ran(3, "train", data, "--out", "run", *TRAIN, cwd=tmp_path, before=before)
+"""  # of all modules the first one that loads Click
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("command", ["train", "--help", "info"])
+def test_a_ctrl_c_while_one_rank_still_loads_the_command_line(data, tmp_path, command, rank):
+    words = {"train": [data, "--out", "run", *TRAIN], "--help": [], "info": [data]}[command]
+    done = ran(3, command, *words, cwd=tmp_path, before=on_rank(rank, EARLY))
     done.quiet()
     assert done.ended(130) and done.errors == "gpubp: interrupted\n" and done.seconds < SOON, done
 
@@ -185,6 +189,18 @@ def test_a_ctrl_c_before_they_have_met(data, tmp_path):
 def test_nothing_is_offered_to_go_on_from_where_nothing_is_kept(data, tmp_path):
     slow = on_rank(0, "from gpubp.data import scan\nimport time\nscan._Look._read = lambda *a: time.sleep(1000)")
     done = ran(2, "train", data, "--out", "run", *VAIN, cwd=tmp_path, before=slow)
+    assert done.ended(3) and "for the other ranks" in done.error and "resume" not in done.error, done
+
+
+def test_where_a_run_goes_on_its_checkpoint_is_offered_from_the_beginning(data, tmp_path):
+    assert alone("train", data, "--out", tmp_path / "run", *TRAIN, "--iterations", 1).returncode == 0
+    code = "from gpubp.objective import Objective\nimport time\n"
+    slow = on_rank(0, code + "Objective.value_and_gradient = lambda *_: time.sleep(1000)")
+    with Launch(2, "resume", "run", "--iterations", 9, "--watchdog", WATCHDOG, cwd=tmp_path, before=slow) as launch:
+        done = launch.wait()
+    assert done.ended(3) and "gpubp resume run goes on from the last checkpoint" in done.error, done
+    with Launch(2, "train", data, "--out", "new", *VAIN, cwd=tmp_path, before=slow) as launch:
+        done = launch.wait()
     assert done.ended(3) and "for the other ranks" in done.error and "resume" not in done.error, done
 
 

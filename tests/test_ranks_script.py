@@ -70,6 +70,25 @@ def test_one_rank_may_work_on_alone_after_the_training(data, tmp_path):
     assert done.code == 0 and done.out == "done\n" and not done.said, done
 
 
+WAITS = f"""
+import os, signal, threading
+run.start(job, "run")
+if ranks.rank == 0:
+    time.sleep({1.5 * WATCHDOG})
+    print("done", flush=True)
+else:
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    timer.start()
+"""
+
+
+def test_a_ctrl_c_of_a_rank_that_waits_at_the_end_is_no_success(data, tmp_path):
+    done = script(2, data, tmp_path, WAITS)
+    assert done.ended(130) and done.out.replace(mpi.BANNER, "") != "done\n", done
+    assert "Traceback" not in done.errors and "ignored" not in done.errors, done
+
+
 ALONE = """
 run.start(job, "run")
 if ranks.rank == 0:

@@ -104,6 +104,32 @@ def test_the_ranks_of_a_machine_share_its_cores(monkeypatch):
     assert on_ranks(3, hosts.cores) == [1, 1, 1]
 
 
+def test_rows_that_one_rank_cannot_read_are_told_by_all():
+    class Torn(ArrayRows):
+        def read(self, start: int, stop: int, out: np.ndarray) -> None:
+            raise DataError("rows that are torn")
+
+    def work(ranks: Any) -> str:
+        source = (Torn if ranks.rank == 1 else ArrayRows)(np.zeros((6, 2)))
+        with pytest.raises(DataError) as met:
+            hosts.refuse_other_rows(ranks, source, LABELS, None)
+        assert met.value.agreed
+        return str(met.value)
+
+    (said,) = set(on_ranks(3, work))
+    assert said.endswith("rows that are torn") and "rank 1" in said
+
+
+def test_the_last_of_very_many_rows_is_among_those_compared():
+    def work(ranks: Any) -> None:
+        X = np.zeros((1_000_000, 1), "i1")
+        X[-1] = ranks.rank == 1
+        hosts.refuse_other_rows(ranks, ArrayRows(X), None, None)
+
+    with pytest.raises(DataError, match="other rows on rank 1"):
+        on_ranks(2, work)
+
+
 def test_machines_of_one_name_are_told_apart():
     found = [("a", "x"), ("node", "q"), ("node", "p"), ("a", "x"), ("node", "q")]
     assert names(found) == ["a", "node (2)", "node (1)", "a", "node (2)"]
@@ -132,6 +158,8 @@ LABELS = np.arange(6)
         (np.zeros((6, 2)), LABELS[::-1], None, "has other labels or weights on rank 1"),
         (np.zeros((6, 2)), LABELS, np.ones(6), "has other labels or weights on rank 1"),
         (np.eye(6, 2), LABELS, None, "has other rows on rank 1"),
+        (np.eye(6, 2, -2), LABELS, None, "has other rows on rank 1"),  # in the midst
+        (np.eye(6, 2, -5), LABELS, None, "has other rows on rank 1"),  # the last one
     ],
 )
 def test_other_data_on_another_machine_are_refused(other, labels, weights, said):

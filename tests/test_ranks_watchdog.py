@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gpubp.communicator import watchdog
+from gpubp.communicator import mpi, watchdog
+from gpubp.communicator.pulse import Pulse
 from gpubp.communicator.watchdog import TICK, Watchdog
 
 
@@ -149,6 +151,76 @@ def test_there_is_time_for_several_signs_of_life(clock):
     with first.alone("writing"):
         clock.passes(1)
     assert line.sent >= 3
+
+
+class Comm:
+    """Rank 1 of two, to which so many messages are on their way, and whose own never go."""
+
+    def __init__(self, coming: int) -> None:
+        self.coming, self.sent, self.at_once = coming, 0, 0
+
+    def Get_size(self) -> int:
+        return 2
+
+    def Iprobe(self, source: int, tag: int) -> bool:
+        found = self.coming > 0
+        time.sleep(0.02)
+        return found
+
+    def Recv(self, *_: Any) -> None:
+        assert self.coming > 0, "two threads have taken one message"
+        self.coming -= 1
+
+    def Isend(self, *_: Any) -> str:
+        self.sent += 1
+        return "a request"
+
+
+MPI = SimpleNamespace(
+    BYTE=None, Exception=RuntimeError, Request=SimpleNamespace(Testall=lambda under_way: not under_way)
+)
+
+
+def test_two_threads_may_look_for_signs_of_life():
+    comm = Comm(3)
+    pulse = Pulse(MPI, comm)
+    errors: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            pulse.heard()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors and pulse.count == 3 and not pulse.heard()
+
+
+def test_signs_of_life_do_not_pile_up():
+    comm = Comm(0)
+    pulse = Pulse(MPI, comm)
+    for _ in range(5):
+        pulse.beat()
+    assert comm.sent == pulse.count == 1
+    pulse.close()
+    pulse.beat()
+    assert comm.sent == 1 and not pulse.heard()
+
+
+def test_a_disk_that_never_says_what_is_kept_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(mpi, "MOMENT", 0.05)
+    ranks = object.__new__(mpi.MpiCommunicator)
+    never = threading.Event()
+    ranks.kept = lambda: str(never.wait(60))
+    began = time.monotonic()
+    assert ranks._what_is_kept() == "" and time.monotonic() - began < 30
+    never.set()
+    ranks.kept = lambda: "a checkpoint"
+    assert ranks._what_is_kept() == "a checkpoint"
 
 
 def test_work_within_work_is_told_by_its_own_name_and_then_the_other(clock, two, caplog):

@@ -65,7 +65,7 @@ class Record:
         self._written = False
 
     def __enter__(self) -> Record:
-        with self._ranks.together():
+        with self._ranks.together(), self._ranks.alone(_LOOKING):
             if self.path is not None:
                 self._compare()  # before anything is made or written
         return self
@@ -113,7 +113,7 @@ class Record:
             MismatchError: the folder was begun with other data, or by now otherwise.
             CheckpointError: it is in use, or cannot be written.
         """
-        with self._ranks.together():
+        with self._ranks.together(), self._ranks.alone(_LOOKING):
             self._begin(fingerprint, what)
 
     def _begin(self, fingerprint: str, what: str) -> None:
@@ -143,7 +143,9 @@ class Record:
 
     def load(self, name: str, P: int) -> tuple[Point, np.ndarray] | None:
         """A finished point and its flat Θ of length P; None where there is none, or none that is sound."""
-        return self._ranks.share(self._load(name, P))
+        with self._ranks.together(), self._ranks.alone(_LOOKING):
+            found = self._load(name, P)
+        return self._ranks.share(found)
 
     def _load(self, name: str, P: int) -> tuple[Point, np.ndarray] | None:
         path = None if self.path is None else self.path / f"point-{name}.npz"
@@ -171,6 +173,7 @@ class Record:
                 write_whole(self.path / _RESULT, f"{text}\n".encode())
 
 
+_LOOKING = "looking at the folder"
 _OTHER = "name another folder with --out"
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from ..communicator import abort, launcher
 
-__all__ = ["interrupted", "main"]
+__all__ = ["SHARED", "interrupted", "main"]
+
+SHARED = ("evaluate", "learning-curve", "predict", "resume", "sweep", "train")  # what ranks do together
 
 _heard: list[int] = []
 
@@ -38,14 +40,25 @@ def main(arguments: list[str] | None = None) -> None:
             from ._main import main as run
         except KeyboardInterrupt:  # so early a Ctrl-C finds nobody else who would say it in a word
             os.write(2, b"gpubp: interrupted\n")
-            if launcher.size() > 1:  # the others would wait for this one
-                abort(130)
+            if launcher.size() > 1 and _command(sys.argv[1:] if arguments is None else arguments) in SHARED:
+                abort(130)  # the others would wait for this one
             sys.exit(130)
         run(arguments)
     finally:
         sys.unraisablehook = before
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _command(words: list[str]) -> str:
+    """Which one is meant, before anybody has looked closer."""
+    rest = iter(words)
+    for word in rest:
+        if word == "--config":
+            next(rest, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
 
 
 def interrupted() -> bool:

@@ -21,9 +21,12 @@ class _Whole(click.IntRange):
 class _Real(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            return super().convert(value, param, ctx)
+            found = super().convert(value, param, ctx)
         except click.BadParameter:
+            found = None
+        if found is None or found != found:  # NaN is within any range for Click
             self.fail(f"{value!r}; wanted a number{_bounds(self)}", param, ctx)
+        return found
 
 
 def _bounds(kind: click.IntRange | click.FloatRange) -> str:

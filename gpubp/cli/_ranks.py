@@ -15,8 +15,7 @@ import click
 from ..communicator import launcher
 from ..communicator.watchdog import MOMENT
 from ..errors import GpubpError, UsageError
-
-SHARED = ("evaluate", "learning-curve", "predict", "resume", "sweep", "train")  # what ranks do together
+from . import SHARED
 
 
 def ranks_option(function: Callable[..., Any]) -> Callable[..., Any]:

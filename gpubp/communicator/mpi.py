@@ -125,6 +125,8 @@ class MpiCommunicator(Ranks):
             with suppress(OSError):
                 os.write(2, f"gpubp: error: {error}\n".encode())
             self.abort(error.exit_code)
+        except KeyboardInterrupt:
+            self.abort(130)
         with self.watchdog.waiting():
             self._library.end()
 
@@ -186,6 +188,8 @@ class MpiCommunicator(Ranks):
         """Take the signs of life that are still on their way: nothing must be when MPI ends."""
         if self._pulse is None:
             return
+        if self.rank == 0:
+            self._pulse.close()
         with self._waiting():
             sent = self._comm.bcast(self._pulse.count)
             while self._pulse.count < sent and not self._pulse.closed:

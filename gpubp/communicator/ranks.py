@@ -121,7 +121,7 @@ class Ranks(ABC):
                 CommunicatorError(
                     f"{self.name(other)} has another Theta than {self.name(0)}",
                     wanted="the same bits everywhere",
-                    do="one of the machines has other rows in its file, computes wrongly, or is of another kind",
+                    do="one of the machines has another file, computes wrongly, or is of another kind",
                 )
             )
 

@@ -78,7 +78,7 @@ def look(
         weights: (m,) row weights.
         column_names: for messages.
         progress: called with the number of rows done so far.
-        threads: how many share the work; by default all cores there are, within reason.
+        threads: how many may share the work; by default as many as there are cores. A few are enough.
         ranks: other processes that look at the same source: each reads its part of the rows.
 
     Raises:
@@ -227,7 +227,7 @@ def _each(
         direct.read(start, stop, rows)
         return work(start, rows)
 
-    many = max(1, min(threads or min(available_cores(), THREADS), len(pieces)))
+    many = max(1, min(threads or available_cores(), THREADS, len(pieces)))
     with in_order(one, pieces, threads=many) as results:
         yield results
 

@@ -53,7 +53,7 @@ def scan(
         budget: bytes of rows to keep in memory.
         feature_names: for messages.
         progress: called with the number of rows done so far.
-        threads: how many share the work; by default all cores there are, within reason. It changes no bit.
+        threads: how many may share the work; by default as many as there are cores. It changes no bit.
         compiled: sum large data by code that numba compiles, which must be there and takes 100 MB: for those who load
             it anyhow. It changes no bit.
         own: first and stop of the rows to be kept; all by default. Where there are other processes, each has its own
@@ -75,7 +75,7 @@ def scan(
         kept, resident = _room(source, budget, own)
         look = _Look(source, training, weights, kept, resident, feature_names, compiled, own)
         tree = Tree[Moments](look.blocks_before(look.pieces[0][0]) if look.pieces else 0)
-        many = max(1, min(threads or min(available_cores(), _MOST_THREADS), len(look.pieces)))
+        many = max(1, min(threads or available_cores(), _MOST_THREADS, len(look.pieces)))
         with in_order(lambda rows: look.piece(*rows), look.pieces, threads=many) as results:
             for (_, stop), (checksum, found) in results:
                 checksums.append(checksum)

@@ -51,7 +51,8 @@ def write_predictions(
     answers = Answers(model.targets, rows.m, probability)
     try:
         with Unfinished(path, overwrite=overwrite) as unfinished:
-            unfinished.require_room(answers.rows * answers.row_bytes)  # libhdf5 does not survive a disk that fills up
+            with ranks.alone("making room for predictions"):  # libhdf5 does not survive a disk that fills up
+                unfinished.require_room(answers.rows * answers.row_bytes)
             with open(unfinished.path, "r+b") as file:
                 chosen.write(answers, _parts(model, rows, answers, backend, precision, ranks), file)
             with ranks.alone("bringing predictions to the disk"):  # the others wait to leave together

@@ -12,7 +12,7 @@ from gpubp.explain.record import Explanation, Names, explain
 from gpubp.network import Network
 from gpubp.pictures import Picture
 
-NASTY = ("<script>alert(1)</script>", '"&\'</title>', "$x_2$ \\frac")
+NASTY = ("<script>alert(1)</script>", "\"&'</title>", "$x_2$ \\frac")
 
 
 def example(sizes, *, activation="sigmoid", cost="logistic", seed=0, sign="loss", **names) -> Explanation:

@@ -79,9 +79,7 @@ def test_what_cannot_be_meant_is_refused(trained, tmp_path, capsys):
 
     assert "--json with -o -" in refused("-o", "-", "--json", code=2)
     texts = ", ".join(one.name for one in formats() if one.text)
-    assert f"predictions as npy on stdout; wanted one of {texts}" in refused(
-        "-o", "-", "--format", "npy", code=2
-    )
+    assert f"predictions as npy on stdout; wanted one of {texts}" in refused("-o", "-", "--format", "npy", code=2)
     assert "or say --format NAME" in refused("-o", tmp_path / "p.xls", code=2)
     assert "is the data itself" in refused("-o", trained / "d.h5", "--overwrite", code=2)
     assert "no ordinary file" in refused("-o", "/dev/null", "--overwrite", code=3)

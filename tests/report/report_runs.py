@@ -37,6 +37,19 @@ def numbers(folder: Path) -> tuple[Path, Path]:
     X = rng.normal(size=(600, 4)).astype(np.float32)
     y = np.stack([X[:, 0] * X[:, 1], np.sin(X[:, 2])], axis=1) + 0.1 * rng.normal(size=(600, 2))
     data, run = write(folder / "numbers.h5", X=X, y=y), folder / "numbers"
-    done("train", data, "--out", run, "--hidden", "8", "--iterations", "30", "--validation", "0.25", "--lambda", "0.1",
-         *PLAIN)
+    done(
+        "train",
+        data,
+        "--out",
+        run,
+        "--hidden",
+        "8",
+        "--iterations",
+        "30",
+        "--validation",
+        "0.25",
+        "--lambda",
+        "0.1",
+        *PLAIN,
+    )
     return run, data
