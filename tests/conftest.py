@@ -23,11 +23,6 @@ from in_process import ran
 from running import Result, gpubp, write
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that takes longest begins first: of several processes none is left to wait for it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_torture.py")
-
-
 @pytest.fixture
 def gpubp_process(tmp_path: Path) -> Callable[..., Result]:
     """Runs `gpubp …` in the test's folder, in a process of its own: see `running.gpubp`."""
