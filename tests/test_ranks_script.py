@@ -85,7 +85,7 @@ else:
 
 def test_a_ctrl_c_of_a_rank_that_waits_at_the_end_is_no_success(data, tmp_path):
     done = script(2, data, tmp_path, WAITS)
-    assert done.ended(130) and done.out.replace(mpi.BANNER, "") != "done\n", done
+    assert done.ended(130) and "done" not in done.out, done
     assert "Traceback" not in done.errors and "ignored" not in done.errors, done
 
 

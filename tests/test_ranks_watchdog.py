@@ -19,7 +19,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: self.now))
+        # threads of real watchdogs, of tests before, still sleep by it
+        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=time.sleep))
         monkeypatch.setattr(watchdog, "threading", SimpleNamespace(Thread=lambda **_: SimpleNamespace(start=int)))
         self.dogs: list[Watchdog] = []
 

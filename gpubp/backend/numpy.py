@@ -20,8 +20,8 @@ from .protocol import LeafLoop, WholeSum
 
 BLOCK_BYTES = 64 << 20  # of the widest layer's buffer in float64: very wide rows take smaller blocks
 MOST_LEAVES = 256  # enough to balance the cores of a machine
-MANY_LEAVES = 1 << 14  # and those of many, where leaves stay
-LONGER = 4  # times as long
+MANY_LEAVES = 1 << 14  # and those of many
+LONGER = 4  # times as long is each leaf where they are more than MOST_LEAVES: no machine alone is to pay for them
 WIDE = 1 << 16  # parameters from which a gradient no longer stays in the cache
 
 

@@ -117,9 +117,8 @@ class MpiCommunicator(Ranks):
         if self._library is None:
             return
         try:
-            self._arrive(
-                Kind.LEAVE, watched=self._watched_leave
-            )  # what waits for long ends here, where all can still be ended
+            # what waits for long ends here, where all can still be ended
+            self._arrive(Kind.LEAVE, watched=self._watched_leave)
             self._hear_all()
         except CommunicatorError as error:
             with suppress(OSError):

@@ -93,8 +93,7 @@ def look(
         w = np.ones(len(rows)) if weights is None else weights[start:stop]
         if training is not None:
             w = np.where(training[start:stop], w, 0.0)
-        found = _Means.of(rows, w, gaps, weighted=weights is not None)
-        return gaps, found
+        return gaps, _Means.of(rows, w, gaps, weighted=weights is not None)
 
     first, pieces = _pieces(source, ranks)
     mask, tree = _Mask(pieces), Tree[_Means](first)
